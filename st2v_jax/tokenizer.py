@@ -1,0 +1,181 @@
+"""CLIP's byte-pair tokenizer, offline, and the short vocabulary of a small text tower.
+
+CLIP's 49,408 tokens come from the vocabulary file that ships in `assets/clip_vocabulary`. A text tower as small as the
+bundled one holds embedding rows only for the tokens that its captions use; its tokenizer counts in those rows:
+row 0 stands for every word the tower never saw, the last row is the end token, so that the largest id of a prompt
+marks its end as it does in CLIP.
+"""
+
+import functools
+import gzip
+import json
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+VOCABULARY = Path(__file__).parent / 'assets' / 'clip_vocabulary' / 'bpe_simple_vocab_16e6.txt.gz'
+LENGTH = 77  # tokens of a prompt, with its start and end
+START, END = 49406, 49407
+UNKNOWN = -1  # what row 0 of a small tower holds in place of a token of CLIP
+_MERGES = END + 1 - 512 - 2  # the vocabulary is 256 bytes, the same at the end of a word, merges, start and end
+
+
+class Tokenizer:
+    """Prompts to token ids: `Tokenizer()` counts in CLIP's ids, `Tokenizer(rows, words)` in a small tower's rows.
+
+    rows: the CLIP token of each row, [UNKNOWN, ..., START, END] as `for_words` makes it, or None for all of CLIP.
+    words: the words the tower was trained on; empty means that every word whose tokens have rows counts as known.
+    pad: the id after the end of a prompt. None is the end token, as in Hugging Face's CLIP; OpenCLIP and the
+        tokenizers of Stable Diffusion 2 use 0.
+    """
+
+    def __init__(self, rows=None, words=(), *, pad=None):
+        self.rows = None if rows is None else tuple(int(token) for token in rows)
+        self.words = tuple(words)
+        if self.rows is None:
+            if self.words:
+                raise ValueError('words belong to a tower with rows of its own; make this one with Tokenizer.for_words')
+            self.start, self.end, self.size = START, END, END + 1
+        else:
+            _check_rows(self.rows)
+            self._row_of = {token: row for row, token in enumerate(self.rows)}
+            self.start, self.end, self.size = self._row_of[START], len(self.rows) - 1, len(self.rows)
+        self.pad = self.end if pad is None else int(pad)
+        if not 0 <= self.pad < self.size:
+            raise ValueError(f'the padding id must be one of the {self.size} ids of this tokenizer, not {pad}')
+
+    @classmethod
+    def for_words(cls, words):
+        """The tokenizer of a small tower: rows for exactly the tokens that spell `words`, in CLIP's order."""
+        words = tuple(sorted({' '.join(word.lower().split()) for word in words}))
+        tokens = sorted({token for word in words for group in _groups(word) for token in group})
+        return cls([UNKNOWN, *tokens, START, END], words)
+
+    def ids(self, prompts):
+        """Prompts, a list of n strings -> ids int32 [n,77]: start, the prompt's tokens, end, padding.
+
+        A prompt of more than 75 tokens is cut, with a warning that says what was lost. The empty prompt is start and
+        end only. Raises TypeError for a single string, whose letters would else be taken for prompts.
+        """
+        if isinstance(prompts, str):
+            raise TypeError(f'ids takes a list of prompts, not the single string {prompts!r}')
+        ids = np.full((len(prompts), LENGTH), self.pad, np.int32)
+        for row, prompt in zip(ids, prompts):
+            tokens, lost = self._split(prompt)
+            if lost:
+                warnings.warn(_lost_message(lost), stacklevel=2)
+            row[: len(tokens) + 2] = [self.start, *tokens, self.end]
+        return ids
+
+    def lost(self, prompt):
+        """The end of the prompt that does not fit into 77 tokens, as text in lower case; '' where all of it fits."""
+        return self._split(prompt)[1]
+
+    def unknown_words(self, prompt):
+        """The words of the prompt that the tower never saw, in their order, each once. Always [] for all of CLIP."""
+        if self.rows is None:
+            return []
+        unknown = (_text(group) for group in _groups(prompt) if not self._knows(group))
+        return list(dict.fromkeys(word for word in unknown if _is_word(word)))
+
+    def _split(self, prompt):
+        """-> (ids that fit between start and end, the text that did not fit)."""
+        room, tokens, kept = LENGTH - 2, [], 0
+        groups = _groups(prompt)
+        for group in groups:
+            row = self._to_ids(group)
+            if len(tokens) + len(row) > room:
+                # CLIP cuts between tokens, not between words: keep what fits of this one
+                return tokens + row[: room - len(tokens)], ' '.join(map(_text, groups[kept:]))
+            tokens += row
+            kept += 1
+        return tokens, ''
+
+    def _to_ids(self, group):
+        if self.rows is None:
+            return list(group)
+        if self._knows(group):
+            return [self._row_of[token] for token in group]
+        # Punctuation that no caption used says nothing to this tower: it is left out rather than read as a word
+        return [0] if _is_word(_text(group)) else []
+
+    def _knows(self, group):
+        return group in self._known_groups if self.words else all(token in self._row_of for token in group)
+
+    @functools.cached_property
+    def _known_groups(self):
+        return {group for word in self.words for group in _groups(word)}
+
+
+def _check_rows(rows):
+    if len(rows) < 3 or rows[0] != UNKNOWN or rows[-1] != END or START not in rows:
+        raise ValueError(
+            f'rows must begin with {UNKNOWN} (unknown), hold {START} (start) and end with {END} (end), '
+            f'not {list(rows[:2])}..{list(rows[-2:])}'
+        )
+    if len(set(rows)) != len(rows) or not all(0 <= token <= END for token in rows[1:]):
+        raise ValueError(f'rows must be different tokens of CLIP (0..{END}) after the first')
+
+
+def _lost_message(lost):
+    return f'the prompt is longer than {LENGTH} tokens and was cut; lost: "{lost}"'
+
+
+def _is_word(text):
+    return any(character.isalnum() for character in text)
+
+
+def _groups(prompt):
+    """The prompt's tokens, word by word: a list of tuples of CLIP ids. CLIP marks the last token of a word."""
+    if not isinstance(prompt, str):
+        raise TypeError(f'a prompt is a string, not {prompt!r}')
+    groups, word = [], []
+    for token in _clip().encode(prompt, add_special_tokens=False):
+        word.append(token)
+        if token >= START or _spelling()[token].endswith('</w>'):
+            groups.append(tuple(word))
+            word = []
+    return groups + [tuple(word)] if word else groups
+
+
+def _text(group):
+    return _clip().decode(list(group)).strip()
+
+
+@functools.cache
+def _clip():
+    """transformers' CLIPTokenizer over the shipped vocabulary; imported here because that takes a second."""
+    from transformers import CLIPTokenizer
+    from transformers.utils import logging
+
+    quiet = logging.get_verbosity()
+    logging.set_verbosity_error()  # it suggests installing ftfy, which changes no token of a well-formed prompt
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            vocabulary = {token: number for number, token in enumerate(_spelling())}
+            merges = '\n'.join(['#version: 0.2', *_merges(), ''])
+            Path(folder, 'vocab.json').write_text(json.dumps(vocabulary), encoding='utf-8')
+            Path(folder, 'merges.txt').write_text(merges, encoding='utf-8')
+            return CLIPTokenizer.from_pretrained(folder)
+    finally:
+        logging.set_verbosity(quiet)
+
+
+@functools.cache
+def _merges():
+    """The pairs that CLIP's byte-pair encoding merges, first things first: 48,894 lines of two pieces."""
+    lines = gzip.decompress(VOCABULARY.read_bytes()).decode('utf-8').split('\n')
+    return tuple(lines[1 : 1 + _MERGES])
+
+
+@functools.cache
+def _spelling():
+    """How each of CLIP's tokens is written; a word's last token ends in </w>."""
+    # Bytes are written as printable characters: those that print stand for themselves, the others follow after 255
+    printable = [*range(ord('!'), ord('~') + 1), *range(ord('¡'), ord('¬') + 1), *range(ord('®'), ord('ÿ') + 1)]
+    others = range(256, 256 + 256 - len(printable))
+    letters = [chr(code) for code in (*printable, *others)]
+    merged = [pair.replace(' ', '') for pair in _merges()]
+    return (*letters, *(letter + '</w>' for letter in letters), *merged, '<|startoftext|>', '<|endoftext|>')

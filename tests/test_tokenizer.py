@@ -1,0 +1,108 @@
+"""The tokenizer gives CLIP's ids offline, and a small tower's rows for the words it knows."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from st2v_jax import tokenizer
+from st2v_jax.tokenizer import END, START, Tokenizer
+
+CAT = [49406, 320, 1125, 539, 320, 2368, 49407]
+WORDS = ('a', 'red', 'ball', 'moves', 'left', 'checkerboard', 'moves left')
+
+
+def test_ids_are_those_of_clip():
+    ids = Tokenizer().ids(['a photo of a cat', 'A  PHOTO of a cat', ''])
+    assert ids.dtype == np.int32 and ids.shape == (3, 77)
+    assert ids[0, :7].tolist() == CAT
+    np.testing.assert_array_equal(ids[0], ids[1])
+    assert ids[2, :2].tolist() == [START, END]
+    assert (ids[0, 7:] == END).all()
+
+
+def test_padding_is_a_choice():
+    assert (Tokenizer(pad=0).ids(['a photo of a cat'])[0, 7:] == 0).all()
+    with pytest.raises(ValueError, match='padding id'):
+        Tokenizer(pad=END + 1)
+
+
+def test_shipped_vocabulary_is_the_published_one():
+    digest = hashlib.sha256(tokenizer.VOCABULARY.read_bytes()).hexdigest()
+    assert digest == '924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a'
+    spelling = tokenizer._spelling()
+    assert len(set(spelling)) == END + 1
+    assert spelling[START:] == ('<|startoftext|>', '<|endoftext|>')
+
+
+def test_a_long_prompt_is_cut_and_says_what_was_lost():
+    prompt = ' '.join(['cat'] * 74 + ['dog', 'under', 'the', 'moon'])
+    with pytest.warns(UserWarning, match='longer than 77 tokens and was cut; lost: "under the moon"'):
+        ids = Tokenizer().ids([prompt])
+    assert ids[0, -1] == END and ids[0, -2] == Tokenizer().ids(['dog'])[0, 1]
+    assert Tokenizer().lost(prompt) == 'under the moon'
+    assert Tokenizer().lost('cat ' * 75) == ''
+
+
+def test_a_cut_inside_a_word_names_the_whole_word():
+    prompt = 'cat ' * 74 + 'supercalifragilistic'
+    with pytest.warns(UserWarning, match='"supercalifragilistic"'):
+        ids = Tokenizer().ids([prompt])
+    assert (ids[0, 1:-1] != END).all()
+
+
+def test_rows_hold_the_tokens_of_the_words_and_nothing_else():
+    small = Tokenizer.for_words(WORDS)
+    spelled = {token for word in WORDS for token in Tokenizer().ids([word])[0].tolist()}
+    assert set(small.rows) == spelled | {tokenizer.UNKNOWN}
+    assert small.rows[-1] == END and small.size == len(small.rows)
+
+
+def test_rows_map_back_to_the_ids_of_clip():
+    small = Tokenizer.for_words(WORDS)
+    prompt = ['a red ball moves left', 'a checkerboard ball']
+    rows = small.ids(prompt)
+    np.testing.assert_array_equal(np.take(small.rows, rows), Tokenizer().ids(prompt))
+    full = Tokenizer().ids(prompt)
+    np.testing.assert_array_equal(rows.argmax(axis=1), full.argmax(axis=1))
+
+
+def test_rows_survive_a_round_trip():
+    small = Tokenizer.for_words(WORDS)
+    again = Tokenizer(small.rows, small.words)
+    prompt = ['a red ball, gleaming, moves left']
+    np.testing.assert_array_equal(again.ids(prompt), small.ids(prompt))
+
+
+def test_unseen_words_are_named_once_and_take_row_0():
+    small = Tokenizer.for_words(WORDS)
+    prompt = 'A red Elephant moves left, elephant unicycle!'
+    assert small.unknown_words(prompt) == ['elephant', 'unicycle']
+    assert small.unknown_words('a RED ball moves left.') == []
+    rows = small.ids([prompt])[0]
+    assert (rows == 0).sum() == 3
+    assert Tokenizer().unknown_words(prompt) == []
+
+
+def test_a_word_spelled_from_known_pieces_is_still_unknown():
+    small = Tokenizer.for_words(['checkerboard', 'pinwheel'])
+    assert small.unknown_words('checkerwheel') == ['checkerwheel']
+    assert Tokenizer(small.rows).unknown_words('checkerwheel zebra') == ['zebra'], 'without words, tokens decide'
+
+
+def test_unknown_punctuation_is_left_out():
+    small = Tokenizer.for_words(WORDS)
+    np.testing.assert_array_equal(small.ids(['a red ball.']), small.ids(['a red ball']))
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(TypeError, match='list of prompts'):
+        Tokenizer().ids('a cat')
+    with pytest.raises(TypeError, match='a prompt is a string, not 3'):
+        Tokenizer().ids([3])
+    with pytest.raises(ValueError, match='must begin with -1'):
+        Tokenizer([5, START, END])
+    with pytest.raises(ValueError, match='different tokens'):
+        Tokenizer([-1, 5, 5, START, END])
+    with pytest.raises(ValueError, match='for_words'):
+        Tokenizer(words=('a',))
