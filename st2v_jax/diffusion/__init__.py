@@ -1,0 +1,1 @@
+"""The diffusion process: noise levels, predictions and guidance, solvers, sampling, loss."""

@@ -1,0 +1,32 @@
+"""Training: the target, the loss, and which conditions are dropped."""
+
+import jax
+import jax.numpy as jnp
+
+from st2v_jax.diffusion.predict import add_noise, v_from
+from st2v_jax.diffusion.schedule import Level
+
+
+def diffusion_loss(network, x0, noise, t, table: Level, prediction):
+    """E || target - network(x_t, t) ||^2 as a mean over all elements.
+
+    x0, noise [b,...]; t [b] integer step indices into `table` (see `noise_levels`); network(x_t, t) -> [b,...].
+    The target is the noise ('epsilon') or v = alpha noise - sigma x0 ('v'). Computed in float32.
+    """
+    level = Level(*(jnp.asarray(leaf)[t] for leaf in table))
+    target = {'epsilon': lambda: noise, 'v': lambda: v_from(x0, noise, level)}[prediction]()
+    predicted = network(add_noise(x0, noise, level), t)
+    return jnp.mean(jnp.square(predicted.astype(jnp.float32) - target.astype(jnp.float32)))
+
+
+def drop_conditions(key, batch, *, text=0.05, anchor=0.05, both=0.05):
+    """Which examples lose which condition: (drop_text [batch], drop_anchor [batch]), booleans.
+
+    Three exclusive events: text alone, anchor alone, both together, so that guidance (eq. 12) finds each branch trained.
+    """
+    if min(text, anchor, both) < 0 or text + anchor + both > 1:
+        raise ValueError(f'dropout shares are at least 0 and at most 1 together, not {text}, {anchor}, {both}')
+    u = jax.random.uniform(key, (batch,))
+    drop_text = u < text + both
+    drop_anchor = (u >= text) & (u < text + both + anchor)
+    return drop_text, drop_anchor

@@ -1,0 +1,99 @@
+"""What a network predicts, and guidance. A network here is a function (x [b,...], t [b]) -> prediction [b,...]."""
+
+import jax.numpy as jnp
+from einops import rearrange, repeat
+
+from st2v_jax.diffusion.schedule import PREDICTIONS
+
+
+def _wide(value, x):
+    """A level's number, or one per example [b], shaped to multiply x [b,...]."""
+    value = jnp.asarray(value, x.dtype)
+    return value.reshape(value.shape + (1,) * (x.ndim - value.ndim)) if value.ndim else value
+
+
+def add_noise(x0, noise, level):
+    """q(x_t | x_0): alpha x0 + sigma noise; the level's leaves are scalars or [b]."""
+    return _wide(level.alpha, x0) * x0 + _wide(level.sigma, x0) * noise
+
+
+def v_from(x0, noise, level):
+    """v = alpha noise - sigma x0 (Salimans & Ho 2022, arXiv:2202.00512, section 4)."""
+    return _wide(level.alpha, x0) * noise - _wide(level.sigma, x0) * x0
+
+
+def noise_from_x0(x, x0, level):
+    """The noise that x must contain if x0 is its clean part; sigma > 0."""
+    return (x - _wide(level.alpha, x) * x0) / _wide(level.sigma, x)
+
+
+def noise_from_v(x, v, level):
+    return _wide(level.sigma, x) * x + _wide(level.alpha, x) * v
+
+
+def x0_from_noise(x, noise, level):
+    """Clean part of x given its noise; alpha > 0."""
+    return (x - _wide(level.sigma, x) * noise) / _wide(level.alpha, x)
+
+
+def x0_from_v(x, v, level):
+    """Clean part of x given v; exact also where alpha = 0 and x is nothing but noise."""
+    return _wide(level.alpha, x) * x - _wide(level.sigma, x) * v
+
+
+def denoiser(network, prediction):
+    """Turns a network that predicts 'epsilon' or 'v' into denoise(x, level) -> x0, which is all a solver knows of it."""
+    if prediction not in PREDICTIONS:
+        raise ValueError(f'prediction is one of {PREDICTIONS}, not {prediction!r}')
+    to_x0 = x0_from_noise if prediction == 'epsilon' else x0_from_v
+
+    def denoise(x, level):
+        t = jnp.broadcast_to(jnp.asarray(level.t), x.shape[:1])
+        return to_x0(x, network(x, t), level)
+
+    return denoise
+
+
+def single_scale(network, scale, *, rescale=0.0):
+    """Classifier-free guidance with one scale: u + scale (y - u).
+
+    `network` was given conditions for a batch of 2b, [unconditional, conditional]; the result takes and gives b.
+    For the first chunk the two differ in the text, in the release's streaming stage in text and anchor together.
+    """
+
+    def guided(x, t):
+        uncond, cond = _branches(network, x, t, 2)
+        return _rescale(uncond + scale * (cond - uncond), cond, rescale)
+
+    return guided
+
+
+def text_and_anchor(network, text_scale, anchor_scale, *, rescale=0.0):
+    """Guidance of the streaming stage (eq. 12), its three evaluations as one network call.
+
+    `network` was given conditions for a batch of 3b, [(null text, null anchor), (text, null anchor), (text, anchor)];
+    the result takes and gives b.
+    """
+
+    def guided(x, t):
+        null, text, full = _branches(network, x, t, 3)
+        return _rescale(null + text_scale * (text - null) + anchor_scale * (full - text), full, rescale)
+
+    return guided
+
+
+def _branches(network, x, t, n):
+    y = network(repeat(x, 'b ... -> (n b) ...', n=n), repeat(t, 'b -> (n b)', n=n))
+    return rearrange(y, '(n b) ... -> n b ...', n=n)
+
+
+def _rescale(guided, cond, amount):
+    """Pulls the spread of the guided prediction back to the conditional one's (Lin et al. 2023, eq. 15, 16).
+
+    The standard deviation is over one example (a whole chunk), unbiased.
+    """
+    if amount == 0:
+        return guided
+    axes = tuple(range(1, guided.ndim))
+    ratio = jnp.std(cond, axes, ddof=1, keepdims=True) / jnp.std(guided, axes, ddof=1, keepdims=True)
+    return guided * (amount * ratio + 1 - amount)

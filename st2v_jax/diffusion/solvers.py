@@ -1,0 +1,35 @@
+"""One step per published algorithm. A solver knows the model by its clean prediction x0 at the present level alone."""
+
+import jax.numpy as jnp
+
+
+def ddim_step(x, x0, now, nxt, eta=0.0, noise=None):
+    """Song et al. 2021 (arXiv:2010.02502), eq. 12 and 16; eta = 0 is deterministic, eta = 1 ancestral.
+
+    x, x0, noise [b,...]; now.sigma > 0 and nxt.alpha > 0; now.alpha may be zero.
+    """
+    direction = (x - now.alpha * x0) / now.sigma
+    if noise is None:
+        return nxt.alpha * x0 + nxt.sigma * direction
+    # eq. 16; the clip keeps rounding from making the square root of a tiny negative number
+    spread = eta * nxt.sigma / now.sigma * jnp.sqrt(jnp.maximum(1 - (now.alpha / nxt.alpha) ** 2, 0))
+    kept = jnp.sqrt(jnp.maximum(nxt.sigma**2 - spread**2, 0))
+    return nxt.alpha * x0 + kept * direction + spread * noise
+
+
+def dpmpp_2m_step(x, x0, x0_last, last, now, nxt):
+    """DPM-Solver++(2M), Lu et al. 2022 (arXiv:2211.01095), algorithm 2.
+
+    x0_last was predicted at the level `last`. The step is of first order where no earlier prediction is worth using: at
+    the start (last = now), after pure noise (last.alpha = 0), and into the clean level (nxt.sigma = 0), where it gives x0.
+    """
+    h, h_last = half_log_snr(nxt) - half_log_snr(now), half_log_snr(now) - half_log_snr(last)
+    second = jnp.isfinite(h) & jnp.isfinite(h_last) & (h_last > 0)
+    extrapolated = x0 + h / (2 * jnp.where(second, h_last, 1)) * (x0 - x0_last)
+    d = jnp.where(second, extrapolated, x0)
+    return nxt.sigma / now.sigma * x - nxt.alpha * jnp.expm1(-h) * d
+
+
+def half_log_snr(level):
+    """lambda = log(alpha / sigma): minus infinity for pure noise, infinity for a clean sample."""
+    return jnp.log(level.alpha) - jnp.log(level.sigma)
