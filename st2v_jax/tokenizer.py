@@ -82,15 +82,12 @@ class Tokenizer:
 
     def _split(self, prompt):
         """-> (ids that fit between start and end, the text that did not fit)."""
-        room, tokens, kept = LENGTH - 2, [], 0
-        groups = _groups(prompt)
-        for group in groups:
-            row = self._to_ids(group)
-            if len(tokens) + len(row) > room:
-                # CLIP cuts between tokens, not between words: keep what fits of this one
-                return tokens + row[: room - len(tokens)], ' '.join(map(_text, groups[kept:]))
-            tokens += row
-            kept += 1
+        room, tokens, groups = LENGTH - 2, [], _groups(prompt)
+        for kept, group in enumerate(groups):
+            tokens += self._to_ids(group)
+            if len(tokens) > room:
+                # CLIP cuts between tokens, not between words: what fits of this one stays
+                return tokens[:room], ' '.join(map(_text, groups[kept:]))
         return tokens, ''
 
     def _to_ids(self, group):

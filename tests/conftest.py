@@ -1,0 +1,58 @@
+"""Tests run on eight simulated CPU devices and share one compilation cache, also with the programs they start."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=8'.strip()
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parents[1] / '.jax_cache'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+TINY_WORDS = ('a', 'red', 'blue', 'ball', 'star', 'moves', 'left', 'over', 'sand')
+
+
+@pytest.fixture(scope='session')
+def tiny_config():
+    """A whole model of a few thousand parameters: 32x32 pixels, 4x4 latents, chunks of 16 frames with 8 of memory."""
+    from st2v_jax.diffusion.schedule import DiffusionConfig
+    from st2v_jax.models import apm, build, cam, clip, unet3d, vae
+    from st2v_jax.tokenizer import Tokenizer
+
+    tower = dict(width=16, layers=1, heads=2, mlp_width=16, embed_dim=16)
+    return build.ModelConfig(
+        image_size=32,
+        unet=unet3d.UNetConfig((8, 16), (True, True), blocks=1, head_size=8, input_heads=1, context_width=16, groups=4),
+        cam=cam.CamConfig((4, 4, 8, 8), head_size=8),
+        apm=apm.ApmConfig(image_width=16, inner_width=16),
+        vae=vae.VaeConfig((8, 8, 8, 8), layers_per_block=1, groups=4),
+        text=clip.TextConfig(vocab_size=Tokenizer.for_words(TINY_WORDS).size, **tower),
+        image=clip.ImageConfig(image_size=28, **tower),
+        diffusion=DiffusionConfig(),
+        guidance_text=2.0,
+        guidance_anchor=1.5,
+    )
+
+
+@pytest.fixture(scope='session')
+def tiny_params(tiny_config):
+    """Random parameters of all networks of `tiny_config`."""
+    from st2v_jax.models import build
+
+    doors = {'vae': build.vae, 'text': build.text_tower, 'image': build.image_tower}
+    key = jax.random.key(0)
+    params = {name: build.init(key, door(tiny_config)) for name, door in doors.items()}
+    return params | build.init(key, build.denoiser(tiny_config))
+
+
+@pytest.fixture(scope='session')
+def tiny_folder(tiny_config, tiny_params, tmp_path_factory):
+    """The tiny model as a folder that `sample.py --weights` reads. Shared: do not write into it."""
+    from st2v_jax import weights
+    from st2v_jax.tokenizer import Tokenizer
+
+    folder = tmp_path_factory.mktemp('weights') / 'tiny'
+    weights.save(folder, tiny_config, tiny_params, tokenizer=Tokenizer.for_words(TINY_WORDS))
+    return folder
