@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from st2v_jax.models.layers import Conv, LayerNorm, Linear
+from st2v_jax.models.layers import Conv, Embed, LayerNorm, Linear
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -73,13 +73,15 @@ class TextTower(nnx.Module):
 
     def __init__(self, config: TextConfig, *, dtype=jnp.float32, rngs):
         self.max_tokens, self.dtype = config.max_tokens, dtype
-        self.tokens = nnx.Embed(config.vocab_size, config.width, rngs=rngs)
-        self.positions = nnx.Embed(config.max_tokens, config.width, rngs=rngs)
+        self.tokens = Embed(config.vocab_size, config.width, rngs=rngs)
+        self.positions = Embed(config.max_tokens, config.width, rngs=rngs)
         self.blocks = nnx.List([Block(config, causal=True, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
         self.norm_out = _layer_norm(config, dtype, rngs)
-        self.projection = None
-        if config.embed_dim is not None:
-            self.projection = Linear(config.width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs)
+        self.projection = (  # in one assignment: nnx takes a None for a constant that no module may replace
+            None
+            if config.embed_dim is None
+            else Linear(config.width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs)
+        )
 
     def __call__(self, ids):
         _, length = ids.shape
@@ -111,8 +113,8 @@ class ImageTower(nnx.Module):
         patch = (config.patch, config.patch)
         self.image_size, self.dtype = config.image_size, dtype
         self.patches = Conv(3, config.width, patch, strides=patch, padding=0, use_bias=False, dtype=dtype, rngs=rngs)
-        self.class_token = nnx.Embed(1, config.width, rngs=rngs)
-        self.positions = nnx.Embed(config.tokens, config.width, rngs=rngs)
+        self.class_token = Embed(1, config.width, rngs=rngs)
+        self.positions = Embed(config.tokens, config.width, rngs=rngs)
         self.norm_in = _layer_norm(config, dtype, rngs)
         self.blocks = nnx.List([Block(config, causal=False, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
         self.norm_out = _layer_norm(config, dtype, rngs)
@@ -153,15 +155,20 @@ class Block(nnx.Module):
 def preprocess(images, size):
     """What CLIP's image tower sees: images [b,h,w,3] in [-1,1] -> [b,size,size,3] of CLIP's mean and deviation.
 
-    As the release resizes: a Gaussian blur when an axis shrinks, then bicubic with aligned corners. Both are linear along
-    one axis at a time, so each axis is one small matrix, made once in float64.
+    As the release resizes: a Gaussian blur when an axis shrinks, then bicubic with aligned corners. Both are linear
+    along one axis at a time, so each axis is one small matrix, made in float64.
     """
     _, height, width, _ = images.shape
     if (height, width) != (size, size):
         shrinks = max(height, width) > size
         # Full precision everywhere: the pixels are exact to 8 bits and more, bfloat16 products are not.
-        images = jnp.einsum('bhwc,Hh,Ww->bHWc', images.astype(jnp.float32), _resize_matrix(height, size, shrinks),
-                            _resize_matrix(width, size, shrinks), precision='highest')
+        images = jnp.einsum(
+            'bhwc,Hh,Ww->bHWc',
+            images.astype(jnp.float32),
+            _resize_matrix(height, size, shrinks),
+            _resize_matrix(width, size, shrinks),
+            precision='highest',
+        )
     return ((images + 1) / 2 - np.float32(MEAN)) / np.float32(STD)
 
 
@@ -186,7 +193,7 @@ def _cubic(distance, a=-0.75):
 
 
 def _blur_matrix(size, sigma):
-    """[size, size]: a Gaussian cut at two sigmas (an odd number of taps, 3 at least), borders mirrored without repeat."""
+    """[size, size]: a Gaussian cut at two sigmas (taps odd, 3 at least), borders mirrored without repeat."""
     taps = int(max(2 * 2 * sigma, 3))
     taps += 1 - taps % 2
     offsets = np.arange(taps) - taps // 2

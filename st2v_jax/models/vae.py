@@ -55,7 +55,7 @@ class Autoencoder(nnx.Module):
         """images [n,H,W,3] -> mean, logvar of the posterior, both [n,h,w,latent_channels] float32."""
         _, height, width, _ = images.shape
         if height % self.downsampling or width % self.downsampling:
-            raise ValueError(f'images of {height}x{width} are not a multiple of {self.downsampling} pixels high and wide')
+            raise ValueError(f'images of {height}x{width} pixels are not a multiple of {self.downsampling} each way')
         moments = self.quant_conv(self.encoder(images)).astype(jnp.float32)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, -30, 20)
@@ -78,13 +78,13 @@ class Encoder(nnx.Module):
         self.down = nnx.List(blocks)
         self.mid = Middle(widths[-1], parts)
         self.norm_out = parts.norm(widths[-1])
-        self.conv_out = parts.conv(widths[-1], 2 * config.latent_channels, (3, 3))
+        self.to_moments = parts.conv(widths[-1], 2 * config.latent_channels, (3, 3))
 
     def __call__(self, images):
         x = self.conv_in(images)
         for level in self.down:
             x = level(x)
-        return self.conv_out(nnx.silu(self.norm_out(self.mid(x))))
+        return self.to_moments(nnx.silu(self.norm_out(self.mid(x))))
 
 
 class EncoderLevel(nnx.Module):
@@ -117,13 +117,13 @@ class Decoder(nnx.Module):
             blocks.append(DecoderLevel(before, channels, config.layers_per_block + 1, upsample=not last, parts=parts))
         self.up = nnx.List(blocks)
         self.norm_out = parts.norm(widths[-1])
-        self.conv_out = parts.conv(widths[-1], 3, (3, 3))
+        self.to_image = parts.conv(widths[-1], 3, (3, 3))
 
     def __call__(self, latents):
         x = self.mid(self.conv_in(latents))
         for level in self.up:
             x = level(x)
-        return self.conv_out(nnx.silu(self.norm_out(x)))
+        return self.to_image(nnx.silu(self.norm_out(x)))
 
 
 class DecoderLevel(nnx.Module):

@@ -1,0 +1,278 @@
+"""Published weights to our parameter trees and back: one strict table per network, read in both directions.
+
+A row pairs names of a checkpoint with paths of our tree and says how the numbers are laid out. Names are templates:
+`{n}` stands for a number, `{part:encoder|decoder}` for one of several words, and the same placeholder on the other
+side takes the same value. Nothing is guessed: every tensor of a checkpoint is used once or ignored for a stated
+reason, every parameter is filled once, and whatever does not fit is raised together.
+"""
+
+import functools
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class ConversionError(ValueError):
+    """Weights and model do not fit; `complaints` has one line for each misfit."""
+
+    def __init__(self, complaints: list[str]):
+        self.complaints = complaints
+        super().__init__('weights do not fit the model:\n' + '\n'.join(complaints))
+
+
+class Layout(NamedTuple):
+    """How torch lays a tensor out and how we do: functions between them, for tensors of `rank` axes (None: any)."""
+
+    name: str
+    rank: int | None
+    to_ours: Callable
+    to_theirs: Callable
+
+
+SAME = Layout('same', None, lambda w: w, lambda w: w)
+LINEAR = Layout('linear [o,i]', 2, np.transpose, np.transpose)
+CONV1D = Layout(
+    'convolution [o,i,k]', 3, lambda w: np.moveaxis(w, (0, 1), (-1, -2)), lambda w: np.moveaxis(w, (-1, -2), (0, 1))
+)
+CONV = CONV1D._replace(name='convolution [o,i,k,k]', rank=4)
+# Kernels of width one are linear maps here, a convolution over frames alone has one spatial axis.
+POINT1D = Layout('convolution [o,i,1]', 3, lambda w: np.squeeze(w, 2).T, lambda w: w.T[:, :, None])
+POINT = Layout('convolution [o,i,1,1]', 4, lambda w: np.squeeze(w, (2, 3)).T, lambda w: w.T[:, :, None, None])
+FRAMES = Layout(
+    'convolution [o,i,k,1,1]',
+    5,
+    lambda w: CONV1D.to_ours(np.squeeze(w, (3, 4))),
+    lambda w: CONV1D.to_theirs(w)[..., None, None],
+)
+VECTOR = Layout('vector [c]', 1, lambda w: w[None], lambda w: np.squeeze(w, 0))
+
+
+def fused(layout: Layout, parts: int) -> Layout:
+    """One tensor that holds `parts` of ours, one after the other along its first axis."""
+    return Layout(
+        f'{parts} x {layout.name}',
+        layout.rank,
+        lambda w: tuple(layout.to_ours(part) for part in np.split(w, parts)),
+        lambda *ours: np.concatenate([layout.to_theirs(w) for w in ours]),
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """theirs: name template(s) of the checkpoint; ours: path template(s) of our tree; both tuples where several."""
+
+    theirs: str | tuple[str, ...]
+    ours: str | tuple[str, ...]
+    layout: Layout = SAME
+
+
+@dataclass(frozen=True)
+class Table:
+    """All there is to know about one network's checkpoints.
+
+    ignored: (name template, reason) of tensors that are not the network's parameters.
+    renamed: (old template, template) of names that older files use; rows know the second.
+    """
+
+    rows: tuple[Row, ...]
+    ignored: tuple[tuple[str, str], ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+
+
+def linear(theirs, ours, *, bias=True, layout=LINEAR) -> tuple[Row, ...]:
+    """Rows of a layer with weight (and bias)."""
+    rows = (Row(f'{theirs}.weight', f'{ours}/kernel', layout), Row(f'{theirs}.bias', f'{ours}/bias'))
+    return rows if bias else rows[:1]
+
+
+def norm(theirs, ours) -> tuple[Row, ...]:
+    """Rows of a norm."""
+    return Row(f'{theirs}.weight', f'{ours}/scale'), Row(f'{theirs}.bias', f'{ours}/bias')
+
+
+def convert(tensors: Mapping[str, np.ndarray], table: Table, abstract: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a checkpoint holds.
+
+    Args:
+      tensors: name -> array of any float type; each is fetched once, so a mapping may read from disk as it goes.
+      table: of this network and this kind of checkpoint.
+      abstract: nested dict of the network's parameters; only shapes are read.
+
+    Returns:
+      abstract's tree with float32 arrays, views of the tensors where their type allows.
+
+    Raises:
+      ConversionError: with every name that no row or more than one matches, every shape that differs and every
+        parameter that nothing fills.
+    """
+    shapes = {path: tuple(leaf.shape) for path, leaf in flatten(abstract).items()}
+    found, complaints = _group(tensors, table, 'theirs')
+    leaves = {}
+    for (row, bound), names in found.items():
+        values = [np.asarray(tensors[name]) for name in names]
+        made = _lay_out(row.layout, 'to_ours', names, values, complaints)
+        for path, value in zip(_sides(row).ours.fill(bound), made, strict=bool(made)):
+            if path not in shapes:
+                complaints.append(f'{names[0]}: the model has no {path}')
+            elif path in leaves:
+                complaints.append(f'{names[0]}: {path} is filled already')
+            elif value.shape != shapes[path]:
+                complaints.append(f'{names[0]}: {path} is {shapes[path]}, the checkpoint gives {value.shape}')
+            leaves[path] = value
+    complaints += [f'{path}: nothing in the checkpoint fills it' for path in shapes if path not in leaves]
+    if complaints:
+        raise ConversionError(complaints)
+    return unflatten({path: np.asarray(leaves[path], np.float32) for path in shapes})
+
+
+def export(params: Mapping[str, Any], table: Table) -> dict[str, np.ndarray]:
+    """The checkpoint that holds these parameters: names and layouts of `table`, types as they are.
+
+    `convert(export(params, table), table, params)` is params, bit for bit. Raises ConversionError as `convert` does.
+    """
+    leaves = flatten(params)
+    found, complaints = _group(leaves, table, 'ours')
+    tensors = {}
+    for (row, bound), paths in found.items():
+        made = _lay_out(row.layout, 'to_theirs', paths, [np.asarray(leaves[path]) for path in paths], complaints)
+        tensors.update(zip(_sides(row).theirs.fill(bound), made, strict=bool(made)))
+    if complaints:
+        raise ConversionError(complaints)
+    return {name: np.asarray(value, order='C') for name, value in tensors.items()}
+
+
+class Under(Mapping):
+    """The tensors of a checkpoint whose names start with `prefix`, without it; fetched only when asked for."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], prefix: str):
+        self.tensors, self.prefix = tensors, prefix
+        self.names = [name for name in tensors if name.startswith(prefix)]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.tensors[self.prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name[len(self.prefix) :] for name in self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def flatten(tree: Mapping[str, Any], parent: str = '') -> dict[str, Any]:
+    """Nested dict to {path joined by '/': leaf}."""
+    flat = {}
+    for key, value in tree.items():
+        path = f'{parent}{key}'
+        flat |= flatten(value, f'{path}/') if isinstance(value, Mapping) else {path: value}
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `flatten`."""
+    tree = {}
+    for path, leaf in flat.items():
+        *parents, name = path.split('/')
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    return tree
+
+
+def _group(names, table, side):
+    """{(row, placeholder values): names that meet there}, and what fits nowhere; `side` says whose names these are."""
+    found, complaints = defaultdict(dict), []
+    for name in names:
+        current, ignored = name, False
+        if side == 'theirs':
+            current = _current_name(name, table)
+            ignored = any(_sides(Row(template, template)).theirs.match(current) for template, _ in table.ignored)
+        hits = [(row, place, bound) for row in table.rows for place, bound in getattr(_sides(row), side).match(current)]
+        if len(hits) + ignored != 1:
+            complaints.append(f'{name}: {len(hits) + ignored} rows of the table match')
+        elif hits:
+            ((row, place, bound),) = hits
+            at = found[row, bound]
+            if place in at:
+                complaints.append(f'{name}: is {at[place]} under another name')
+            at[place] = name
+    complete = {}
+    for (row, bound), at in found.items():
+        wanted = getattr(_sides(row), side).fill(bound)
+        lacking = [name for place, name in enumerate(wanted) if place not in at]
+        complaints += [f'{name}: missing, though {", ".join(at.values())} is there' for name in lacking]
+        if not lacking:
+            complete[row, bound] = [at[place] for place in range(len(wanted))]
+    return complete, complaints
+
+
+def _current_name(name, table):
+    for old, new in table.renamed:
+        sides = _sides(Row(old, new))
+        for _, bound in sides.theirs.match(name):
+            return sides.ours.fill(bound)[0]
+    return name
+
+
+def _lay_out(layout, direction, names, values, complaints):
+    """The layout's arrays in one direction, or a complaint and nothing."""
+    try:
+        if direction == 'to_ours' and layout.rank not in (None, values[0].ndim):
+            raise ValueError
+        made = getattr(layout, direction)(*values)
+    except ValueError:
+        shapes = ', '.join(str(value.shape) for value in values)
+        complaints.append(f'{names[0]}: {shapes} is not laid out as {layout.name}')
+        return ()
+    return made if isinstance(made, tuple) else (made,)
+
+
+class _Sides(NamedTuple):
+    theirs: '_Side'
+    ours: '_Side'
+
+
+@functools.cache
+def _sides(row):
+    """The two sides of a row, each able to match names and to be filled in with what the other side matched."""
+    theirs, ours = ((side,) if isinstance(side, str) else side for side in (row.theirs, row.ours))
+    kinds = {}
+    for template in (*theirs, *ours):
+        for name, kind in _PLACEHOLDER.findall(template):
+            kinds[name] = kind or kinds.get(name, r'\d+')
+    return _Sides(_Side(theirs, kinds), _Side(ours, kinds))
+
+
+class _Side:
+    def __init__(self, templates, kinds):
+        self.templates = [_PLACEHOLDER.sub(r'{\1}', template) for template in templates]
+        self.patterns = [_pattern(template, kinds) for template in templates]
+
+    def match(self, name):
+        """(place, placeholder values) of every template that the whole name matches."""
+        matches = ((place, pattern.fullmatch(name)) for place, pattern in enumerate(self.patterns))
+        return [(place, tuple(sorted(match.groupdict().items()))) for place, match in matches if match]
+
+    def fill(self, bound):
+        return [template.format(**dict(bound)) for template in self.templates]
+
+
+_PLACEHOLDER = re.compile(r'\{(\w+)(?::([^}]*))?\}')
+
+
+def _pattern(template, kinds):
+    """Regular expression of a template; a placeholder that comes again must take the same value again."""
+    pattern, end, seen = '', 0, set()
+    for match in _PLACEHOLDER.finditer(template):
+        name = match[1]
+        pattern += re.escape(template[end : match.start()])
+        pattern += f'(?P={name})' if name in seen else f'(?P<{name}>{kinds[name]})'
+        seen.add(name)
+        end = match.end()
+    if seen != set(kinds):
+        raise ValueError(f'{template!r} lacks the placeholders {sorted(set(kinds) - seen)} of its row')
+    return re.compile(pattern + re.escape(template[end:]))
