@@ -1,0 +1,121 @@
+"""Attention of the Video-LDM UNet: over the pixels of a frame, over the text, over the frames of a pixel."""
+
+from functools import partial
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from st2v_jax.models.layers import VIDEO, GroupNorm, LayerNorm, Linear
+
+
+def attend(q, k, v):
+    """Softmax attention of q [b, t, n, d] over k, v [b, s, n, d] -> [b, t, n, d], in float32 inside.
+
+    Long sequences in half precision take cuDNN's flash attention on a GPU; it never holds the [t, s] matrix.
+    """
+    flash = jax.default_backend() == 'gpu' and q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[1] >= 64
+    return jax.nn.dot_product_attention(q, k, v, implementation='cudnn' if flash else 'xla')
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with heads of `head_size`; keys and values can be made ahead of the queries."""
+
+    def __init__(self, channels, *, head_size, heads=None, context_width=None, dtype=jnp.float32, rngs):
+        heads = heads or channels // head_size
+        context_width = context_width or channels
+        linear = partial(Linear, dtype=dtype, rngs=rngs)
+        self.heads = heads
+        self.to_q = linear(channels, heads * head_size, use_bias=False)
+        self.to_k = linear(context_width, heads * head_size, use_bias=False)
+        self.to_v = linear(context_width, heads * head_size, use_bias=False)
+        self.to_out = linear(heads * head_size, channels)
+
+    def keys_values(self, context):
+        """context [b, s, c] -> keys, values [b, s, n, d]."""
+        return self._split(self.to_k(context)), self._split(self.to_v(context))
+
+    def __call__(self, x, keys_values):
+        """x [b, t, c] asks, keys and values [b, s, n, d] answer -> [b, t, c]."""
+        y = attend(self._split(self.to_q(x)), *keys_values)
+        return self.to_out(einops.rearrange(y, 'b t n d -> b t (n d)'))
+
+    def over_frames(self, x):
+        """Self-attention over the frames of x [b, f, p, c], each pixel p on its own."""
+        q, k, v = (
+            einops.rearrange(to(x), 'b f p (n d) -> (b p) f n d', n=self.heads)
+            for to in (self.to_q, self.to_k, self.to_v)
+        )
+        y = attend(q, k, v)
+        return self.to_out(einops.rearrange(y, '(b p) f n d -> b f p (n d)', b=x.shape[0]))
+
+    def _split(self, x):
+        return einops.rearrange(x, 'b s (n d) -> b s n d', n=self.heads)
+
+
+class FeedForward(nnx.Module):
+    """GEGLU: value * gelu(gate) with four times the width; the value is the first half of the projection."""
+
+    def __init__(self, channels, *, dtype=jnp.float32, rngs):
+        self.proj = Linear(channels, 8 * channels, dtype=dtype, rngs=rngs)
+        self.out = Linear(4 * channels, channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        value, gate = jnp.split(self.proj(x), 2, axis=-1)
+        return self.out(value * nnx.gelu(gate, approximate=False))
+
+
+class SpatialTransformer(nnx.Module):
+    """Self-attention over the pixels of a frame, cross-attention to its context, feed-forward, around a residual.
+
+    x [b, f, h, w, c]; context: keys and values [b, s, n, d] of this layer, from `attn2.keys_values`.
+    """
+
+    def __init__(self, channels, *, head_size, context_width, groups, dtype=jnp.float32, rngs):
+        attention = partial(Attention, channels, head_size=head_size, dtype=dtype, rngs=rngs)
+        layer_norm = partial(LayerNorm, channels, dtype=dtype, rngs=rngs)
+        self.norm = GroupNorm(channels, groups, epsilon=1e-6, dtype=dtype)
+        self.proj_in = Linear(channels, channels, dtype=dtype, rngs=rngs)
+        self.norm1, self.attn1 = layer_norm(), attention()
+        self.norm2, self.attn2 = layer_norm(), attention(context_width=context_width)
+        self.norm3, self.ff = layer_norm(), FeedForward(channels, dtype=dtype, rngs=rngs)
+        self.proj_out = Linear(channels, channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x, context):
+        b, f, h, w, _ = x.shape
+        y = einops.rearrange(self.proj_in(self.norm(x)), 'b f h w c -> (b f) (h w) c')
+        pixels = self.norm1(y)
+        y = y + self.attn1(pixels, self.attn1.keys_values(pixels))
+        # All frames of a video read the same context, so they are one long sequence of queries.
+        y = einops.rearrange(y, '(b f) p c -> b (f p) c', b=b)
+        y = y + self.attn2(self.norm2(y), context)
+        y = y + self.ff(self.norm3(y))
+        return x + self.proj_out(einops.rearrange(y, 'b (f h w) c -> b f h w c', f=f, h=h, w=w))
+
+
+class TemporalTransformer(nnx.Module):
+    """Two self-attentions over frames and a feed-forward, each pixel on its own, around a residual.
+
+    x [b, f, h, w, c] -> same. `heads` sets the inner width heads * head_size; left out, it is c. No position code.
+    """
+
+    def __init__(self, channels, *, head_size, groups, heads=None, dtype=jnp.float32, rngs):
+        heads = heads or channels // head_size
+        width = heads * head_size
+        attention = partial(Attention, width, head_size=head_size, dtype=dtype, rngs=rngs)
+        layer_norm = partial(LayerNorm, width, dtype=dtype, rngs=rngs)
+        self.norm = GroupNorm(channels, groups, epsilon=1e-6, axes=VIDEO, dtype=dtype)
+        self.proj_in = Linear(channels, width, dtype=dtype, rngs=rngs)
+        self.norm1, self.attn1 = layer_norm(), attention()
+        self.norm2, self.attn2 = layer_norm(), attention()
+        self.norm3, self.ff = layer_norm(), FeedForward(width, dtype=dtype, rngs=rngs)
+        self.proj_out = Linear(width, channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        _, _, h, w, _ = x.shape
+        y = einops.rearrange(self.proj_in(self.norm(x)), 'b f h w c -> b f (h w) c')
+        y = y + self.attn1.over_frames(self.norm1(y))
+        y = y + self.attn2.over_frames(self.norm2(y))
+        y = y + self.ff(self.norm3(y))
+        return x + self.proj_out(einops.rearrange(y, 'b f (h w) c -> b f h w c', h=h, w=w))

@@ -1,0 +1,105 @@
+"""CAM, the conditional attention module: short-term memory of the previous chunk's last frames (section 4.1).
+
+E_cond encodes the conditioning frames, the feature extractor (a copy of the UNet's encoder) turns them and the noisy
+latents into features, and an injector at every skip connection lets the UNet attend to them over time.
+"""
+
+import dataclasses
+from functools import partial
+
+import einops
+import jax.numpy as jnp
+from flax import nnx
+
+from st2v_jax.models.attention import Attention
+from st2v_jax.models.layers import VIDEO, Conv, GroupNorm, LayerNorm, Linear
+from st2v_jax.models.unet3d import Encoder, UNetConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class CamConfig:
+    """Shape of CAM; the defaults are the released ones.
+
+    Attributes:
+      conditioning_channels: widths of E_cond; each after the first halves the resolution.
+      head_size: width of the injectors' attention heads.
+      layer_norm: layer norms in E_cond (paper: yes, release: no).
+      inject_middle: an injector at the middle block too (paper: no, release: yes).
+    """
+
+    conditioning_channels: tuple[int, ...] = (32, 96, 256, 512)
+    head_size: int = 64
+    layer_norm: bool = False
+    inject_middle: bool = True
+
+
+class ConditioningEncoder(nnx.Module):
+    """E_cond: conditioning frames [b, m, H, W, 3] in [-1, 1] -> [b, m, h, w, out_channels]; its last layer starts at 0."""
+
+    def __init__(self, config: CamConfig, out_channels, *, dtype=jnp.float32, rngs):
+        conv = partial(Conv, kernel_size=(3, 3), padding=1, dtype=dtype, rngs=rngs)
+        widths = config.conditioning_channels
+        self.conv_in = conv(3, widths[0])
+        self.blocks = nnx.List()
+        for i, o in zip(widths[:-1], widths[1:], strict=True):
+            self.blocks += [conv(i, i), conv(i, o, strides=2)]
+        norms = [block.out_features for block in (self.conv_in, *self.blocks)] if config.layer_norm else []
+        self.norms = nnx.List(LayerNorm(width, dtype=dtype, rngs=rngs) for width in norms)
+        self.conv_out = conv(widths[-1], out_channels)
+
+    def __call__(self, frames):
+        y = frames
+        for i, conv in enumerate((self.conv_in, *self.blocks)):
+            y = conv(y)
+            y = nnx.silu(self.norms[i](y) if self.norms else y)
+        return self.conv_out(y)
+
+
+class FeatureInjector(nnx.Module):
+    """Each pixel of a skip feature attends, over time, to the features of the conditioning frames (eq. 4, 5).
+
+    x [b, f, h, w, c] asks, memory [b, m, h, w, c] answers; returns [b, f, h, w, c].
+    proj_out starts at zero, so an untrained memory leaves the base model as it was.
+    """
+
+    def __init__(self, channels, *, head_size, groups, dtype=jnp.float32, rngs):
+        if channels % head_size:
+            raise ValueError(f'channels={channels} is not a multiple of head_size={head_size}')
+        linear = partial(Linear, channels, channels, dtype=dtype, rngs=rngs)
+        self.norm = GroupNorm(channels, groups, epsilon=1e-6, axes=VIDEO, dtype=dtype)
+        self.proj_in = linear()
+        self.attention = Attention(channels, head_size=head_size, dtype=dtype, rngs=rngs)
+        self.proj_out = linear()
+
+    def __call__(self, x, memory):
+        b, _, h, w, _ = x.shape
+        rows = partial(einops.rearrange, pattern='b t h w c -> (b h w) t c')
+        y = self.attention(rows(self.proj_in(self.norm(x))), self.attention.keys_values(rows(memory)))
+        return x + self.proj_out(einops.rearrange(y, '(b h w) t c -> b t h w c', b=b, h=h, w=w))
+
+
+class Cam(nnx.Module):
+    """Conditioning encoder, feature extractor and injectors."""
+
+    def __init__(self, config: CamConfig, unet: UNetConfig, *, dtype=jnp.float32, rngs):
+        injector = partial(FeatureInjector, head_size=config.head_size, groups=unet.groups, dtype=dtype, rngs=rngs)
+        self.encoder = ConditioningEncoder(config, unet.channels[0], dtype=dtype, rngs=rngs)
+        self.extractor = Encoder(unet, dtype=dtype, rngs=rngs)
+        self.injectors = nnx.List(injector(width) for width in unet.skips)
+        if config.inject_middle:
+            self.middle_injector = injector(unet.channels[-1])
+        self.inject_middle = config.inject_middle
+
+    def extract(self, x, t, contexts, conditioning):
+        """Features (skips, middle) of the m conditioning frames.
+
+        x [b, f, h, w, 4]: the chunk's noisy latents, of which the first m are used; conditioning [b, m, h, w, c] from
+        `encoder`; contexts: keys and values of the text alone.
+        """
+        skips, middle, _ = self.extractor(x[:, : conditioning.shape[1]], t, contexts, added=conditioning)
+        return skips, middle
+
+    def inject(self, skips, middle, memory):
+        """Skip features and middle feature of the UNet after attending to memory = (skips, middle)."""
+        skips = [injector(x, m) for injector, x, m in zip(self.injectors, skips, memory[0], strict=True)]
+        return skips, self.middle_injector(middle, memory[1]) if self.inject_middle else middle

@@ -1,0 +1,59 @@
+"""The streaming denoiser: Video-LDM with CAM and APM, eps_theta(x_t, t, tau, conditioning frames, anchor frame)."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+
+from st2v_jax.models.apm import Apm, ApmConfig
+from st2v_jax.models.cam import Cam, CamConfig
+from st2v_jax.models.unet3d import UNet3D, UNetConfig
+
+
+class Condition(NamedTuple):
+    """What stays the same through all denoising steps of a chunk, computed once.
+
+    Attributes:
+      unet: keys and values of each cross-attention of the UNet.
+      extractor: the same for CAM's extractor, or None without conditioning frames.
+      frames: features [b, m, h, w, c] of the conditioning frames, or None.
+    """
+
+    unet: Any
+    extractor: Any = None
+    frames: Any = None
+
+
+class StreamingDenoiser(nnx.Module):
+    """UNet, CAM and APM. Without conditioning frames and anchor it is the plain Video-LDM that makes the first chunk."""
+
+    def __init__(self, unet: UNetConfig, cam: CamConfig, apm: ApmConfig, *, dtype=jnp.float32, rngs):
+        self.unet = UNet3D(unet, dtype=dtype, rngs=rngs)
+        self.cam = Cam(cam, unet, dtype=dtype, rngs=rngs)
+        layers = len(self.unet.cross_attentions())
+        self.apm = Apm(apm, unet.context_width, layers, dtype=dtype, rngs=rngs)
+
+    def condition(self, text, frames=None, image_embedding=None):
+        """The chunk's Condition.
+
+        Args:
+          text: [b, 77, c] text tokens.
+          frames: [b, m, H, W, 3] conditioning frames in [-1, 1], or None: no short-term memory.
+          image_embedding: [b, e] CLIP embedding of the anchor frame, or None: no long-term memory.
+        """
+        attentions = self.unet.cross_attentions()
+        contexts = [text] * len(attentions)
+        if image_embedding is not None:
+            contexts = self.apm.contexts(text, image_embedding)
+        unet = [attention.keys_values(context) for attention, context in zip(attentions, contexts, strict=True)]
+        if frames is None:
+            return Condition(unet)
+        extractor = [attention.keys_values(text) for attention in self.cam.extractor.cross_attentions()]
+        return Condition(unet, extractor, self.cam.encoder(frames))
+
+    def __call__(self, x, t, condition):
+        """Prediction [b, f, h, w, 4], float32, for noisy latents x [b, f, h, w, 4] at diffusion steps t [b]."""
+        if condition.frames is None:
+            return self.unet(x, t, condition.unet)
+        memory = self.cam.extract(x, t, condition.extractor, condition.frames)
+        return self.unet(x, t, condition.unet, inject=lambda *features: self.cam.inject(*features, memory))

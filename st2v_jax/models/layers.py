@@ -1,0 +1,163 @@
+"""Layers of the Video-LDM UNet: norms, time embedding, residual block, temporal convolution, resampling.
+
+Everywhere x is [b, f, h, w, c]. Weights are declared here and born in `build.init`, so the initialisers are zeros:
+building a module costs nothing.
+"""
+
+from functools import partial
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+zeros = nnx.initializers.zeros
+Linear = partial(nnx.Linear, kernel_init=zeros)
+Conv = partial(nnx.Conv, kernel_init=zeros)
+Embed = partial(nnx.Embed, embedding_init=zeros)
+LayerNorm = partial(nnx.LayerNorm, epsilon=1e-5)
+
+FRAME = (-3, -2)  # axes (h, w): each frame on its own
+VIDEO = (-4, -3, -2)  # axes (f, h, w): the frames together
+
+
+class GroupNorm(nnx.Module):
+    """Group norm of x [..., c] over `axes` and the channels of a group, in float32, with one read for both moments.
+
+    Args:
+      channels: c, a multiple of groups.
+      groups: number of channel groups; each has its own mean and variance.
+      epsilon: added to the variance.
+      axes: negative axes that share moments, FRAME or VIDEO.
+    """
+
+    def __init__(self, channels, groups, *, epsilon, axes=FRAME, dtype=jnp.float32):
+        if channels % groups:
+            raise ValueError(f'channels={channels} is not a multiple of groups={groups}')
+        self.groups, self.epsilon, self.axes, self.dtype = groups, epsilon, axes, dtype
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x):
+        wide = x.astype(jnp.float32)
+        # Moments per channel first: the large tensor keeps its layout, and groups are joined on c numbers only.
+        mean = jnp.mean(wide, self.axes, keepdims=True)
+        square = jnp.mean(jnp.square(wide), self.axes, keepdims=True)
+        mean, square = (self._join(m) for m in (mean, square))
+        variance = jnp.maximum(square - jnp.square(mean), 0)
+        gain = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]
+        return (wide * gain + (self.bias[...] - mean * gain)).astype(self.dtype)
+
+    def _join(self, moment):
+        channels = moment.shape[-1] // self.groups
+        joined = einops.reduce(moment, '... (g c) -> ... g', 'mean', g=self.groups)
+        return einops.repeat(joined, '... g -> ... (g c)', c=channels)
+
+
+def sinusoidal(t, width):
+    """Sinusoidal embedding of diffusion steps t [b] -> [b, width]: cosines, then sines, of 10000^(-i / half)."""
+    half = width // 2
+    frequency = np.exp(-np.log(10_000) * np.arange(half) / half)
+    angle = t.astype(jnp.float32)[:, None] * frequency.astype(np.float32)
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class TimeEmbedding(nnx.Module):
+    """Diffusion step t [b] -> [b, 4 * width]: sinusoids, linear, SiLU, linear."""
+
+    def __init__(self, width, *, dtype=jnp.float32, rngs):
+        self.width = width
+        self.linear_1 = Linear(width, 4 * width, dtype=dtype, rngs=rngs)
+        self.linear_2 = Linear(4 * width, 4 * width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, t):
+        return self.linear_2(nnx.silu(self.linear_1(sinusoidal(t, self.width))))
+
+
+class ResidualBlock(nnx.Module):
+    """Group norm, SiLU, 3x3 convolution, twice, with the time embedding added in between; frames stay apart.
+
+    x [b, f, h, w, in_channels], time [b, time_width] -> [b, f, h, w, out_channels].
+    """
+
+    def __init__(self, in_channels, out_channels, time_width, *, groups, dtype=jnp.float32, rngs):
+        norm = partial(GroupNorm, groups=groups, epsilon=1e-5, dtype=dtype)
+        conv = partial(Conv, dtype=dtype, rngs=rngs)
+        self.norm1 = norm(in_channels)
+        self.conv1 = conv(in_channels, out_channels, (3, 3), padding=1)
+        self.time_emb_proj = Linear(time_width, out_channels, dtype=dtype, rngs=rngs)
+        self.norm2 = norm(out_channels)
+        self.conv2 = conv(out_channels, out_channels, (3, 3), padding=1)
+        if in_channels != out_channels:
+            self.conv_shortcut = Linear(in_channels, out_channels, dtype=dtype, rngs=rngs)
+        self.has_shortcut = in_channels != out_channels
+
+    def __call__(self, x, time):
+        y = self.conv1(nnx.silu(self.norm1(x)))
+        y = y + self.time_emb_proj(nnx.silu(time))[:, None, None, None, :]
+        y = self.conv2(nnx.silu(self.norm2(y)))
+        return y + (self.conv_shortcut(x) if self.has_shortcut else x)
+
+
+class FrameConv(nnx.Module):
+    """Convolution of width 3 over frames, zero-padded in time: x [b, f, h, w, c] -> [b, f, h, w, c]."""
+
+    def __init__(self, channels, *, dtype=jnp.float32):
+        self.dtype = dtype
+        self.kernel = nnx.Param(jnp.zeros((3, channels, channels)))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x):
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, self.kernel[...], self.bias[...]))
+        # One matrix product over the previous, the present and the next frame: faster than a 3D convolution.
+        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+        window = jnp.concatenate([padded[:, :-2], x, padded[:, 2:]], axis=-1)
+        return window @ einops.rearrange(kernel, 'k i o -> (k i) o') + bias
+
+
+class TemporalConvBlock(nnx.Module):
+    """Four times [group norm over the video, SiLU, convolution over frames], with a residual around them all."""
+
+    def __init__(self, channels, *, groups, dtype=jnp.float32):
+        norm = partial(GroupNorm, channels, groups, epsilon=1e-5, axes=VIDEO, dtype=dtype)
+        self.norms = nnx.List([norm() for _ in range(4)])
+        self.convs = nnx.List([FrameConv(channels, dtype=dtype) for _ in range(4)])
+
+    def __call__(self, x):
+        y = x
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            y = conv(nnx.silu(norm(y)))
+        return x + y
+
+
+class Downsample(nnx.Module):
+    """3x3 convolution with stride 2; `padding` (rows, columns) is (1, 1), in the Refiner (2, 1)."""
+
+    def __init__(self, channels, *, padding, dtype=jnp.float32, rngs):
+        pads = [(p, p) for p in padding]
+        self.conv = Conv(channels, channels, (3, 3), strides=2, padding=pads, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        return self.conv(x)
+
+
+class Upsample(nnx.Module):
+    """Nearest neighbours to the size (h, w) of the skip that comes next, then a 3x3 convolution.
+
+    Undoes `Downsample` with the same padding: what it padded beyond one row or column is cut away again.
+    """
+
+    def __init__(self, channels, *, padding, dtype=jnp.float32, rngs):
+        self.cut = tuple(p - 1 for p in padding)
+        self.conv = Conv(channels, channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x, size):
+        for axis, cut, target in zip(FRAME, self.cut, size, strict=True):
+            length = x.shape[axis]
+            if cut or target == 2 * length:
+                x = jnp.repeat(x, 2, axis)
+                x = jax.lax.slice_in_dim(x, cut, 2 * length - cut, axis=axis % x.ndim)
+            else:
+                x = jnp.take(x, np.arange(target) * length // target, axis)
+        return self.conv(x)

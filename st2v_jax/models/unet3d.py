@@ -1,0 +1,223 @@
+"""The Video-LDM UNet: Stable Diffusion's UNet with time convolved and attended after every spatial layer.
+
+Its encoder and middle block are a module of their own, because CAM's feature extractor is a copy of them.
+"""
+
+import dataclasses
+from functools import partial
+
+import jax.numpy as jnp
+from flax import nnx
+
+from st2v_jax.models.attention import SpatialTransformer, TemporalTransformer
+from st2v_jax.models.layers import (
+    Conv,
+    Downsample,
+    GroupNorm,
+    ResidualBlock,
+    TemporalConvBlock,
+    TimeEmbedding,
+    Upsample,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+    """Shape of a Video-LDM UNet; the defaults are ModelScope text-to-video 1.7B.
+
+    Attributes:
+      channels: width of each level, highest resolution first.
+      attention: whether a level has transformers.
+      blocks: residual blocks a level going down; one more going up.
+      head_size: width of an attention head.
+      input_heads: heads of the temporal transformer after the first convolution.
+      context_width: width of a text token.
+      groups: channel groups of every group norm.
+      in_channels, out_channels: of the latents.
+      padding: (rows, columns) of the strided convolutions; the Refiner has (2, 1).
+    """
+
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    attention: tuple[bool, ...] = (True, True, True, False)
+    blocks: int = 2
+    head_size: int = 64
+    input_heads: int = 8
+    context_width: int = 1024
+    groups: int = 32
+    in_channels: int = 4
+    out_channels: int = 4
+    padding: tuple[int, int] = (1, 1)
+
+    def __post_init__(self):
+        if len(self.channels) != len(self.attention):
+            raise ValueError(f'one attention flag a level: {len(self.channels)} levels, {len(self.attention)} flags')
+
+    @property
+    def skips(self):
+        """Widths of the skip connections in the order in which the encoder makes them."""
+        widths = [self.channels[0]]
+        for level, width in enumerate(self.channels):
+            widths += [width] * (self.blocks + (level + 1 < len(self.channels)))
+        return tuple(widths)
+
+
+class Level(nnx.Module):
+    """The layers of one resolution: [residual block, temporal convolution, spatial and temporal transformer] each.
+
+    widths: (in, out) channels of each residual block.
+    """
+
+    def __init__(self, config, widths, attention, *, dtype, rngs):
+        out = widths[0][1]
+        kind = dict(groups=config.groups, dtype=dtype)
+        resnet = partial(ResidualBlock, time_width=4 * config.channels[0], rngs=rngs, **kind)
+        self.resnets = nnx.List([resnet(*w) for w in widths])
+        self.temp_convs = nnx.List([TemporalConvBlock(out, **kind) for _ in widths])
+        self.attentions, self.temp_attentions = _transformers(config, out, len(widths) * attention, kind, rngs)
+
+    def layers(self):
+        """Rows of (residual block, temporal convolution, spatial, temporal transformer); None where there is none."""
+        none = [None] * len(self.resnets)
+        return zip(self.resnets, self.temp_convs, self.attentions or none, self.temp_attentions or none, strict=True)
+
+
+class Middle(nnx.Module):
+    """Residual block, then transformers and a second residual block, at the lowest resolution."""
+
+    def __init__(self, config, *, dtype, rngs):
+        width = config.channels[-1]
+        kind = dict(groups=config.groups, dtype=dtype)
+        resnet = partial(ResidualBlock, width, width, 4 * config.channels[0], rngs=rngs, **kind)
+        self.resnets = nnx.List([resnet(), resnet()])
+        self.temp_convs = nnx.List([TemporalConvBlock(width, **kind) for _ in range(2)])
+        self.attentions, self.temp_attentions = _transformers(config, width, 1, kind, rngs)
+
+    def __call__(self, x, time, contexts):
+        x = self.temp_convs[0](self.resnets[0](x, time))
+        x = self.temp_attentions[0](self.attentions[0](x, next(contexts)))
+        return self.temp_convs[1](self.resnets[1](x, time))
+
+
+def _transformers(config, width, count, kind, rngs):
+    spatial = partial(SpatialTransformer, width, context_width=config.context_width)
+    temporal = partial(TemporalTransformer, width)
+    return tuple(
+        nnx.List([make(head_size=config.head_size, rngs=rngs, **kind) for _ in range(count)])
+        for make in (spatial, temporal)
+    )
+
+
+def _run(layer, x, time, contexts):
+    resnet, temp_conv, attention, temp_attention = layer
+    x = temp_conv(resnet(x, time))
+    return x if attention is None else temp_attention(attention(x, next(contexts)))
+
+
+class Encoder(nnx.Module):
+    """First convolution, way down and middle block: what the UNet has and CAM copies."""
+
+    def __init__(self, config: UNetConfig, *, dtype=jnp.float32, rngs):
+        first, last = config.channels[0], len(config.channels) - 1
+        self.dtype = dtype
+        self.time_embedding = TimeEmbedding(first, dtype=dtype, rngs=rngs)
+        self.conv_in = Conv(config.in_channels, first, (3, 3), padding=1, dtype=dtype, rngs=rngs)
+        self.transformer_in = TemporalTransformer(
+            first, head_size=config.head_size, heads=config.input_heads, groups=config.groups, dtype=dtype, rngs=rngs
+        )
+        ins = (first, *config.channels)
+        self.down_blocks = nnx.List(
+            Level(config, [(ins[i], out)] + [(out, out)] * (config.blocks - 1), config.attention[i], dtype=dtype, rngs=rngs)
+            for i, out in enumerate(config.channels)
+        )
+        self.downsamplers = nnx.List(
+            Downsample(out, padding=config.padding, dtype=dtype, rngs=rngs) for out in config.channels[:last]
+        )
+        self.mid_block = Middle(config, dtype=dtype, rngs=rngs)
+
+    def cross_attentions(self):
+        """Every cross-attention to the text, in the order of computation."""
+        levels = [*self.down_blocks, self.mid_block]
+        return [transformer.attn2 for level in levels for transformer in level.attentions]
+
+    def __call__(self, x, t, contexts, *, added=None):
+        """Features of noisy latents at every skip connection and after the middle block.
+
+        Args:
+          x: [b, f, h, w, in_channels].
+          t: [b] diffusion steps.
+          contexts: keys and values for each of `cross_attentions()`.
+          added: [b, f, h, w, c], joined after the first temporal transformer (CAM's conditioning frames), or None.
+
+        Returns:
+          skips (list of [b, f, h', w', c']), middle [b, f, h'', w'', c''], time embedding [b, 4 * c].
+        """
+        contexts = iter(contexts)
+        time = self.time_embedding(t)
+        x = self.transformer_in(self.conv_in(x.astype(self.dtype)))
+        if added is not None:
+            x = x + added.astype(self.dtype)
+        skips = [x]
+        for i, level in enumerate(self.down_blocks):
+            for layer in level.layers():
+                x = _run(layer, x, time, contexts)
+                skips.append(x)
+            if i < len(self.downsamplers):
+                x = self.downsamplers[i](x)
+                skips.append(x)
+        return skips, self.mid_block(x, time, contexts), time
+
+
+class Decoder(nnx.Module):
+    """Way up: every residual block takes the feature of its skip connection beside its own input."""
+
+    def __init__(self, config: UNetConfig, *, dtype=jnp.float32, rngs):
+        skips = list(config.skips)
+        width = config.channels[-1]
+        self.up_blocks = nnx.List()
+        for out, attention in zip(reversed(config.channels), reversed(config.attention), strict=True):
+            widths = []
+            for _ in range(config.blocks + 1):
+                widths.append((width + skips.pop(), out))
+                width = out
+            self.up_blocks.append(Level(config, widths, attention, dtype=dtype, rngs=rngs))
+        self.upsamplers = nnx.List(
+            Upsample(out, padding=config.padding, dtype=dtype, rngs=rngs) for out in config.channels[:0:-1]
+        )
+        self.conv_norm_out = GroupNorm(width, config.groups, epsilon=1e-5, dtype=dtype)
+        self.conv_out = Conv(width, config.out_channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
+
+    def cross_attentions(self):
+        return [transformer.attn2 for level in self.up_blocks for transformer in level.attentions]
+
+    def __call__(self, x, skips, time, contexts):
+        contexts, skips = iter(contexts), list(skips)
+        for i, level in enumerate(self.up_blocks):
+            for layer in level.layers():
+                x = _run(layer, jnp.concatenate([x, skips.pop()], axis=-1), time, contexts)
+            if i < len(self.upsamplers):
+                x = self.upsamplers[i](x, skips[-1].shape[2:4])
+        return self.conv_out(nnx.silu(self.conv_norm_out(x))).astype(jnp.float32)
+
+
+class UNet3D(nnx.Module):
+    """eps_theta(x_t, t, tau) of the Video-LDM, with places where memory may be injected between encoder and decoder."""
+
+    def __init__(self, config: UNetConfig, *, dtype=jnp.float32, rngs):
+        self.encoder = Encoder(config, dtype=dtype, rngs=rngs)
+        self.decoder = Decoder(config, dtype=dtype, rngs=rngs)
+
+    def cross_attentions(self):
+        """Every cross-attention, encoder first, in the order of computation."""
+        return self.encoder.cross_attentions() + self.decoder.cross_attentions()
+
+    def __call__(self, x, t, contexts, *, inject=None):
+        """Prediction [b, f, h, w, out_channels] in float32 for noisy latents x [b, f, h, w, in_channels] at step t [b].
+
+        contexts: keys and values for each of `cross_attentions()`.
+        inject: a function (skips, middle) -> (skips, middle), CAM's feature injector; None leaves them as they are.
+        """
+        encoded = len(self.encoder.cross_attentions())
+        skips, middle, time = self.encoder(x, t, contexts[:encoded])
+        if inject is not None:
+            skips, middle = inject(skips, middle)
+        return self.decoder(middle, skips, time, contexts[encoded:])

@@ -1,0 +1,141 @@
+"""Promises of the streaming denoiser: sizes of the release, identities at the start, who may see what."""
+
+import dataclasses
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from st2v_jax.models import build
+from st2v_jax.models.apm import ApmConfig
+from st2v_jax.models.cam import CamConfig
+from st2v_jax.models.clip import ImageConfig, TextConfig
+from st2v_jax.models.unet3d import UNetConfig
+from st2v_jax.models.vae import VaeConfig
+
+TINY = build.ModelConfig(
+    image_size=32,
+    frames=6,
+    memory=3,
+    unet=UNetConfig((8, 16), (True, False), 1, head_size=4, input_heads=2, context_width=12, groups=4),
+    cam=CamConfig((4, 8, 8), head_size=4),
+    apm=ApmConfig(image_width=10, inner_width=6, image_tokens=2, text_tokens=5),
+    vae=VaeConfig((8, 8, 8), layers_per_block=1, groups=4),
+    text=TextConfig(vocab_size=11, width=12, layers=1, heads=2, mlp_width=24, max_tokens=5),
+    image=ImageConfig(image_size=16, patch=8, width=8, layers=1, heads=2, mlp_width=16, embed_dim=10),
+)
+
+
+def perturbed(params):
+    """No parameter at zero or one, so that every path matters."""
+    rng = np.random.default_rng(7)
+    return jax.tree.map(lambda a: a + 0.1 * rng.standard_normal(a.shape).astype(np.float32), params)
+
+
+@pytest.fixture(scope='module')
+def inputs():
+    rng = np.random.default_rng(3)
+    normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+    return dict(x=normal(2, 6, 8, 8, 4), text=normal(2, 5, 12), frames=normal(2, 3, 32, 32, 3), anchor=normal(2, 10))
+
+
+@pytest.fixture(scope='module')
+def run():
+    network = build.denoiser(TINY)
+
+    @jax.jit
+    def run(params, x, text, frames=None, anchor=None):
+        condition = network(params, text, frames, anchor, method='condition')
+        return network(params, x, jnp.array([3, 700]), condition)
+
+    return run
+
+
+@pytest.fixture(scope='module')
+def params():
+    return build.init(jax.random.key(0), build.denoiser(TINY))
+
+
+def test_parameter_counts_of_the_release():
+    config = build.ModelConfig()
+    abstract = build.denoiser(config).abstract
+    count = build.parameter_count
+    assert count(abstract['unet']) == 1_411_233_860
+    assert count([abstract['cam'][part] for part in ('encoder', 'extractor')]) == 621_981_664
+    assert count([abstract['cam'][part] for part in ('injectors', 'middle_injector')]) == 68_867_200
+    assert count(abstract['apm']['mixers']) == 377_744
+    assert count(abstract['apm']['anchor']) == 22_299_904
+
+
+def test_untrained_memory_leaves_the_base_model_as_it_was(run, params, inputs):
+    params = {**params, 'unet': perturbed(params['unet'])}
+    plain = run(params, inputs['x'], inputs['text'])
+    remembering = run(params, inputs['x'], inputs['text'], inputs['frames'], inputs['anchor'])
+    chex.assert_shape(plain, (2, 6, 8, 8, 4))
+    np.testing.assert_array_equal(plain, remembering)
+
+
+@pytest.mark.parametrize('name', ['x', 'text', 'frames', 'anchor'])
+def test_every_input_matters_once_trained(run, params, inputs, name):
+    params = perturbed(params)
+    before = run(params, **inputs)
+    after = run(params, **{**inputs, name: inputs[name] + 1})
+    assert jnp.abs(before - after).max() > 1e-5
+
+
+def test_the_extractor_sees_only_the_first_noisy_frames_and_the_text(params, inputs):
+    network = build.denoiser(TINY)
+    params = perturbed(params)
+
+    @jax.jit
+    def features(x, anchor):
+        condition = network(params, inputs['text'], inputs['frames'], anchor, method='condition')
+        merged = build.nnx.merge(network.graphdef, build._integer_keys(params))
+        return merged.cam.extract(x, jnp.array([3, 700]), condition.extractor, condition.frames)
+
+    changed = inputs['x'].copy()
+    changed[:, TINY.memory :] += 1
+    chex.assert_trees_all_equal(features(inputs['x'], inputs['anchor']), features(changed, inputs['anchor'] + 1))
+
+
+def test_layer_norms_in_the_conditioning_encoder_are_the_papers(params):
+    paper = dataclasses.replace(TINY, cam=CamConfig((4, 8, 8), head_size=4, layer_norm=True, inject_middle=False))
+    abstract = build.denoiser(paper).abstract['cam']
+    assert 'norms' in abstract['encoder'] and 'middle_injector' not in abstract
+
+
+def test_parameters_are_born_from_key_and_path_alone(params):
+    again = build.init(jax.random.key(0), build.denoiser(TINY))
+    chex.assert_trees_all_equal(params, again)
+    other = build.init(jax.random.key(1), build.denoiser(TINY))
+    kernel = lambda tree: tree['unet']['encoder']['conv_in']['kernel']
+    assert np.abs(kernel(params) - kernel(other)).max() > 0
+
+
+def test_the_extractor_can_start_as_a_copy_of_the_encoder(params):
+    copied = build.copy_encoder(params)
+    chex.assert_trees_all_equal(copied['cam']['extractor'], params['unet']['encoder'])
+    chex.assert_trees_all_equal_shapes(copied, params)
+
+
+def test_model_config_survives_json_and_names_every_misfit():
+    assert build.ModelConfig.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY
+    values = TINY.to_dict()
+    values['unet']['chanels'] = values['unet'].pop('channels')
+    with pytest.raises(ValueError, match=r'unknown key unet.chanels; missing key unet.channels'):
+        build.ModelConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(8, 8), (6, 10), (3, 5)])
+def test_any_latent_size_is_denoised(params, height, width):
+    network = build.denoiser(TINY)
+    x = jnp.ones((1, 2, height, width, 4))
+
+    @jax.jit
+    def plain(params, x):
+        return network(params, x, jnp.array([5]), network(params, jnp.ones((1, 5, 12)), method='condition'))
+
+    assert plain(params, x).shape == x.shape
