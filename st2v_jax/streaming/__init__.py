@@ -1,0 +1,1 @@
+"""Long videos, chunk after chunk."""
