@@ -1,0 +1,61 @@
+"""Golden cases: inputs and outputs recorded from the original modules, and what of ours has to reproduce them.
+
+A case is a folder `g5_streaming` with config.json, io.npz and mostly weights.safetensors. The function
+`check_g5(folder)` of any module here runs it and returns {what: (error, tolerance)}; errors are ||a - b|| / ||b||
+unless their name says otherwise. Everything about a case is read from its folder.
+"""
+
+import importlib
+import json
+import os
+import pkgutil
+from pathlib import Path
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file
+
+
+def folder() -> Path:
+    """$ST2V_GOLDEN, or the cases beside the tests."""
+    return Path(os.environ.get('ST2V_GOLDEN') or Path(__file__).parents[1] / 'golden')
+
+
+def cases(folder: Path) -> list[Path]:
+    """The case folders in `folder`, none where it does not exist."""
+    return sorted(path.parent for path in folder.glob('*/config.json'))
+
+
+def check(case: Path) -> dict[str, tuple[float, float]] | None:
+    """{what: (error, tolerance)} of one case, in float32 with full products; None where nothing handles it."""
+    name = f'check_{case.name.split("_")[0]}'
+    for module in pkgutil.iter_modules(__path__):
+        handler = getattr(importlib.import_module(f'{__name__}.{module.name}'), name, None)
+        if handler is not None:
+            with jax.default_matmul_precision('highest'):
+                return handler(case)
+    return None
+
+
+def config(case: Path) -> dict:
+    """The constructor arguments the case was recorded with."""
+    return json.loads((case / 'config.json').read_text())['config']
+
+
+def arrays(case: Path) -> dict[str, np.ndarray]:
+    """Inputs and outputs, in torch's layouts."""
+    with np.load(case / 'io.npz') as stored:
+        return dict(stored)
+
+
+def weights(case: Path) -> dict[str, np.ndarray]:
+    """Tensors under their published names, in torch's layouts."""
+    return load_file(case / 'weights.safetensors')
+
+
+def relative(ours, theirs) -> float:
+    """||ours - theirs|| / ||theirs||, in float64."""
+    ours, theirs = (np.asarray(a, np.float64) for a in (ours, theirs))
+    if ours.shape != theirs.shape:
+        raise ValueError(f'shapes differ: ours {ours.shape}, theirs {theirs.shape}')
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
