@@ -1,0 +1,206 @@
+"""Videos to and from files: mp4 that grows and stays playable while it is written, gif, and numbered PNG frames.
+
+The settings that made a video travel in the file's comment as JSON; `read_metadata` gives them back.
+"""
+
+import json
+import os
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+ENDINGS = ('.mp4', '.gif', '.png')
+
+
+class OutputError(OSError):
+    """A place where no video can be written."""
+
+
+class VideoWriter:
+    """Writes frames to `path` as they come; a context manager, and what was written stays when it is left by an error.
+
+    path: `.mp4` is H.264 in fragments of one frame: whoever opens it while it grows, or after its writer was killed,
+        sees all frames but the last. `.gif` is written when it is closed. `name.png` makes `name-0000.png` and so on,
+        `name-%03d.png` numbers as it says, and a folder (there already, or named with
+        a final /) gets `frame-0000.png` and so on.
+    fps: frames per second, > 0. size: (height, width) in pixels, even numbers for mp4.
+    metadata: a dict of JSON values, stored in the file (in each of them for PNG).
+
+    Creating one empties an mp4 that was there; gif and PNG files are replaced one by one when they are complete. Raises
+    OutputError where nothing can be written.
+    """
+
+    def __init__(self, path, fps, size, metadata=None):
+        if not fps > 0:
+            raise ValueError(f'a video has more than 0 frames per second, not {fps}')
+        check_output(path)
+        self.path, self.size, self.frames = str(path), tuple(size), 0
+        comment = json.dumps(metadata or {}, ensure_ascii=False)
+        try:
+            self._file = _FORMATS[_ending(path)](self.path, Fraction(fps).limit_denominator(1001), self.size, comment)
+        except OSError as error:
+            raise OutputError(f'cannot write {path}: {error.strerror or error}') from error
+
+    def write(self, frames):
+        """Append frames [n,h,w,3]: float in [-1, 1] (clipped), or uint8. Raises ValueError for NaN or another size."""
+        frames = to_uint8(frames)
+        if frames.ndim != 4 or frames.shape[1:] != (*self.size, 3):
+            raise ValueError(f'frames of shape {frames.shape} do not fit a video of {self.size} pixels')
+        for frame in frames:
+            self._file.add(frame)
+            self.frames += 1
+
+    def close(self):
+        """Finish the file; a second call does nothing."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+def check_output(path):
+    """Raise OutputError unless a VideoWriter could write to `path`; nothing that is there is touched."""
+    ending = _ending(path)
+    if ending not in ENDINGS:
+        raise OutputError(f'cannot write {path}: its ending must be one of {", ".join(ENDINGS)}; a folder ends with /')
+    place = Path(path)
+    if '%' in place.name and ending == '.png' and not _numbers_frames(place.name):
+        raise OutputError(f'cannot write {path}: a pattern numbers its frames as in name-%04d.png')
+    if place.exists() and not os.access(place, os.W_OK):
+        raise OutputError(f'cannot write {path}: no permission')
+    if _is_folder(path):
+        place = place / 'frame'
+        place = place if place.parent.exists() else place.parent  # a new folder needs a parent to be made in
+    try:
+        with tempfile.TemporaryFile(dir=place.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f'cannot write {path}: {place.parent}: {error.strerror or error}') from error
+
+
+def to_uint8(frames):
+    """Frames as uint8 0..255: float frames are in [-1, 1] and clipped, uint8 frames pass. ValueError for NaN."""
+    frames = np.asarray(frames)
+    if frames.dtype == np.uint8:
+        return frames
+    if np.isnan(frames).any():
+        raise ValueError('frames contain NaN: the model or its settings produced no picture')
+    return np.uint8(np.round((np.clip(frames, -1, 1) + 1) * 127.5))
+
+
+def read_video(path):
+    """All frames of a video file (mp4, gif or another that ffmpeg knows): uint8 [n,h,w,3]."""
+    import av
+
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray(format='rgb24') for frame in file.decode(video=0)])
+
+
+def read_metadata(path):
+    """The metadata that a VideoWriter stored in an mp4, gif or png; {} where there is none."""
+    if _ending(path) == '.mp4':
+        import av
+
+        with av.open(str(path)) as file:
+            comment = file.metadata.get('comment')
+    else:
+        from PIL import Image
+
+        with Image.open(path) as file:
+            comment = file.info.get('comment')
+    return json.loads(comment) if comment else {}
+
+
+class _Mp4:
+    def __init__(self, path, fps, size, comment):
+        import av
+
+        if size[0] % 2 or size[1] % 2:
+            raise ValueError(f'an mp4 has an even height and width, not {size[0]}x{size[1]}')
+        # A header first and every frame a fragment of its own, flushed: nothing written later is needed to play it
+        flags = 'frag_every_frame+empty_moov+default_base_moof'
+        self._container = av.open(path, 'w', format='mp4', options={'movflags': flags, 'flush_packets': '1'})
+        self._container.metadata['comment'] = comment
+        options = {'tune': 'zerolatency', 'crf': '16', 'g': str(max(1, round(2 * fps)))}
+        self._stream = self._container.add_stream('libx264', rate=fps, options=options)
+        self._stream.height, self._stream.width = size
+        self._stream.pix_fmt = 'yuv420p'
+
+    def add(self, frame):
+        import av
+
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
+        self._container.mux(self._stream.encode(picture))
+
+    def close(self):
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+
+class _Gif:
+    def __init__(self, path, fps, size, comment):
+        self._path, self._fps, self._comment, self._pictures = path, fps, comment, []
+
+    def add(self, frame):
+        from PIL import Image
+
+        self._pictures.append(Image.fromarray(frame).quantize(256))
+
+    def close(self):
+        if not self._pictures:
+            return
+        beside = f'{self._path}.{os.getpid()}.part'
+        first, *others = self._pictures
+        # gif counts hundredths of a second; round the times of frames, not their lengths, so that errors do not add up
+        times = [10 * round(100 * number / self._fps) for number in range(len(self._pictures) + 1)]
+        lengths = [end - begin for begin, end in zip(times, times[1:])]
+        settings = dict(duration=lengths, loop=0, comment=self._comment.encode())
+        first.save(beside, 'GIF', save_all=True, append_images=others, **settings)
+        os.replace(beside, self._path)
+
+
+class _Png:
+    def __init__(self, path, fps, size, comment):
+        if _is_folder(path):
+            Path(path).mkdir(exist_ok=True)
+            path = os.path.join(path, 'frame.png')
+        self._folder, self._name = os.path.split(path)
+        if '%' not in self._name:
+            self._name = f'{os.path.splitext(self._name)[0]}-%04d.png'
+        self._comment, self._count = comment, 0
+
+    def add(self, frame):
+        from PIL import Image, PngImagePlugin
+
+        notes = PngImagePlugin.PngInfo()
+        notes.add_itxt('comment', self._comment)
+        Image.fromarray(frame).save(os.path.join(self._folder, self._name % self._count), pnginfo=notes)
+        self._count += 1
+
+    def close(self):
+        pass
+
+
+_FORMATS = {'.mp4': _Mp4, '.gif': _Gif, '.png': _Png}
+
+
+def _numbers_frames(pattern):
+    try:
+        return pattern % 0 != pattern % 1
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_folder(path):
+    return str(path).endswith(('/', os.sep)) or os.path.isdir(path)
+
+
+def _ending(path):
+    return '.png' if _is_folder(path) else Path(path).suffix.lower()
