@@ -22,7 +22,7 @@ def diffusion_loss(network, x0, noise, t, table: Level, prediction):
 def drop_conditions(key, batch, *, text=0.05, anchor=0.05, both=0.05):
     """Which examples lose which condition: (drop_text [batch], drop_anchor [batch]), booleans.
 
-    Three exclusive events: text alone, anchor alone, both together, so that guidance (eq. 12) finds each branch trained.
+    Three exclusive events: text alone, anchor alone, both together; so guidance (eq. 12) finds each branch trained.
     """
     if min(text, anchor, both) < 0 or text + anchor + both > 1:
         raise ValueError(f'dropout shares are at least 0 and at most 1 together, not {text}, {anchor}, {both}')

@@ -42,7 +42,7 @@ def x0_from_v(x, v, level):
 
 
 def denoiser(network, prediction):
-    """Turns a network that predicts 'epsilon' or 'v' into denoise(x, level) -> x0, which is all a solver knows of it."""
+    """Turns a network that predicts 'epsilon' or 'v' into denoise(x, level) -> x0, all that a solver knows of it."""
     if prediction not in PREDICTIONS:
         raise ValueError(f'prediction is one of {PREDICTIONS}, not {prediction!r}')
     to_x0 = x0_from_noise if prediction == 'epsilon' else x0_from_v

@@ -29,7 +29,7 @@ class DiffusionConfig:
         if self.prediction not in PREDICTIONS:
             raise ValueError(f'prediction is one of {PREDICTIONS}, not {self.prediction!r}')
         if self.zero_terminal_snr and self.prediction == 'epsilon':
-            raise ValueError("zero terminal SNR needs prediction='v': where nothing is left of x0, epsilon cannot tell it")
+            raise ValueError("zero terminal SNR needs prediction='v': epsilon says nothing of x0 in pure noise")
 
 
 class Level(NamedTuple):

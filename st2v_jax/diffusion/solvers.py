@@ -20,8 +20,8 @@ def ddim_step(x, x0, now, nxt, eta=0.0, noise=None):
 def dpmpp_2m_step(x, x0, x0_last, last, now, nxt):
     """DPM-Solver++(2M), Lu et al. 2022 (arXiv:2211.01095), algorithm 2.
 
-    x0_last was predicted at the level `last`. The step is of first order where no earlier prediction is worth using: at
-    the start (last = now), after pure noise (last.alpha = 0), and into the clean level (nxt.sigma = 0), where it gives x0.
+    x0_last was predicted at the level `last`. The step is of first order where no earlier prediction is of use: at the
+    start (last = now), after pure noise (last.alpha = 0), and into the clean level (nxt.sigma = 0), where it gives x0.
     """
     h, h_last = half_log_snr(nxt) - half_log_snr(now), half_log_snr(now) - half_log_snr(last)
     second = jnp.isfinite(h) & jnp.isfinite(h_last) & (h_last > 0)

@@ -135,7 +135,7 @@ class StreamState(NamedTuple):
 
 
 def start(key, batch: int = 1) -> StreamState:
-    """The state before the first chunk. `key` is one typed key, from which each video gets its own, or one per video."""
+    """The state before the first chunk. `key` is one typed key, of which each video gets its own, or one per video."""
     if key.shape == ():
         key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
     if key.shape != (batch,):

@@ -58,6 +58,9 @@ def stand_in(tint=0.0):
     return System(CONFIG, decode, None, image, Counter(tint))
 
 
+COUNTING = stand_in()
+
+
 def context(*values):
     text = jnp.array(values, jnp.float32)[:, None, None] * jnp.ones((1, 77, 4))
     return Context(text, text, jnp.zeros((len(values), 3)))
@@ -76,8 +79,8 @@ def test_a_long_video_continues_where_each_chunk_ended():
 
 
 @pytest.mark.parametrize('n', [1, 7, 16, 17, 24, 25, 240])
-def test_exactly_the_frames_asked_for(n, system=stand_in()):
-    assert frames_of(system, n).shape[1] == n
+def test_exactly_the_frames_asked_for(n):
+    assert frames_of(COUNTING, n).shape[1] == n
     chunks = streaming.chunk_count(CONFIG, n)
     assert 16 + 8 * (chunks - 1) >= n and (chunks == 1 or 16 + 8 * (chunks - 2) < n)
 
@@ -125,7 +128,7 @@ def test_a_stored_state_continues_as_if_it_had_not_stopped():
 def test_a_video_does_not_depend_on_the_batch_it_is_made_in():
     system = random_system()
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    run = lambda values, keys: np.concatenate(  # noqa: E731
+    run = lambda values, keys: np.concatenate(
         list(streaming.generate(system, ANCESTRAL, PARAMS, context(*values), keys, 24)), 1)
     both = run((-0.9, 0.2), keys)
     np.testing.assert_allclose(both[1:], run((0.2,), keys[1:]), atol=1e-5)
@@ -134,7 +137,7 @@ def test_a_video_does_not_depend_on_the_batch_it_is_made_in():
 
 def test_noise_depends_on_key_draw_and_absolute_frame_alone():
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    noise = lambda draw, frames: streaming.frame_noise(keys, draw, jnp.asarray(frames), (3, 2))  # noqa: E731
+    noise = lambda draw, frames: streaming.frame_noise(keys, draw, jnp.asarray(frames), (3, 2))
     whole = noise(4, np.arange(24))
     np.testing.assert_array_equal(noise(4, np.arange(16, 24)), whole[:, 16:])
     np.testing.assert_array_equal(streaming.frame_noise(keys[1:], 4, jnp.array([5]), (3, 2))[0, 0], whole[1, 5])
