@@ -24,10 +24,10 @@ COLOUR_RGB = np.array([
     (0.10, 0.86, 0.90),
     (0.12, 0.30, 0.96),
     (0.58, 0.16, 0.84),
-    (1.00, 0.50, 0.76),
+    (1.00, 0.43, 0.72),
 ], np.float32)
 
-# Stripes, dots and checks: near white, but dark on yellow, where white would not show.
+# Stripes, dots and checks: near white, but dark on yellow and cyan, where white would not show.
 ACCENT_RGB = np.array([
     (1.00, 0.92, 0.88),
     (1.00, 0.96, 0.86),
@@ -36,7 +36,7 @@ ACCENT_RGB = np.array([
     (0.05, 0.30, 0.42),
     (0.88, 0.94, 1.00),
     (0.96, 0.88, 1.00),
-    (0.56, 0.08, 0.34),
+    (1.00, 0.94, 0.97),
 ], np.float32)
 
 CLASHES = {  # colours that would drown in a background

@@ -153,9 +153,9 @@ def split_indices(split, seed, start, count):
 
 
 def describe(scene):
-    """Names of what one scene shows: {'objects': [{'colour', 'shape', 'pattern', 'motion'}, ...], 'background', 'camera'}.
+    """Names of what one scene shows: a dict with 'objects', 'background' and 'camera'.
 
-    The objects stand from left to right.
+    'objects' lists, from left to right, dicts with 'colour', 'shape', 'pattern' and 'motion'.
     """
     scene = jax.tree.map(np.asarray, scene)
     objects = [dict(colour=COLOURS[scene.colour[i]], shape=SHAPES[scene.shape[i]], pattern=PATTERNS[scene.pattern[i]],
