@@ -1,0 +1,55 @@
+"""StreamingT2V in JAX: a long video from one sentence.
+
+    from st2v_jax import VideoWriter, generate, load
+
+    model = load()                                          # the model that ships with the package
+    with VideoWriter('ball.mp4', fps=8, size=(128, 128)) as video:
+        for frames in generate(model, 'a red ball bounces over a meadow', num_frames=240):
+            video.write(frames)                             # [n,H,W,3] in [-1, 1], as they come
+
+What is where:
+
+    load, generate, Model        a prompt to frames                  st2v_jax.text_to_video
+    SampleSettings, stream       chunk after chunk, with its state   st2v_jax.streaming.stream
+    load_weights, save_weights   folders of parameters               st2v_jax.weights
+    Tokenizer                    prompts to token ids                st2v_jax.tokenizer
+    VideoWriter, read_video,
+    read_metadata                files                               st2v_jax.video_io
+    ModelConfig                  sizes of a model                    st2v_jax.models.build
+    world                        the small world it learned from     st2v_jax.data.world
+"""
+
+import importlib
+
+__version__ = '0.1.0'
+
+# Loaded when they are first asked for, so that `import st2v_jax` and the commands' `--help` take no time
+_WHERE = {
+    'Model': 'text_to_video:Model',
+    'ModelConfig': 'models.build:ModelConfig',
+    'SampleSettings': 'streaming.stream:SampleSettings',
+    'Tokenizer': 'tokenizer:Tokenizer',
+    'VideoWriter': 'video_io:VideoWriter',
+    'WeightsError': 'weights:WeightsError',
+    'generate': 'text_to_video:generate',
+    'load': 'text_to_video:load',
+    'load_weights': 'weights:load',
+    'read_metadata': 'video_io:read_metadata',
+    'read_video': 'video_io:read_video',
+    'save_weights': 'weights:save',
+    'stream': 'streaming.stream:stream',
+    'world': 'data.world:',
+}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name):
+    if name not in _WHERE:
+        raise AttributeError(f'st2v_jax has no {name}; it has {", ".join(__all__)}')
+    place, attribute = _WHERE[name].split(':')
+    module = importlib.import_module(f'st2v_jax.{place}')
+    return getattr(module, attribute) if attribute else module
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,91 @@
+"""A long video from one prompt, as functions: `load` a model once, `generate` as many videos as you like."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from st2v_jax import weights
+from st2v_jax.models import build
+from st2v_jax.streaming import stream
+from st2v_jax.tokenizer import Tokenizer
+
+STEPS = 25  # denoising steps of a chunk unless told otherwise
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model that is ready to sample.
+
+    config: its sizes and defaults. tokenizer: of its text tower. params: arrays on the device. system: its networks as
+    pure functions.
+    """
+
+    config: build.ModelConfig
+    tokenizer: Tokenizer
+    params: dict[str, Any]
+    system: stream.System
+
+    def settings(self, **overrides) -> stream.SampleSettings:
+        """The sampling settings of this model: its own and its profile's, then the overrides (`SampleSettings`).
+
+        Raises ValueError for a name or value that does not exist.
+        """
+        own = {'steps': STEPS}
+        if 'guidance_text' in overrides:  # the first chunk knows one scale only, and it is the text's
+            own['first_guidance'] = overrides['guidance_text']
+        return stream.settings_for(self.config, **own | overrides)
+
+
+def load(folder=None, dtype=None) -> Model:
+    """The model in a folder of weights (see st2v_jax.weights), or the one that ships with the package for None.
+
+    dtype: what networks compute in; None is bfloat16 on a GPU or TPU and float32 on a CPU, where bfloat16 gains
+    nothing. Raises WeightsError for a folder that is not a model or whose weights do not fit its config.
+    """
+    folder = weights.SHIPPED if folder is None else folder
+    config, params = weights.load(folder)
+    tokenizer = weights.load_tokenizer(folder)
+    if dtype is None:
+        dtype = jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16
+    params = jax.device_put(build.cast(params, dtype))
+    return Model(config, tokenizer, params, stream.system(config, dtype))
+
+
+def generate(
+    model: Model, prompt, num_frames=48, *, seed=0, negative_prompt='', on_step=None, **settings
+) -> Iterator[np.ndarray]:
+    """Generates the video of a prompt, chunk by chunk, exactly num_frames frames in all.
+
+    prompt: a string, or a list of b strings for b videos at once.
+    num_frames: any number >= 1; how many have been made before costs neither time nor memory.
+    seed: 0 .. 2**32 - 1; the same seed, settings and device give the same video.
+    negative_prompt: what guidance leads away from.
+    on_step: called as on_step(chunk, step, steps) after every denoising step: chunk from 0, step from 1.
+    settings: of `SampleSettings`, such as steps=25, profile='release', guidance_text=7.5, eta=1.0.
+
+    Returns an iterator over float32 arrays in [-1, 1]: [n,H,W,3] for one prompt, [b,n,H,W,3] for a list. n is 16 for
+    the first chunk and 8 for later ones in a model of the released rhythm, less where the video ends.
+    Raises ValueError at once, before anything is computed, for an empty prompt or an impossible number or setting.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts or not all(text.strip() for text in prompts):
+        raise ValueError('the prompt is empty: say in a sentence what the video shows')
+    if num_frames < 1:
+        raise ValueError(f'a video has at least 1 frame, not {num_frames}')
+    if not 0 <= seed < 2**32:
+        raise ValueError(f'a seed is between 0 and {2**32 - 1}, not {seed}')
+    chosen = model.settings(**settings)
+    ids = model.tokenizer.ids(prompts)
+    null_ids = model.tokenizer.ids([negative_prompt] * len(prompts))
+
+    def chunks():
+        context = stream.encode_prompt(model.system, model.params, ids, null_ids)
+        key = jax.random.key(seed)
+        for frames in stream.generate(model.system, chosen, model.params, context, key, num_frames, on_step=on_step):
+            yield np.asarray(frames[0] if isinstance(prompt, str) else frames)
+
+    return chunks()
