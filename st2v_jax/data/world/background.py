@@ -49,7 +49,7 @@ def paint(scene, camera, x, y):
         place = y * look.flat / wavelength
         iy, fy = tile_y * dense * (TILE // wavelength) + jnp.floor(place).astype(jnp.int32), place - jnp.floor(place)
         level += weight * value_noise(mix(scene.salt, wavelength), ix, fx, iy, fy)
-    ridges = (1 - jnp.abs(2 * level - 1)) ** 3
+    ridges = (1 - jnp.abs(2 * level - 1)) ** 5
     level = level + look.ridge * (ridges - level)
     level = _smooth(jnp.clip(1.6 * (level - 0.5) + 0.5, 0, 1))[..., None]
     upper = jnp.clip(2 * level - 1, 0, 1)

@@ -34,7 +34,7 @@ class World(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version('1.0.0')
     BUILDER_CONFIGS = [
-        WorldConfig(name='clips_128', description='2 second clips at 24 frames a second'),
+        WorldConfig(name='clips_128', description='Clips of 48 frames'),
         WorldConfig(name='long_128', description='Long videos', videos=16, held_out_videos=16, frames=1200),
     ]
 
