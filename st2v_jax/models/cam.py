@@ -34,7 +34,7 @@ class CamConfig:
 
 
 class ConditioningEncoder(nnx.Module):
-    """E_cond: conditioning frames [b, m, H, W, 3] in [-1, 1] -> [b, m, h, w, out_channels]; its last layer starts at 0."""
+    """E_cond: conditioning frames [b, m, H, W, 3] in [-1, 1] -> [b, m, h, w, c]; its last layer starts at 0."""
 
     def __init__(self, config: CamConfig, out_channels, *, dtype=jnp.float32, rngs):
         conv = partial(Conv, kernel_size=(3, 3), padding=1, dtype=dtype, rngs=rngs)
@@ -89,6 +89,14 @@ class Cam(nnx.Module):
         if config.inject_middle:
             self.middle_injector = injector(unet.channels[-1])
         self.inject_middle = config.inject_middle
+
+    def encode(self, frames):
+        """E_cond: conditioning frames [b, m, H, W, 3] in [-1, 1] -> [b, m, h, w, c]."""
+        return self.encoder(frames)
+
+    def keys_values(self, text):
+        """Keys and values of the extractor's cross-attentions, which see the text [b, 77, c] alone."""
+        return [attention.keys_values(text) for attention in self.extractor.cross_attentions()]
 
     def extract(self, x, t, contexts, conditioning):
         """Features (skips, middle) of the m conditioning frames.

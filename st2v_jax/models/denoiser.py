@@ -25,7 +25,7 @@ class Condition(NamedTuple):
 
 
 class StreamingDenoiser(nnx.Module):
-    """UNet, CAM and APM. Without conditioning frames and anchor it is the plain Video-LDM that makes the first chunk."""
+    """UNet, CAM and APM. Without frames and anchor it is the plain Video-LDM that makes the first chunk."""
 
     def __init__(self, unet: UNetConfig, cam: CamConfig, apm: ApmConfig, *, dtype=jnp.float32, rngs):
         self.unet = UNet3D(unet, dtype=dtype, rngs=rngs)
@@ -41,15 +41,11 @@ class StreamingDenoiser(nnx.Module):
           frames: [b, m, H, W, 3] conditioning frames in [-1, 1], or None: no short-term memory.
           image_embedding: [b, e] CLIP embedding of the anchor frame, or None: no long-term memory.
         """
-        attentions = self.unet.cross_attentions()
-        contexts = [text] * len(attentions)
-        if image_embedding is not None:
-            contexts = self.apm.contexts(text, image_embedding)
-        unet = [attention.keys_values(context) for attention, context in zip(attentions, contexts, strict=True)]
+        texts = text if image_embedding is None else self.apm.contexts(text, image_embedding)
+        unet = self.unet.keys_values(texts)
         if frames is None:
             return Condition(unet)
-        extractor = [attention.keys_values(text) for attention in self.cam.extractor.cross_attentions()]
-        return Condition(unet, extractor, self.cam.encoder(frames))
+        return Condition(unet, self.cam.keys_values(text), self.cam.encode(frames))
 
     def __call__(self, x, t, condition):
         """Prediction [b, f, h, w, 4], float32, for noisy latents x [b, f, h, w, 4] at diffusion steps t [b]."""

@@ -126,7 +126,13 @@ class Encoder(nnx.Module):
         )
         ins = (first, *config.channels)
         self.down_blocks = nnx.List(
-            Level(config, [(ins[i], out)] + [(out, out)] * (config.blocks - 1), config.attention[i], dtype=dtype, rngs=rngs)
+            Level(
+                config,
+                [(ins[i], out)] + [(out, out)] * (config.blocks - 1),
+                config.attention[i],
+                dtype=dtype,
+                rngs=rngs,
+            )
             for i, out in enumerate(config.channels)
         )
         self.downsamplers = nnx.List(
@@ -209,6 +215,12 @@ class UNet3D(nnx.Module):
     def cross_attentions(self):
         """Every cross-attention, encoder first, in the order of computation."""
         return self.encoder.cross_attentions() + self.decoder.cross_attentions()
+
+    def keys_values(self, texts):
+        """Keys and values of every cross-attention: texts [b, 77, c], one for all layers or a list with one each."""
+        attentions = self.cross_attentions()
+        texts = texts if isinstance(texts, list) else [texts] * len(attentions)
+        return [attention.keys_values(text) for attention, text in zip(attentions, texts, strict=True)]
 
     def __call__(self, x, t, contexts, *, inject=None):
         """Prediction [b, f, h, w, out_channels] in float32 for noisy latents x [b, f, h, w, in_channels] at step t [b].

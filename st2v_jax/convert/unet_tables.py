@@ -1,0 +1,127 @@
+"""Conversion tables of the Video-LDM UNet, CAM and APM under the names of diffusers and of the streaming release."""
+
+from st2v_jax.convert.engine import CONV, FRAMES, POINT, Layout, Row, Table, linear, norm
+from st2v_jax.models.unet3d import UNetConfig
+
+# A mixer's convolution over features: torch has [out tokens, in tokens, k], we [k, in, out].
+_MIXER = Layout('convolution [o,i,k]', 3, lambda w: w.transpose(2, 1, 0), lambda w: w.transpose(2, 1, 0))
+
+
+def attention(theirs, ours):
+    """Rows of one multi-head attention."""
+    return (
+        *linear(f'{theirs}.to_{{to:q|k|v}}', f'{ours}/to_{{to}}', bias=False),
+        *linear(f'{theirs}.to_out.0', f'{ours}/to_out'),
+    )
+
+
+def _transformer(theirs, ours):
+    block = f'{theirs}.transformer_blocks.0'
+    return (
+        *norm(f'{theirs}.norm', f'{ours}/norm'),
+        *linear(f'{theirs}.proj_{{way:in|out}}', f'{ours}/proj_{{way}}'),
+        *norm(f'{block}.norm{{i}}', f'{ours}/norm{{i}}'),
+        *attention(f'{block}.attn{{i}}', f'{ours}/attn{{i}}'),
+        *linear(f'{block}.ff.net.0.proj', f'{ours}/ff/proj'),
+        *linear(f'{block}.ff.net.2', f'{ours}/ff/out'),
+    )
+
+
+def _level(theirs, ours):
+    resnet = (f'{theirs}.resnets.{{n}}', f'{ours}/resnets/{{n}}')
+    temporal = []
+    for k in range(4):
+        # The later three have a dropout between norm and convolution.
+        convolution = f'{theirs}.temp_convs.{{n}}.conv{k + 1}'
+        temporal += norm(f'{convolution}.0', f'{ours}/temp_convs/{{n}}/norms/{k}')
+        temporal += linear(f'{convolution}.{3 if k else 2}', f'{ours}/temp_convs/{{n}}/convs/{k}', layout=FRAMES)
+    return (
+        *norm(f'{resnet[0]}.norm{{i}}', f'{resnet[1]}/norm{{i}}'),
+        *linear(f'{resnet[0]}.conv{{i}}', f'{resnet[1]}/conv{{i}}', layout=CONV),
+        *linear(f'{resnet[0]}.time_emb_proj', f'{resnet[1]}/time_emb_proj'),
+        *linear(f'{resnet[0]}.conv_shortcut', f'{resnet[1]}/conv_shortcut', layout=POINT),
+        *temporal,
+        *_transformer(f'{theirs}.{{kind:attentions|temp_attentions}}.{{n}}', f'{ours}/{{kind}}/{{n}}'),
+    )
+
+
+def _encoder(ours):
+    return (
+        *linear('time_embedding.linear_{i}', f'{ours}/time_embedding/linear_{{i}}'),
+        *linear('conv_in', f'{ours}/conv_in', layout=CONV),
+        *_transformer('transformer_in', f'{ours}/transformer_in'),
+        *_level('down_blocks.{level}', f'{ours}/down_blocks/{{level}}'),
+        *linear('down_blocks.{level}.downsamplers.0.conv', f'{ours}/downsamplers/{{level}}/conv', layout=CONV),
+        *_level('mid_block', f'{ours}/mid_block'),
+    )
+
+
+_UNET = (
+    *_encoder('unet/encoder'),
+    *_level('up_blocks.{level}', 'unet/decoder/up_blocks/{level}'),
+    *linear('up_blocks.{level}.upsamplers.0.conv', 'unet/decoder/upsamplers/{level}/conv', layout=CONV),
+    *norm('conv_norm_out', 'unet/decoder/conv_norm_out'),
+    *linear('conv_out', 'unet/decoder/conv_out', layout=CONV),
+)
+
+# UNet3DConditionModel as diffusers names it; fills the tree {'unet': ...}.
+UNET = Table(rows=_UNET)
+
+
+def injector(theirs, ours):
+    """Rows of one of CAM's feature injectors."""
+    theirs = f'{theirs}.temporal_transformer'
+    return (
+        *norm(f'{theirs}.norm', f'{ours}/norm'),
+        *linear(f'{theirs}.proj_{{way:in|out}}', f'{ours}/proj_{{way}}'),
+        *attention(f'{theirs}.attention', f'{ours}/attention'),
+    )
+
+
+def mixer(attention, ours):
+    """Rows of APM's mixer, which the release keeps inside a cross-attention."""
+    return (
+        Row(f'{attention}.conv.weight', f'{ours}/kernel', _MIXER),
+        Row(f'{attention}.conv.bias', f'{ours}/bias'),
+        *norm(f'{attention}.conv_ln', f'{ours}/norm'),
+        Row(f'{attention}.alpha', f'{ours}/alpha'),
+    )
+
+
+def _cross_attentions(config):
+    """Names of the spatial cross-attentions in the order of computation."""
+    down = [(f'down_blocks.{i}', config.blocks) for i, has in enumerate(config.attention) if has]
+    up = [(f'up_blocks.{i}', config.blocks + 1) for i, has in enumerate(reversed(config.attention)) if has]
+    places = [*down, ('mid_block', 1), *up]
+    return [f'{level}.attentions.{n}.transformer_blocks.0.attn2' for level, count in places for n in range(count)]
+
+
+def base_model(config: UNetConfig) -> Table:
+    """`base_model.` of the streaming release: UNet, APM's mixers and CAM's injectors."""
+    mixers = enumerate(_cross_attentions(config))
+    return Table(
+        rows=(
+            *_UNET,
+            *(row for n, attention in mixers for row in mixer(attention, f'apm/mixers/{n}')),
+            *injector('cross_attention_merger_down_blocks.{n}', 'cam/injectors/{n}'),
+            *injector('cross_attention_merger_mid_block', 'cam/middle_injector'),
+        )
+    )
+
+
+# `unet.` of the streaming release, which is CAM's feature extractor and conditioning encoder.
+EXTRACTOR = Table(
+    rows=(
+        *_encoder('cam/extractor'),
+        *linear('controlnet_cond_embedding.conv_{way:in|out}', 'cam/encoder/conv_{way}', layout=CONV),
+        *linear('controlnet_cond_embedding.blocks.{n}', 'cam/encoder/blocks/{n}', layout=CONV),
+    )
+)
+
+# `resampler.` of the streaming release: the anchor frame's tokens.
+ANCHOR = Table(
+    rows=(
+        *linear('context_embedding.0', 'apm/anchor/linear_1'),
+        *linear('context_embedding.2', 'apm/anchor/linear_2'),
+    )
+)
