@@ -34,7 +34,7 @@ class SampleSettings:
       guidance_rescale: share by which guided predictions are pulled back to the conditional one's spread; 0 is off.
       first_steps, first_solver, first_guidance: of the first chunk, which is deterministic given its noise.
       anchor_frame: which frame of the first chunk is the anchor a of all later chunks.
-      decode_frames: frames decoded at once; bounds memory, changes nothing else.
+      decode_frames: frames of a video decoded at once; bounds memory, changes nothing else.
     """
 
     profile: str = 'paper'
@@ -48,7 +48,7 @@ class SampleSettings:
     first_solver: str = 'ddim'
     first_guidance: float = 7.5
     anchor_frame: int = 0
-    decode_frames: int = 8
+    decode_frames: int = 4
 
     def __post_init__(self):
         if self.profile not in PROFILES:
@@ -275,11 +275,11 @@ def _end(system, settings, params, x, state):
 def _decode(system, settings, params, latents):
     """Frames [b,n,H,W,3] in [-1, 1] of latents [b,n,h,w,c], a few at a time."""
     b, n = latents.shape[:2]
-    groups = rearrange(latents / system.config.scale_factor, 'b n ... -> (b n) ...')
-    groups = rearrange(groups, '(k g) ... -> k g ...', g=math.gcd(b * n, settings.decode_frames))
+    groups = rearrange(latents / system.config.scale_factor, 'b (k g) ... -> k (b g) ...',
+                       g=math.gcd(n, settings.decode_frames))
     frames = jax.lax.map(lambda group: system.vae(params['vae'], group, method='decode'), groups)
-    frames = rearrange(frames, 'k g ... -> (k g) ...').astype(jnp.float32)
-    return rearrange(jnp.clip(frames, -1, 1), '(b n) ... -> b n ...', b=b)
+    frames = rearrange(frames, 'k (b g) ... -> b (k g) ...', b=b)
+    return jnp.clip(frames.astype(jnp.float32), -1, 1)
 
 
 def _noise(system, state, draw):

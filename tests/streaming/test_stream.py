@@ -135,6 +135,37 @@ def test_a_video_does_not_depend_on_the_batch_it_is_made_in():
     assert np.abs(both[0] - both[1]).max() > 0.1
 
 
+def test_videos_spread_over_devices_are_the_same_videos():
+    system, keys = random_system(), jax.random.split(jax.random.key(0), 8)
+    values = jnp.linspace(-0.9, 0.5, 8)
+    mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+    place = lambda leaf: jax.device_put(leaf, jax.NamedSharding(mesh, jax.P('data') if leaf.ndim else jax.P()))
+    spread = jax.tree.map(place, (context(*values), start(keys, 8)))
+
+    def second(context, state):
+        _, state = streaming.next_chunk(system, ANCESTRAL, PARAMS, context, state)
+        return streaming.next_chunk(system, ANCESTRAL, PARAMS, context, state)[0]
+
+    frames = second(*spread)
+    assert len(frames.sharding.device_set) == 8
+    np.testing.assert_allclose(frames, second(context(*values), start(keys, 8)), atol=1e-5)
+
+
+def test_no_random_key_is_used_twice():
+    with jax.debug_key_reuse(True):
+        frames_of(random_system(), 32, settings=ANCESTRAL)
+
+
+def test_the_real_networks_fit(tiny_config, tiny_params):
+    system = streaming.system(tiny_config)
+    ids = np.ones((2, 2, 77), np.int32)
+    prompt = streaming.encode_prompt(system, tiny_params, *ids)
+    settings = settings_for(tiny_config, steps=2)
+    video = np.concatenate(list(streaming.generate(system, settings, tiny_params, prompt, jax.random.key(0), 25)), 1)
+    assert video.shape == (2, 25, 32, 32, 3) and video.dtype == np.float32
+    assert np.isfinite(video).all() and np.abs(video).max() <= 1 and video.std() > 0
+
+
 def test_noise_depends_on_key_draw_and_absolute_frame_alone():
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
     noise = lambda draw, frames: streaming.frame_noise(keys, draw, jnp.asarray(frames), (3, 2))
