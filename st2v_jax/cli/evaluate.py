@@ -1,0 +1,285 @@
+"""`python evaluate.py train-checker | generate | measure | report`: what a model's long videos show, in numbers."""
+
+import argparse
+import datetime
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+EPILOG = """\
+One after the other:
+  python evaluate.py train-checker --checker runs/checker.npz --weights runs/apm/weights
+  python evaluate.py generate --weights runs/apm/weights --checker runs/checker.npz --out runs/evaluation
+  python evaluate.py report --results runs/evaluation/results.json --training runs/*/summary.json --output page.md
+generate measures what it makes; measure does it again for videos that were kept.
+"""
+SHEET_FRAMES = (1, 8, 16, 32, 64, 120, 180, 240)
+
+
+def main(argv=None) -> int:
+    """Exit code: 0 done, 1 out of device memory or no pictures, 2 bad input."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    options = _parse(argv)
+    options.command_line = 'python evaluate.py ' + shlex.join(argv)
+    try:
+        return options.run(options)
+    except (ValueError, OSError) as error:
+        return _fail(error, 2)
+    except FloatingPointError as error:
+        return _fail(error, 1)
+    except RuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        return _fail('out of device memory: lower --batch', 1)
+
+
+def _parse(argv):
+    parser = argparse.ArgumentParser(prog='evaluate.py', description=__doc__, epilog=EPILOG, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+
+    def command(name, run, text):
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False,
+                                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        added.set_defaults(run=run)
+        return added
+
+    train = command('train-checker', train_checker, 'train the network that reads colour, shape and motion from clips')
+    train.add_argument('--checker', type=Path, required=True, help='npz file to write')
+    train.add_argument('--seconds', type=float, default=80, help='of training, after the compilation')
+    train.add_argument('--steps', type=int, default=100_000, help='at most')
+    train.add_argument('--size', type=int, help='pixels of a frame (default: of the weights, else 128)')
+    train.add_argument('--batch', type=int, default=64, help='clips of 16 frames')
+    train.add_argument('--weights', type=Path, help='a model; its autoencoder softens some of the clips')
+    train.add_argument('--seed', type=int, default=1_000_003, help='of the world and of the network')
+    train.add_argument('--tiny', action='store_true', help='a few channels and clips: runs the program, learns nothing')
+
+    make = command('generate', generate, 'make long videos of unseen captions, measure them, draw sheets')
+    make.add_argument('--weights', type=Path, help='folder of a model (default: the shipped one)')
+    make.add_argument('--checker', type=Path, required=True, help='npz file of train-checker')
+    make.add_argument('--out', type=Path, required=True, help='folder for results.json, sheets and kept videos')
+    make.add_argument('--captions', type=int, default=64)
+    make.add_argument('--frames', type=int, default=240)
+    make.add_argument('--seed', type=int, default=2_000_003, help='of the world and of the noise')
+    make.add_argument('--batch', type=int, default=32, help='videos made at once')
+    make.add_argument('--dtype', choices=('float32', 'bfloat16'), help='default: bfloat16 on an accelerator')
+    make.add_argument('--steps', type=int, default=25, help='denoising steps of a chunk')
+    make.add_argument('--profile', choices=('paper', 'release'))
+    make.add_argument('--guidance-text', type=float)
+    make.add_argument('--guidance-anchor', type=float)
+    make.add_argument('--first-guidance', type=float)
+    make.add_argument('--guidance-rescale', type=float)
+    make.add_argument('--sheet', type=int, default=8, help='videos on the sheets')
+    make.add_argument('--keep', type=int, default=8, help='videos kept in videos.npz as JPEG frames')
+    make.add_argument('--nearest', type=int, default=4096, help='training scenes to compare with; 0 for none')
+    make.add_argument('--train-seed', type=int, default=0, help='config.data.seed of the training')
+
+    again = command('measure', measure, 'measure the videos that generate kept')
+    again.add_argument('--videos', type=Path, required=True, help='videos.npz of generate')
+    again.add_argument('--checker', type=Path, required=True)
+    again.add_argument('--output', type=Path, required=True, help='JSON file to write')
+
+    write = command('report', report, 'write the page about the small model from stored JSON')
+    write.add_argument('--results', type=Path, required=True, help='results.json of generate')
+    write.add_argument('--training', type=Path, nargs='*', default=[],
+                       help="summary.json of train.py's stages, in order")
+    write.add_argument('--output', type=Path, required=True, help='Markdown file to write')
+
+    options = parser.parse_args(argv)
+    for name in ('captions', 'frames', 'batch', 'steps', 'sheet', 'size', 'seconds'):
+        value = getattr(options, name, None)
+        if value is not None and value <= 0:
+            parser.error(f'--{name} is more than 0, not {value}')
+    return options
+
+
+def train_checker(options):
+    """Trains on rendered clips, then measures on fresh ones that nothing softened."""
+    import jax
+
+    from st2v_jax import weights
+    from st2v_jax.metrics import attributes
+    from st2v_jax.models import build
+
+    dtype, size, reconstruct = _dtype(None), options.size, None
+    if options.weights:
+        config, params = weights.load(options.weights, ('vae',))
+        size = size or config.image_size
+        if size != config.image_size:
+            raise ValueError(f'the autoencoder of {options.weights} is for {config.image_size} pixels, not {size}')
+        reconstruct = _round_trip(build.vae(config, dtype), params['vae'])
+    size = size or 128
+    channels = (8, 8) if options.tiny else attributes.CHANNELS
+    batch, batches = (4, 1) if options.tiny else (options.batch, 8)
+    sample = attributes.world_clips(options.seed, size)
+    heads = {name: len(classes) for name, classes in attributes.CLASSES.items()}
+    began = time.monotonic()
+    params, history = attributes.train(
+        jax.random.key(options.seed), sample, heads, seconds=options.seconds, steps=options.steps, batch=batch,
+        channels=channels, reconstruct=reconstruct, dtype=dtype, report=_say_row)
+    accuracy = attributes.accuracy(
+        params, sample, jax.random.key(options.seed + 1), batches=batches, batch=batch)
+    about = {
+        'date': datetime.date.today().isoformat(), 'device': jax.devices()[0].device_kind, 'size': size,
+        'seed': options.seed, 'batch': batch, 'seconds': time.monotonic() - began,
+        'steps': history[-1]['step'] if history else 0, 'classes': attributes.CLASSES, 'accuracy': accuracy,
+        'history': history, 'command': options.command_line,
+    }
+    options.checker.parent.mkdir(parents=True, exist_ok=True)
+    attributes.save(options.checker, params, about)
+    print('fresh clips: ' + ', '.join(f'{name} {100 * share:.1f} %' for name, share in accuracy.items()))
+    print(f'checker: {options.checker}')
+    return 0
+
+
+def _round_trip(vae, params):
+    """clips [n,f,h,w,3] -> clips through the autoencoder."""
+    from einops import rearrange
+
+    def reconstruct(clips):
+        frames = rearrange(clips, 'n f h w c -> (n f) h w c')
+        latents, _ = vae(params, frames, method='encode')
+        return vae(params, latents, method='decode').astype(clips.dtype).reshape(clips.shape)
+
+    return reconstruct
+
+
+def _say_row(row):
+    if row['step'] % 500 == 0:
+        numbers = ', '.join(f'{name} {value:.3f}' for name, value in row.items() if name not in ('step', 'seconds'))
+        print(f'step {row["step"]}, {row["seconds"]:.0f} s: {numbers}', flush=True)
+
+
+def generate(options):
+    """Makes the videos, then everything that can be said and shown of them."""
+    import jax
+    import numpy as np
+
+    from st2v_jax import weights
+    from st2v_jax.metrics import attributes, pictures, survey
+    from st2v_jax.streaming import stream
+
+    folder = options.weights or weights.SHIPPED
+    checker = attributes.load(options.checker)
+    config, params = weights.load(folder)
+    if checker[1]['size'] != config.image_size:
+        raise ValueError(f'{options.checker} is for {checker[1]["size"]} pixels, the model makes {config.image_size}')
+    chosen = ('profile', 'steps', 'guidance_text', 'guidance_anchor', 'first_guidance', 'guidance_rescale')
+    settings = stream.settings_for(
+        config, **{name: getattr(options, name) for name in chosen if getattr(options, name) is not None})
+    survey.places(options.frames)
+    options.out.mkdir(parents=True, exist_ok=True)
+    indices, scenes = survey.unseen_scenes(options.seed, options.captions)
+    prompts = survey.captions(scenes)
+    dtype, began = _dtype(options.dtype), time.monotonic()
+    videos = make_videos(config, params, weights.load_tokenizer(folder), settings, prompts, options.frames,
+                         seed=options.seed, batch=options.batch, dtype=dtype)
+    results = {'made': {
+        'date': datetime.date.today().isoformat(), 'device': jax.devices()[0].device_kind, 'jax': jax.__version__,
+        'devices': len(jax.devices()), 'dtype': np.dtype(dtype).name, 'command': options.command_line,
+        'captions': len(prompts), 'frames': options.frames, 'size': config.image_size, 'seed': options.seed,
+        'settings': vars(settings), 'seconds': time.monotonic() - began,
+    }}
+    print(f'{len(prompts)} videos of {options.frames} frames in {results["made"]["seconds"]:.0f} s', flush=True)
+    pictures.keep(options.out / 'videos.npz', videos[: options.keep], indices[: options.keep], options.seed)
+    results |= survey.survey(videos, scenes, checker)
+    results['checker'] = _about(checker)
+    if options.nearest:
+        results['nearest'] = pictures.nearest_to(videos, scenes, options.train_seed, options.nearest)
+    numbers = [n for n in SHEET_FRAMES if n < options.frames] + [options.frames]
+    results['pictures'] = pictures.draw(options.out, videos, scenes, prompts, numbers, results, count=options.sheet)
+    _write_json(options.out / 'results.json', results)
+    _say(results)
+    print(f'results: {options.out / "results.json"}')
+    return 0
+
+
+def make_videos(config, params, tokenizer, settings, prompts, num_frames, *, seed, batch, dtype):
+    """uint8 videos [n, num_frames, h, w, 3] of n prompts, `batch` at once, split over all devices.
+
+    A video depends on its prompt, its number and the seed, not on the batch that it is made in (but for rounding).
+    """
+    import jax
+    import numpy as np
+
+    from st2v_jax import sharding
+    from st2v_jax.models import build
+    from st2v_jax.streaming import stream
+    from st2v_jax.video_io import to_uint8
+
+    mesh = sharding.make_mesh({sharding.DATA: -1})
+    devices = mesh.shape[sharding.DATA]
+    batch = -(-min(batch, len(prompts)) // devices) * devices
+    params = jax.device_put(build.cast(params, dtype), sharding.replicated(mesh))
+    place = lambda tree: jax.device_put(tree, sharding.split_rows(mesh))
+    system = stream.system(config, dtype)
+    videos = []
+    for first in range(0, len(prompts), batch):
+        numbers = np.minimum(np.arange(first, first + batch), len(prompts) - 1)  # the last batch is filled up
+        ids = tokenizer.ids([prompts[i] for i in numbers])
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+        context = stream.encode_prompt(system, params, *place((ids, tokenizer.ids([''] * batch))))
+        chunks = stream.generate(system, settings, params, context, place(keys), num_frames)
+        frames = [to_uint8(chunk) for chunk in chunks]
+        videos.append(np.concatenate(frames, 1)[: len(prompts) - first])
+        print(f'{first + len(videos[-1])} of {len(prompts)} videos', flush=True)
+    return np.concatenate(videos)
+
+
+def measure(options):
+    """Measures kept videos again, with whatever checker there is now."""
+    from st2v_jax.metrics import attributes, pictures, survey
+
+    checker = attributes.load(options.checker)
+    videos, indices, seed = pictures.kept(options.videos)
+    results = survey.survey(videos, survey.many_scenes(seed, indices), checker)
+    results['checker'] = _about(checker)
+    _write_json(options.output, results)
+    _say(results)
+    return 0
+
+
+def report(options):
+    """Writes the page; nothing but the JSON files is read."""
+    from st2v_jax.metrics.report import page
+
+    read = lambda path: json.loads(path.read_text(encoding='utf-8'))
+    text = page(read(options.results), [read(path) for path in options.training])
+    options.output.write_text(text, encoding='utf-8')
+    print(f'page: {options.output}')
+    return 0
+
+
+def _dtype(name):
+    import jax
+    import jax.numpy as jnp
+
+    return jnp.dtype(name or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')).type
+
+
+def _about(checker):
+    return {name: value for name, value in checker[1].items() if name not in ('history', 'classes')}
+
+
+def _write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
+
+
+def _say(results):
+    for place, found in results['places'].items():
+        for kind, shares in found['right'].items():
+            listed = ', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())
+            print(f'around {place}, {kind}: {listed}')
+        moved = found['motion']
+        print(f'around {place}: ' + ', '.join(
+            f'{name} {moved["generated"][name]:.2f} (truth {moved["truth"][name]:.2f})' for name in moved['truth']))
+    kinds = ('generated', 'truth', 'others')
+    print('identity: ' + ', '.join(f'{kind} {results["identity"][kind]:.3f}' for kind in kinds))
+
+
+def _fail(error, code):
+    print(f'evaluate.py: {error}', file=sys.stderr)
+    return code
