@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from st2v_jax import weights
+from st2v_jax.diffusion.schedule import sampling_levels
 from st2v_jax.models import build
 from st2v_jax.streaming import stream
 from st2v_jax.tokenizer import Tokenizer
@@ -37,7 +38,10 @@ class Model:
         own = {'steps': STEPS}
         if 'guidance_text' in overrides:  # the first chunk knows one scale only, and it is the text's
             own['first_guidance'] = overrides['guidance_text']
-        return stream.settings_for(self.config, **own | overrides)
+        settings = stream.settings_for(self.config, **own | overrides)
+        for solver, steps in ((settings.first_solver, settings.first_steps), (settings.solver, settings.steps)):
+            sampling_levels(self.config.diffusion, solver, steps)  # raises where a process has no so many steps
+        return settings
 
 
 def load(folder=None, dtype=None) -> Model:

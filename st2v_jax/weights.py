@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
@@ -110,9 +111,9 @@ def abstract(config, only=NETWORKS):
     if unknown:
         raise ValueError(f'no such network: {", ".join(unknown)}; they are {", ".join(NETWORKS)}')
     doors = {'vae': build.vae, 'text': build.text_tower, 'image': build.image_tower}
-    trees = {name: doors[name](config).abstract for name in only if name in doors}
+    trees = {name: doors[name](config, jnp.float32).abstract for name in only if name in doors}
     if set(only) - set(doors):
-        trees |= build.denoiser(config).abstract
+        trees |= build.denoiser(config, jnp.float32).abstract
     return {name: trees[name] for name in only}
 
 

@@ -9,6 +9,7 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parents[1]
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 TINY_WORDS = ('a', 'red', 'blue', 'ball', 'star', 'moves', 'left', 'over', 'sand')
@@ -38,13 +39,15 @@ def tiny_config():
 
 @pytest.fixture(scope='session')
 def tiny_params(tiny_config):
-    """Random parameters of all networks of `tiny_config`."""
+    """Random parameters of all networks of `tiny_config`, also where training starts at zero: everything has effect."""
     from st2v_jax.models import build
 
     doors = {'vae': build.vae, 'text': build.text_tower, 'image': build.image_tower}
     key = jax.random.key(0)
     params = {name: build.init(key, door(tiny_config)) for name, door in doors.items()}
-    return params | build.init(key, build.denoiser(tiny_config))
+    params |= build.init(key, build.denoiser(tiny_config))
+    random = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32), params)
 
 
 @pytest.fixture(scope='session')

@@ -296,7 +296,7 @@ def _keep_compiled_programs():
     except OSError:
         return  # a home that cannot be written costs time, not the video
     jax.config.update('jax_compilation_cache_dir', folder)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
 
 

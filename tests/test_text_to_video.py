@@ -1,0 +1,104 @@
+"""The functions of the public API: load a model once, generate videos of exactly the frames asked for."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import st2v_jax
+
+PROMPT = 'a red ball moves left'
+
+
+@pytest.fixture(scope='module')
+def model(tiny_folder):
+    return st2v_jax.load(tiny_folder)
+
+
+def video(model, prompt=PROMPT, num_frames=20, **options):
+    # Watched, as the command line does it: all tests of the session then share the same few compiled programs
+    watched = {'steps': 2, 'on_step': lambda *_: None}
+    return list(st2v_jax.generate(model, prompt, num_frames, **watched | options))
+
+
+@pytest.mark.parametrize('num_frames, chunks', [(1, [1]), (16, [16]), (17, [16, 1]), (29, [16, 8, 5])])
+def test_exactly_the_frames_asked_for(model, num_frames, chunks):
+    frames = video(model, num_frames=num_frames)
+    assert [part.shape for part in frames] == [(n, 32, 32, 3) for n in chunks]
+    assert all(part.dtype == np.float32 and np.abs(part).max() <= 1 for part in frames)
+
+
+def test_a_seed_repeats_a_video_and_a_longer_one_begins_alike(model):
+    short, again, long = video(model), video(model), video(model, num_frames=29)
+    np.testing.assert_array_equal(np.concatenate(short), np.concatenate(again))
+    np.testing.assert_array_equal(np.concatenate(short), np.concatenate(long)[:20])
+    assert np.abs(np.concatenate(short) - np.concatenate(video(model, seed=1))).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    'change', [{'prompt': 'a blue star'}, {'negative_prompt': 'sand'}, {'guidance_text': 5.0}], ids=str
+)
+def test_text_negative_prompt_and_guidance_reach_the_video(model, change):
+    (plain,), (changed,) = video(model, num_frames=1), video(model, num_frames=1, **change)
+    assert np.abs(plain - changed).max() > 1e-5
+
+
+def test_several_prompts_at_once(model):
+    (frames,) = video(model, [PROMPT, 'a blue star'], num_frames=5)
+    assert frames.shape == (2, 5, 32, 32, 3)
+    assert np.abs(frames[0] - frames[1]).max() > 1e-3
+
+
+def test_steps_are_reported_in_order(model):
+    seen = []
+    video(model, on_step=lambda *step: seen.append(step))
+    assert seen == [(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    'options, rule',
+    [
+        ({'prompt': '  '}, 'the prompt is empty'),
+        ({'prompt': []}, 'the prompt is empty'),
+        ({'num_frames': 0}, 'at least 1 frame, not 0'),
+        ({'seed': -1}, 'a seed is between 0 and'),
+        ({'steps': 0}, 'at least 1'),
+        ({'steps': 1000}, 'not 1000'),
+        ({'profile': 'draft'}, "profile is one of .* not 'draft'"),
+        ({'colour': 'red'}, 'unknown settings .*colour'),
+    ],
+)
+def test_the_impossible_is_refused_before_anything_is_computed(model, options, rule):
+    with jax.disable_jit(), pytest.raises(ValueError, match=rule):
+        st2v_jax.generate(model, **{'prompt': PROMPT, **options})
+
+
+def test_parameters_are_loaded_as_they_are_computed_with(tiny_folder):
+    half = st2v_jax.load(tiny_folder, dtype=jax.numpy.bfloat16)
+    leaves = [leaf for leaf in jax.tree.leaves(half.params) if leaf.ndim > 1]
+    assert {leaf.dtype for leaf in leaves} == {jax.numpy.dtype('bfloat16')}
+
+
+def test_the_table_of_contents_is_complete_and_loads_late():
+    assert all(getattr(st2v_jax, name) is not None for name in st2v_jax.__all__)
+    assert set(st2v_jax.__all__) <= set(dir(st2v_jax))
+    with pytest.raises(AttributeError, match='st2v_jax has no pipeline'):
+        _ = st2v_jax.pipeline
+    heavy = (
+        'import st2v_jax, st2v_jax.cli.sample, sys; print({"jax", "transformers", "av", "torch"} & set(sys.modules))'
+    )
+    done = subprocess.run([sys.executable, '-c', heavy], capture_output=True, text=True, check=True)
+    assert done.stdout == 'set()\n'
+
+
+def test_sampling_imports_no_other_framework(tiny_folder):
+    """transformers imports torch where it is installed; nothing else may, and nothing imports the training extras."""
+    program = (
+        'import sys; sys.modules["torch"] = None\n'
+        f'import st2v_jax; st2v_jax.load({str(tiny_folder)!r}).tokenizer.ids(["a red ball"])\n'
+        'print({"tensorflow", "tensorflow_datasets", "grain", "tensorboardX", "orbax", "cv2"} & set(sys.modules))'
+    )
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.stdout == 'set()\n', done.stderr
