@@ -56,7 +56,7 @@ def main():
         sys.exit(f'no golden case (a folder with config.json) in {golden_cases.folder()}')
     report = {
         'date': datetime.date.today().isoformat(),
-        'command': 'python benchmarks/parity.py',
+        'command': 'ST2V_GOLDEN=<all cases> python benchmarks/parity.py',
         'jax': jax.__version__,
         'flax': flax.__version__,
         'cases': cases,

@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 from pathlib import Path
 
 import jax
@@ -22,8 +23,9 @@ def folder() -> Path:
 
 
 def cases(folder: Path) -> list[Path]:
-    """The case folders in `folder`, none where it does not exist."""
-    return sorted(path.parent for path in folder.glob('*/config.json'))
+    """The case folders in `folder` by their numbers, none where it does not exist."""
+    number = lambda case: int('0' + re.match(r'\D*(\d*)', case.name)[1])
+    return sorted((path.parent for path in folder.glob('*/config.json')), key=lambda case: (number(case), case.name))
 
 
 def check(case: Path) -> dict[str, tuple[float, float]] | None:
