@@ -1,0 +1,299 @@
+"""`sample.py` end to end on a tiny random model: what it makes, says, and refuses."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from st2v_jax import video_io
+from st2v_jax.cli import sample
+
+SCRIPT = Path(__file__).parents[2] / 'sample.py'
+PROMPT = 'a red ball moves left'
+
+
+@pytest.fixture
+def run(tiny_folder, capsys, monkeypatch, tmp_path):
+    """run('--prompt', ...) -> (exit code, stdout, stderr) of the command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['sample.py'])
+
+    def run(*arguments, weights=tiny_folder):
+        capsys.readouterr()
+        try:
+            code = sample.main([*arguments, '--weights', str(weights), '--steps', '2'])
+        except SystemExit as leave:
+            code = leave.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def command(*arguments, weights, **environment):
+    """The command as a process of its own, with its own compilation cache where ST2V_CACHE says so."""
+    arguments = [sys.executable, SCRIPT, *arguments, '--weights', weights, '--steps', '2']
+    return subprocess.Popen(
+        list(map(str, arguments)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def test_a_prompt_becomes_a_video(run, tmp_path):
+    code, out, err = run('--prompt', PROMPT, '--num-frames', '20', '--seed', '3', '--output', 'ball.mp4')
+    assert code == 0, err
+    first, *_, last = out.splitlines()
+    assert first.startswith('device: CPU')
+    assert last.startswith('saved ball.mp4 (20 frames, 2.5 s); again: python sample.py --prompt ')
+    assert 'warning' not in err
+    assert re.search(r'chunk 2/2 step 2/2 +100%.* frames/s \[\d\d:\d\d<', err), 'the bar: chunk, step, speed, time left'
+    assert video_io.read_video('ball.mp4').shape == (20, 32, 32, 3)
+
+    about = video_io.read_metadata('ball.mp4')
+    assert (about['prompt'], about['seed'], about['num_frames']) == (PROMPT, 3, 20)
+    assert about['settings']['steps'] == 2 and about['settings']['guidance_text'] == 2.0
+    assert about['command'] in last
+
+    program, script, *again = shlex.split(about['command'])
+    assert (program, script) == ('python', 'sample.py')
+    shutil.move('ball.mp4', 'first.mp4')
+    assert sample.main(again) == 0
+    assert Path('ball.mp4').read_bytes() == Path('first.mp4').read_bytes(), 'the command makes the same video again'
+
+
+def test_the_output_is_named_after_prompt_and_seed(run, tmp_path):
+    code, out, _ = run('--prompt', 'A red ball, moves/left!', '--num-frames', '2', '--seed', '7')
+    assert code == 0
+    assert [file.name for file in tmp_path.iterdir()] == ['a-red-ball-moves-left-7.mp4']
+    assert 'a-red-ball-moves-left-7.mp4' in out
+
+
+@pytest.mark.parametrize('output, first', [('ball.gif', 'ball.gif'), ('frames/', 'frames/frame-0000.png')])
+def test_the_ending_chooses_the_format(run, output, first, tmp_path):
+    assert run('--prompt', PROMPT, '--num-frames', '3', '--output', output)[0] == 0
+    assert video_io.read_metadata(first)['prompt'] == PROMPT
+    assert len([file for file in tmp_path.rglob('*') if file.is_file()]) == (3 if output.endswith('/') else 1)
+
+
+def test_several_prompts_from_a_file(run):
+    Path('prompts.txt').write_text(f'# mine\n{PROMPT}\n\n  a blue star over sand\n')
+    code, out, _ = run('--prompts-file', 'prompts.txt', '--num-frames', '2', '--output', 'video.mp4')
+    assert code == 0
+    prompts = [video_io.read_metadata(f'video-00{i}.mp4')['prompt'] for i in range(2)]
+    assert prompts == [PROMPT, 'a blue star over sand']
+    assert out.count('saved') == 2 and 'prompts-file' not in out
+
+
+def test_equal_prompts_do_not_share_a_default_name(run, tmp_path):
+    Path('prompts.txt').write_text(f'{PROMPT}\n{PROMPT}\n')
+    assert run('--prompts-file', 'prompts.txt', '--num-frames', '1')[0] == 0
+    assert len(list(tmp_path.glob('*.mp4'))) == 2
+
+
+def test_quiet_prints_nothing(run):
+    code, out, err = run('--prompt', PROMPT, '--num-frames', '1', '--quiet')
+    assert (code, out, err) == (0, '', '')
+
+
+def test_unseen_words_and_lost_words_are_named(run):
+    long = PROMPT + ' over sand' * 40
+    code, _, err = run('--prompt', f'{long} zebra', '--num-frames', '1', '--negative-prompt', 'blurry')
+    assert code == 0
+    warnings = [line for line in err.splitlines() if line.startswith('warning: ')]
+    assert len(warnings) == 3
+    assert 'never saw zebra' in warnings[0]
+    assert 'longer than 77 tokens and was cut; lost: "over sand' in warnings[1] and 'zebra"' in warnings[1]
+    assert 'never saw blurry' in warnings[2]
+
+
+def test_list_words(run, tmp_path):
+    code, out, _ = run('--list-words')
+    assert code == 0
+    assert {'ball', 'star', 'sand'} <= set(out.split())
+    assert not list(tmp_path.iterdir())
+
+
+BAD = {
+    'no prompt': ([], 'one of the arguments --prompt'),
+    'empty prompt': (['--prompt', ' '], 'the prompt is empty'),
+    'no frames': (['--prompt', PROMPT, '--num-frames', '0'], 'at least 1, not .0.'),
+    'negative frames': (['--prompt', PROMPT, '--num-frames=-5'], 'at least 1, not .-5.'),
+    'half a frame': (['--prompt', PROMPT, '--num-frames', '1.5'], 'a whole number'),
+    'unknown option': (['--prompt', PROMPT, '--colour', 'red'], 'unrecognized arguments: --colour red'),
+    'shortened option': (['--prompt', PROMPT, '--num', '3'], 'unrecognized arguments: --num 3'),
+    'unknown ending': (['--prompt', PROMPT, '--output', 'a.avi'], r'cannot write a\.avi: its ending must be'),
+    'no folder': (['--prompt', PROMPT, '--output', 'no/a.mp4'], 'cannot write no/a.mp4: no: No such file'),
+    'no seed': (['--prompt', PROMPT, '--seed=-1'], 'between 0 and 4294967295'),
+    'no speed': (['--prompt', PROMPT, '--fps', '0'], 'a number above 0'),
+    'not a number': (['--prompt', PROMPT, '--guidance-text', 'nan'], 'a number'),
+    'unknown profile': (['--prompt', PROMPT, '--profile', 'draft'], "invalid choice: 'draft'"),
+    'no prompts file': (['--prompts-file', 'missing.txt'], 'cannot read the prompts: .*missing.txt'),
+    'empty prompts file': (['--prompts-file', os.devnull], 'holds no prompt'),
+    'eta below 0': (['--prompt', PROMPT, '--eta=-1'], 'a number of at least 0'),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_input_is_one_line_and_exit_code_2(run, case, tmp_path):
+    arguments, reason = BAD[case]
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert re.fullmatch(rf'error: .*{reason}.*\n', err), err
+    assert not list(tmp_path.iterdir()), 'nothing half-written'
+
+
+def test_too_many_steps_are_bad_input(run, tiny_folder, tmp_path, capsys):
+    assert sample.main(['--prompt', PROMPT, '--weights', str(tiny_folder), '--steps', '1000']) == 2
+    assert re.fullmatch(r'error: .*not 1000\n', capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+def misfit(folder):
+    (folder / 'vae.safetensors').unlink()
+    shutil.copy(folder / 'unet.safetensors', folder / 'cam.safetensors')
+
+
+def unknown_key(folder):
+    settings = json.loads((folder / 'config.json').read_text())
+    (folder / 'config.json').write_text(json.dumps(settings | {'colour': 'red'}))
+
+
+@pytest.mark.parametrize(
+    'damage, reason',
+    [
+        (shutil.rmtree, 'there is no folder of weights .*'),
+        (misfit, r'the weights in .* do not fit its config.json: vae.safetensors: missing \(and \d+ more\)'),
+        (unknown_key, '.*config.json: .*unknown key colour.*'),
+        (lambda folder: (folder / 'words.json').write_text('{}'), '.*words.json.*'),
+    ],
+    ids=['missing', 'misfit', 'unknown key', 'words'],
+)
+def test_weights_that_do_not_fit_are_bad_input(run, tiny_folder, damage, reason, tmp_path_factory, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp('bad') / 'weights')
+    damage(folder)
+    code, _, err = run('--prompt', PROMPT, weights=folder)
+    assert code == 2
+    assert re.fullmatch(rf'error: {reason}\n', err), err
+    assert not list(tmp_path.iterdir())
+
+
+def after_first_chunk(error):
+    def generate(model, prompt, num_frames, **_):
+        yield np.zeros((16, 32, 32, 3))
+        raise error
+
+    return generate
+
+
+def at_once(error):
+    def generate(model, prompt, num_frames, **_):
+        raise error
+
+    return generate
+
+
+OUT_OF_MEMORY = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 91 bytes.\nmore')
+
+
+@pytest.mark.parametrize('error', [OUT_OF_MEMORY, MemoryError()], ids=['device', 'host'])
+def test_out_of_memory_says_what_to_lower_and_keeps_an_existing_file(run, error, monkeypatch):
+    monkeypatch.setattr('st2v_jax.text_to_video.generate', at_once(error))
+    Path('mine.mp4').write_text('precious')
+    code, _, err = run('--prompt', PROMPT, '--output', 'mine.mp4')
+    assert code == 1
+    assert re.search(r'error: out of device memory; lower .*--decode-frames 1, or --profile release', err)
+    assert 'Traceback' not in err
+    assert Path('mine.mp4').read_text() == 'precious'
+
+
+def test_other_errors_are_not_hidden(run, monkeypatch):
+    monkeypatch.setattr('st2v_jax.text_to_video.generate', at_once(RuntimeError('a bug')))
+    with pytest.raises(RuntimeError, match='a bug'):
+        run('--prompt', PROMPT)
+
+
+def test_a_full_disk_is_one_line(run, monkeypatch):
+    monkeypatch.setattr('st2v_jax.text_to_video.generate', after_first_chunk(OSError(28, 'No space left on device')))
+    code, _, err = run('--prompt', PROMPT, '--output', 'a.mp4')
+    assert code == 1
+    assert err.endswith('error: a.mp4: No space left on device\n')
+
+
+@pytest.mark.parametrize('output', ['a.mp4', 'a.gif'])
+def test_ctrl_c_keeps_the_chunks_that_are_there(run, output, monkeypatch):
+    monkeypatch.setattr('st2v_jax.text_to_video.generate', after_first_chunk(KeyboardInterrupt()))
+    code, _, err = run('--prompt', PROMPT, '--output', output, '--num-frames', '48')
+    assert code == 130
+    assert f'stopped: 16 of 48 frames are in {output}; again: python sample.py' in err
+    assert video_io.read_metadata(output)['num_frames'] == 48
+    if output.endswith('mp4'):
+        assert len(video_io.read_video(output)) == 16
+
+
+def test_ctrl_c_before_the_first_chunk_writes_nothing(run, monkeypatch, tmp_path):
+    monkeypatch.setattr('st2v_jax.text_to_video.generate', at_once(KeyboardInterrupt()))
+    code, _, err = run('--prompt', PROMPT, '--output', 'a.mp4')
+    assert code == 130 and 'stopped: nothing was written; again: ' in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_teaches():
+    done = subprocess.run([sys.executable, SCRIPT, '--help'], capture_output=True, text=True, check=True)
+    for name in ('--prompt', '--negative-prompt', '--list-words', '--num-frames N', 'ST2V_CACHE', 'examples:'):
+        assert name in done.stdout
+    from st2v_jax.data.world import EXAMPLES
+
+    assert all(prompt in done.stdout for prompt in EXAMPLES)
+
+
+def wait_until_growing(process, path):
+    """Returns when the second chunk is on its way into the file."""
+    line = ''
+    while 'chunk 3/' not in line:
+        line = process.stderr.readline(200)
+        assert line or process.poll() is None, process.stdout.read()
+    assert len(video_io.read_video(path)) >= 23, 'it plays while it grows'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('sent, code', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_stopped_process_leaves_a_file_that_plays(tiny_folder, tmp_path, sent, code):
+    path = tmp_path / 'long.mp4'
+    options = ('--prompt', PROMPT, '--num-frames', 100_000, '--output', path)
+    with command(*options, weights=tiny_folder, PYTHONUNBUFFERED='1') as process:
+        wait_until_growing(process, path)
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert len(video_io.read_video(path)) >= 23
+    assert video_io.read_metadata(path)['prompt'] == PROMPT
+    assert ('stopped: ' in err.splitlines()[-1]) == (sent == signal.SIGINT)
+
+
+@pytest.mark.slow
+def test_compiled_programs_are_kept_for_the_next_run(tiny_folder, tmp_path):
+    cache = tmp_path / 'cache'
+
+    def programs(number):
+        options = ('--prompt', PROMPT, '--num-frames', 2, '--output', tmp_path / f'{number}.mp4')
+        with command(*options, weights=tiny_folder, ST2V_CACHE=str(cache)) as process:
+            out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert out.splitlines()[0].startswith('device: ')
+        return {file.name for file in cache.iterdir() if file.name.endswith('-cache')}
+
+    first = programs(1)
+    assert any('jit' in name for name in first)
+    assert programs(2) == first, 'the second run compiles nothing new'
+    assert (tmp_path / '1.mp4').read_bytes()[-2000:] == (tmp_path / '2.mp4').read_bytes()[-2000:]
