@@ -18,6 +18,14 @@ generate measures what it makes; measure does it again for videos that were kept
 SHEET_FRAMES = (1, 8, 16, 32, 64, 120, 180, 240)
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults beside the help, where there is one."""
+
+    def _get_help_string(self, action):
+        bare = action.default is None or action.default is False or action.default == []
+        return action.help if bare else super()._get_help_string(action)
+
+
 def main(argv=None) -> int:
     """Exit code: 0 done, 1 out of device memory or no pictures, 2 bad input."""
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -42,7 +50,7 @@ def _parse(argv):
 
     def command(name, run, text):
         added = commands.add_parser(name, help=text, description=text, allow_abbrev=False,
-                                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                                    formatter_class=_Help)
         added.set_defaults(run=run)
         return added
 
@@ -60,14 +68,14 @@ def _parse(argv):
     make.add_argument('--weights', type=Path, help='folder of a model (default: the shipped one)')
     make.add_argument('--checker', type=Path, required=True, help='npz file of train-checker')
     make.add_argument('--out', type=Path, required=True, help='folder for results.json, sheets and kept videos')
-    make.add_argument('--captions', type=int, default=64)
-    make.add_argument('--frames', type=int, default=240)
+    make.add_argument('--captions', type=int, default=64, help='videos to make')
+    make.add_argument('--frames', type=int, default=240, help='of each')
     make.add_argument('--seed', type=int, default=2_000_003, help='of the world and of the noise')
     make.add_argument('--batch', type=int, default=32, help='videos made at once')
     make.add_argument('--dtype', choices=('float32', 'bfloat16'), help='default: bfloat16 on an accelerator')
-    make.add_argument('--steps', type=int, default=25, help='denoising steps of a chunk')
+    make.add_argument('--steps', type=int, help='denoising steps of a chunk (default: as sample.py)')
     make.add_argument('--profile', choices=('paper', 'release'))
-    make.add_argument('--guidance-text', type=float)
+    make.add_argument('--guidance-text', type=float, help='of the first chunk too, unless --first-guidance is given')
     make.add_argument('--guidance-anchor', type=float)
     make.add_argument('--first-guidance', type=float)
     make.add_argument('--guidance-rescale', type=float)
@@ -157,28 +165,26 @@ def generate(options):
     import jax
     import numpy as np
 
-    from st2v_jax import weights
+    from st2v_jax import text_to_video
     from st2v_jax.metrics import attributes, pictures, survey
-    from st2v_jax.streaming import stream
 
-    folder = options.weights or weights.SHIPPED
     checker = attributes.load(options.checker)
-    config, params = weights.load(folder)
+    model = text_to_video.load(options.weights, _dtype(options.dtype))
+    config = model.config
     if checker[1]['size'] != config.image_size:
         raise ValueError(f'{options.checker} is for {checker[1]["size"]} pixels, the model makes {config.image_size}')
     chosen = ('profile', 'steps', 'guidance_text', 'guidance_anchor', 'first_guidance', 'guidance_rescale')
-    settings = stream.settings_for(
-        config, **{name: getattr(options, name) for name in chosen if getattr(options, name) is not None})
+    settings = model.settings(
+        **{name: getattr(options, name) for name in chosen if getattr(options, name) is not None})
     survey.places(options.frames)
     options.out.mkdir(parents=True, exist_ok=True)
     indices, scenes = survey.unseen_scenes(options.seed, options.captions)
     prompts = survey.captions(scenes)
-    dtype, began = _dtype(options.dtype), time.monotonic()
-    videos = make_videos(config, params, weights.load_tokenizer(folder), settings, prompts, options.frames,
-                         seed=options.seed, batch=options.batch, dtype=dtype)
+    began = time.monotonic()
+    videos = make_videos(model, settings, prompts, options.frames, seed=options.seed, batch=options.batch)
     results = {'made': {
         'date': datetime.date.today().isoformat(), 'device': jax.devices()[0].device_kind, 'jax': jax.__version__,
-        'devices': len(jax.devices()), 'dtype': np.dtype(dtype).name, 'command': options.command_line,
+        'devices': len(jax.devices()), 'dtype': np.dtype(_dtype(options.dtype)).name, 'command': options.command_line,
         'captions': len(prompts), 'frames': options.frames, 'size': config.image_size, 'seed': options.seed,
         'settings': vars(settings), 'seconds': time.monotonic() - began,
     }}
@@ -196,8 +202,8 @@ def generate(options):
     return 0
 
 
-def make_videos(config, params, tokenizer, settings, prompts, num_frames, *, seed, batch, dtype):
-    """uint8 videos [n, num_frames, h, w, 3] of n prompts, `batch` at once, split over all devices.
+def make_videos(model, settings, prompts, num_frames, *, seed, batch):
+    """uint8 videos [n, num_frames, h, w, 3] of n prompts by a text_to_video.Model, `batch` at once over all devices.
 
     A video depends on its prompt, its number and the seed, not on the batch that it is made in (but for rounding).
     """
@@ -205,23 +211,21 @@ def make_videos(config, params, tokenizer, settings, prompts, num_frames, *, see
     import numpy as np
 
     from st2v_jax import sharding
-    from st2v_jax.models import build
     from st2v_jax.streaming import stream
     from st2v_jax.video_io import to_uint8
 
     mesh = sharding.make_mesh({sharding.DATA: -1})
     devices = mesh.shape[sharding.DATA]
     batch = -(-min(batch, len(prompts)) // devices) * devices
-    params = jax.device_put(build.cast(params, dtype), sharding.replicated(mesh))
+    params = jax.device_put(model.params, sharding.replicated(mesh))
     place = lambda tree: jax.device_put(tree, sharding.split_rows(mesh))
-    system = stream.system(config, dtype)
     videos = []
     for first in range(0, len(prompts), batch):
         numbers = np.minimum(np.arange(first, first + batch), len(prompts) - 1)  # the last batch is filled up
-        ids = tokenizer.ids([prompts[i] for i in numbers])
+        ids, null_ids = (model.tokenizer.ids(texts) for texts in ([prompts[i] for i in numbers], [''] * batch))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
-        context = stream.encode_prompt(system, params, *place((ids, tokenizer.ids([''] * batch))))
-        chunks = stream.generate(system, settings, params, context, place(keys), num_frames)
+        context = stream.encode_prompt(model.system, params, *place((ids, null_ids)))
+        chunks = stream.generate(model.system, settings, params, context, place(keys), num_frames)
         frames = [to_uint8(chunk) for chunk in chunks]
         videos.append(np.concatenate(frames, 1)[: len(prompts) - first])
         print(f'{first + len(videos[-1])} of {len(prompts)} videos', flush=True)

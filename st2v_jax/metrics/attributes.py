@@ -79,15 +79,19 @@ def logits(params, clips, dtype=jnp.float32):
     return {name: dense(head, x) for name, head in params['heads'].items()}
 
 
-def posteriors(params, clips, batch=16, dtype=jnp.float32):
+@jax.jit
+def _believe(params, clips):
+    return jax.tree.map(jax.nn.softmax, logits(params, clips))
+
+
+def posteriors(params, clips, batch=16):
     """Like logits, but softmaxed, in batches, as numpy: {head: [b, classes]}."""
-    run = jax.jit(lambda p, x: jax.tree.map(jax.nn.softmax, logits(p, x, dtype)))
     parts = []
     for start in range(0, len(clips), batch):
         part = np.asarray(clips[start : start + batch])
         short = batch - len(part)
         part = np.concatenate([part, np.repeat(part[-1:], short, 0)]) if short else part  # one shape, one compilation
-        parts.append(jax.tree.map(lambda x: np.asarray(x)[: batch - short], run(params, part)))
+        parts.append(jax.tree.map(lambda x: np.asarray(x)[: batch - short], _believe(params, part)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -120,12 +124,12 @@ def world_clips(seed, size, frames=FRAMES, last_start=1200):
     return sample
 
 
-def accuracy(params, sample, key, *, batches=8, batch=64, dtype=jnp.float32):
+def accuracy(params, sample, key, *, batches=8, batch=64):
     """Shares {head: float} that params gets right on fresh clips of sample(key, n)."""
     draw, right = jax.jit(sample, static_argnums=1), []
     for i in range(batches):
         clips, labels = draw(jax.random.fold_in(key, i), batch)
-        believed = posteriors(params, clips, batch=min(batch, 16), dtype=dtype)
+        believed = posteriors(params, clips, batch=min(batch, 16))
         right.append({name: (believed[name].argmax(-1) == np.asarray(labels[name])).mean() for name in believed})
     return {name: float(np.mean([row[name] for row in right])) for name in right[0]}
 

@@ -8,7 +8,6 @@ import pytest
 from st2v_jax.cli import evaluate
 
 pytest.importorskip('cv2')
-WORDS = ('a', 'red', 'blue', 'ball', 'star', 'moves', 'left', 'over', 'sand')  # of the tiny model
 
 
 @pytest.fixture(scope='module')
@@ -41,16 +40,14 @@ def test_from_captions_to_the_page(checker, tiny_folder, tmp_path, capsys):
     assert 'identity' in capsys.readouterr().out
 
 
-def test_a_video_does_not_depend_on_its_batch(tiny_config, tiny_params):
-    from st2v_jax.streaming import stream
-    from st2v_jax.tokenizer import Tokenizer
+def test_a_video_does_not_depend_on_its_batch(tiny_folder):
+    from st2v_jax import text_to_video
 
-    settings = stream.settings_for(tiny_config, steps=1)
+    model = text_to_video.load(tiny_folder)
+    settings = model.settings(steps=1)
     prompts = ['a red ball moves left'] * 9 + ['a blue star']  # tests have eight devices: two batches
-    videos = evaluate.make_videos(tiny_config, tiny_params, Tokenizer.for_words(WORDS), settings, prompts, 16,
-                                  seed=1, batch=8, dtype=np.float32)
-    alone = evaluate.make_videos(tiny_config, tiny_params, Tokenizer.for_words(WORDS), settings, prompts[:9], 16,
-                                 seed=1, batch=16, dtype=np.float32)
+    videos = evaluate.make_videos(model, settings, prompts, 16, seed=1, batch=8)
+    alone = evaluate.make_videos(model, settings, prompts[:9], 16, seed=1, batch=16)
     assert videos.shape == (10, 16, 32, 32, 3) and videos.dtype == np.uint8
     assert np.abs(videos[:9].astype(int) - alone).max() <= 1
     assert (videos[0] != videos[1]).any()
