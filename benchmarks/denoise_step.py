@@ -226,7 +226,11 @@ def arguments(argv):
 def main(argv=None):
     args = arguments(argv)
     device = jax.devices()[0]
-    config = model_config(args.size)
+    try:
+        config = model_config(args.size)
+    except weights.WeightsError as error:
+        print(f'denoise_step.py: {error}', file=sys.stderr)
+        return 2
     matmul = args.matmul or (1024 if device.platform == 'cpu' else 8192)
     result = {
         'date': datetime.date.today().isoformat(), 'device': device.device_kind, 'jax': jax.__version__,
