@@ -1,4 +1,4 @@
-"""Train one stage: `python train.py --config configs/<stage>.py`."""
+"""Train one stage: `python train.py --help`."""
 
 from st2v_jax.cli.train import main
 

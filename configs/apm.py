@@ -1,0 +1,30 @@
+"""CAM and APM together, the long-term memory: an anchor frame of the chunk before joins the text.
+
+    python train.py --config configs/apm.py:small --workdir runs/apm --from runs/cam/weights
+
+The released size is the paper's stage: 1 K steps on samples of 32 frames; the temporal layers of the main branch are
+frozen, as are the CLIP towers.
+"""
+
+from configs import common
+
+
+def get_config(arg=''):
+    size = common.size_of(arg)
+    config = common.denoising('apm', size)
+    config.memory = True
+    config.anchor = True
+    config.trained = r'(unet|cam|apm)/.*'
+    config.frozen = r'unet/.*(temp_convs|temp_attentions|transformer_in)/.*'
+    config.schedule.peak = {'released': 5e-5, 'small': 5e-4, 'tiny': 3e-3}[size]
+    if size == 'released':
+        config.steps = 1_000
+        config.checkpoint_every = 500
+    if size == 'small':
+        config.steps = 20_000
+        config.max_seconds = 540.0
+        config.batch_size = 128
+        config.checkpoint_every = 0
+        config.conditioning_noise = 0.15
+        config.data.scenes = 128 * 64
+    return config

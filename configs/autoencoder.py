@@ -1,0 +1,23 @@
+"""The frame-wise autoencoder, on frames of the small world.
+
+    python train.py --config configs/autoencoder.py:small --workdir runs/autoencoder
+
+The paper takes Stable Diffusion's; the released size is that one. It ends by measuring the latents' scale factor.
+"""
+
+from configs import common
+
+
+def get_config(arg=''):
+    size = common.size_of(arg)
+    config = common.run('autoencoder', size)
+    config.edge_weight = 1.0  # of the distance of image differences, against blur
+    config.kl_weight = 1e-5
+    config.schedule.peak = {'released': 1e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
+    if size == 'small':
+        config.steps = 20_000
+        config.max_seconds = 300.0
+        config.batch_size = 96
+        config.checkpoint_every = 0
+        config.data.scenes = 96 * 1024
+    return config

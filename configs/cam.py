@@ -1,0 +1,24 @@
+"""CAM, the short-term memory: the Video-LDM is frozen, CAM learns to continue the chunk's own first 8 frames.
+
+    python train.py --config configs/cam.py:small --workdir runs/cam --from runs/video_ldm/weights
+
+The released size is the paper's stage: batch 8, learning rate 5e-5, 400 K steps.
+"""
+
+from configs import common
+
+
+def get_config(arg=''):
+    size = common.size_of(arg)
+    config = common.denoising('cam', size)
+    config.memory = True
+    config.trained = r'cam/.*'
+    config.schedule.peak = {'released': 5e-5, 'small': 1e-3, 'tiny': 3e-3}[size]
+    if size == 'small':
+        config.steps = 30_000
+        config.max_seconds = 540.0
+        config.batch_size = 128
+        config.checkpoint_every = 0
+        config.conditioning_noise = 0.15
+        config.data.scenes = 128 * 64
+    return config

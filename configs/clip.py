@@ -1,0 +1,25 @@
+"""CLIP's two towers, on frames of the small world and their captions.
+
+    python train.py --config configs/clip.py:small --workdir runs/clip --from runs/autoencoder/weights
+
+The paper takes OpenCLIP's ViT-H/14; this trains towers that know the words of the world, and has rows for no others.
+"""
+
+from configs import common
+
+
+def get_config(arg=''):
+    size = common.size_of(arg)
+    config = common.run('clip', size)
+    config.data.captions = 2  # wordings of each scene
+    config.schedule.peak = {'released': 5e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
+    if size != 'tiny':
+        config.batch_size = 512
+        config.data.scenes = 512 * 64
+    if size == 'released':
+        config.model.text.embed_dim = 1024  # the text tower that the denoiser reads needs none
+    if size == 'small':
+        config.steps = 8_000
+        config.max_seconds = 240.0
+        config.checkpoint_every = 0
+    return config

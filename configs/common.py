@@ -1,0 +1,117 @@
+"""What the configs share: the three model sizes, and the keys that every stage has.
+
+released: the released model. small: the one that ships. tiny: big enough to run every line of code, and no bigger.
+"""
+
+from ml_collections import ConfigDict
+
+from st2v_jax.data.captions import world_tokenizer
+from st2v_jax.diffusion.schedule import DiffusionConfig
+from st2v_jax.models.apm import ApmConfig
+from st2v_jax.models.build import ModelConfig
+from st2v_jax.models.cam import CamConfig
+from st2v_jax.models.clip import ImageConfig, TextConfig
+from st2v_jax.models.unet3d import UNetConfig
+from st2v_jax.models.vae import VaeConfig
+
+SIZES = ('released', 'small', 'tiny')
+
+
+def size_of(arg):
+    """What stands after the colon of `--config file.py:arg`: one of SIZES; nothing means released."""
+    size = arg or 'released'
+    if size not in SIZES:
+        raise ValueError(f'a config has the sizes {", ".join(SIZES)}, not {arg!r}')
+    return size
+
+
+def model(size):
+    """The ModelConfig of a size as a ConfigDict."""
+    return ConfigDict({'released': _released, 'small': _small, 'tiny': _tiny}[size]().to_dict())
+
+
+def run(stage, size):
+    """The keys that every stage has, with values to start from."""
+    released, tiny = size == 'released', size == 'tiny'
+    config = ConfigDict()
+    config.stage = stage
+    config.model = model(size)
+    config.seed = 0
+    config.dtype = 'float32' if tiny else 'bfloat16'  # of the arithmetic; parameters are float32
+    config.mesh = ConfigDict({'data': -1})
+    # A few steps do not repay optimising the program: tiny compiles in half the time.
+    fast = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+    config.compiler_options = ConfigDict(fast if tiny else {})
+    config.steps = 4 if tiny else 400_000  # whichever limit comes first ends the run
+    config.max_seconds = 0.0  # of the whole command up to saving the weights; 0 is no limit
+    config.batch_size = 8
+    config.schedule = ConfigDict()
+    config.schedule.peak = 5e-5
+    config.schedule.warmup = 0.002 if released else 0.05
+    config.schedule.decay = 'constant' if released else 'cosine'
+    config.optimizer = ConfigDict()
+    config.optimizer.clip = 1.0
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999 if released else 0.99
+    config.optimizer.weight_decay = 0.01
+    config.ema_decay = 0.9999 if released else 0.999
+    config.log_every = 2 if tiny else 100
+    config.checkpoint_every = 2 if tiny else 5000  # 0 saves on a signal only
+    config.data = ConfigDict()
+    config.data.seed = 0
+    config.data.scenes = 16 if tiny else 8192
+    return config
+
+
+def denoising(stage, size):
+    """The keys of the three stages that denoise videos."""
+    config = run(stage, size)
+    config.memory = False  # whether CAM gets conditioning frames
+    config.anchor = False  # whether APM gets an anchor frame
+    config.trained = r'unet/.*'  # paths of parameters; those that `frozen` matches are not trained
+    config.frozen = r''
+    config.conditioning_noise = 0.0  # of the latents that conditioning frames are decoded from, at most
+    config.dropout = ConfigDict({'text': 0.05, 'anchor': 0.05, 'both': 0.05})
+    config.data.frames = 32  # of a sample, from which a window of 16 is trained on
+    config.data.captions = 2  # wordings of each scene
+    config.data.columns = 1  # of the pool at a time while it is made: batch_size * frames * columns frames at once
+    if size == 'released':
+        config.data.scenes = 1024
+    return config
+
+
+def _released():
+    return ModelConfig()
+
+
+def _small():
+    width = 128
+    return ModelConfig(
+        image_size=128,
+        unet=UNetConfig(channels=(48, 96, 96), attention=(True, True, True), blocks=1, head_size=24, input_heads=4,
+                        context_width=width, groups=8),
+        cam=CamConfig(conditioning_channels=(16, 32, 48, 64), head_size=24),
+        apm=ApmConfig(image_width=width, inner_width=64),
+        vae=VaeConfig(block_channels=(32, 64, 80, 80), layers_per_block=1, groups=8),
+        text=TextConfig(vocab_size=world_tokenizer().size, width=width, layers=3, heads=4, mlp_width=4 * width,
+                        embed_dim=width),
+        image=ImageConfig(image_size=128, patch=16, width=width, layers=4, heads=4, mlp_width=4 * width, embed_dim=width),
+        diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True),
+        guidance_text=3.0,
+        guidance_anchor=2.0,
+    )
+
+
+def _tiny():
+    width = 8
+    return ModelConfig(
+        image_size=16,
+        unet=UNetConfig(channels=(8, 8), attention=(True, False), blocks=1, head_size=8, input_heads=1, context_width=width,
+                        groups=4),
+        cam=CamConfig(conditioning_channels=(4, 8), head_size=8),
+        apm=ApmConfig(image_width=width, inner_width=width, image_tokens=2),
+        vae=VaeConfig(block_channels=(8, 8), layers_per_block=1, groups=4),
+        text=TextConfig(vocab_size=world_tokenizer().size, width=width, layers=1, heads=1, mlp_width=16, embed_dim=width),
+        image=ImageConfig(image_size=16, patch=8, width=width, layers=1, heads=1, mlp_width=16, embed_dim=width),
+        diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True),
+    )

@@ -1,0 +1,21 @@
+"""The Video-LDM: 16 frames from a text, the base model and the first chunk of every video.
+
+    python train.py --config configs/video_ldm.py:small --workdir runs/video_ldm --from runs/clip/weights
+
+The paper takes ModelScope's text-to-video 1.7B; the released size is that one.
+"""
+
+from configs import common
+
+
+def get_config(arg=''):
+    size = common.size_of(arg)
+    config = common.denoising('video_ldm', size)
+    config.schedule.peak = {'released': 5e-5, 'small': 1e-3, 'tiny': 3e-3}[size]
+    if size == 'small':
+        config.steps = 40_000
+        config.max_seconds = 540.0
+        config.batch_size = 128
+        config.checkpoint_every = 0
+        config.data.scenes = 128 * 128
+    return config

@@ -1,0 +1,54 @@
+"""Checkpoints of a training run: the newest is resumed; one that is being written never replaces a good one."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `folder`, named by step; the two newest are kept.
+
+    Orbax writes each under a temporary name and renames it when it is complete.
+    """
+
+    def __init__(self, folder, keep=2):
+        self.folder = Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest(self) -> int | None:
+        """The step of the newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step, state, progress):
+        """Writes the state after `step` steps and the fraction of the run that they were; waits until it is on disk."""
+        if step != self.latest():
+            tree = {'progress': np.float64(progress), 'state': state}
+            self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+            self._manager.wait_until_finished()
+
+    def restore(self, abstract):
+        """The newest state and its progress, placed as `abstract`, a state of jax.ShapeDtypeStruct with shardings.
+
+        Raises ValueError where the checkpoint cannot be read or belongs to another model.
+        """
+        step = self.latest()
+        target = {'progress': np.float64(0), 'state': abstract}
+        try:
+            tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        except Exception as error:  # whatever is wrong with the files, the user needs to know which and what remains
+            reason = str(error).strip().split('\n')[0][:200]
+            others = sorted(set(self._manager.all_steps()) - {step})
+            remains = f'delete it to go on from step {others[-1]}' if others else 'delete it to start again'
+            raise ValueError(f'checkpoint {self.folder / str(step)} cannot be restored ({reason}); {remains}') from error
+        return tree['state'], float(tree['progress'])
+
+    def close(self):
+        self._manager.close()
+
+
+def abstract(state, shardings):
+    """What `restore` fills: the shapes of a state (arrays or shapes), to be placed by `shardings`."""
+    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, shardings)

@@ -1,0 +1,38 @@
+"""Captions of many scenes of the small world, as token ids: made once on the host, before training."""
+
+import jax
+import numpy as np
+
+from st2v_jax.data import world
+from st2v_jax.tokenizer import Tokenizer
+
+
+def world_tokenizer() -> Tokenizer:
+    """The tokenizer of a text tower that has rows for what captions of the world can say, and for nothing else."""
+    return Tokenizer.for_words(world.words())
+
+
+def tokenizer_for(vocab_size) -> Tokenizer:
+    """The tokenizer of a new text tower with that many rows: the world's words, or all of CLIP's tokens."""
+    for tokenizer in (world_tokenizer(), Tokenizer()):
+        if tokenizer.size == vocab_size:
+            return tokenizer
+    raise ValueError(f'a text tower has {world_tokenizer().size} rows for the words of the world or {Tokenizer().size} for '
+                     f'all of CLIP, not {vocab_size}')
+
+
+def token_table(tokenizer, seed, indices, variants):
+    """Scenes [n] -> (ids [n, variants, 77] int32, group [n] int32) of their captions.
+
+    Scenes of one group have the same attributes: a caption of one is true of all.
+    """
+    scenes = jax.device_get(jax.jit(jax.vmap(world.scene, (None, 0)))(seed, np.asarray(indices)))
+    captions, groups = [], []
+    for i in range(len(indices)):
+        scene = jax.tree.map(lambda leaf, i=i: leaf[i], scenes)
+        captions += [world.caption(scene, variant) for variant in range(variants)]
+        groups.append(repr(world.describe(scene)))
+    # Captions repeat; tokenizing is the slow part.
+    different, place = np.unique(captions, return_inverse=True)
+    ids = tokenizer.ids(different.tolist())[place.reshape(-1)]
+    return ids.reshape(len(indices), variants, -1), np.unique(groups, return_inverse=True)[1].reshape(-1).astype(np.int32)

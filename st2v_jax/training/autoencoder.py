@@ -1,0 +1,81 @@
+"""The autoencoder's objective: frames of the world, drawn anew at every step, through latents and back."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from st2v_jax.data import pool, world
+from st2v_jax.models import build
+from st2v_jax.training.objective import Objective
+
+LAST_FRAME = 1200  # the world is drawn at times 0..LAST_FRAME, the length of the longest videos
+
+
+def objective(config, model, params, tokenizer, mesh, key) -> Objective:
+    """Trains 'vae'; `finish` measures the scale that gives latents a standard deviation of one. Reads no captions."""
+    data, dtype = config.data, jnp.dtype(config.dtype)
+    network = build.vae(model, dtype)
+    indices = pool.rows(world.split_indices('train', data.seed, 0, data.scenes), config.batch_size, mesh)
+    params = {**params, 'vae': params.get('vae') or build.init(key, network)}
+
+    def loss(params, scenes, key):
+        draw_key, noise_key = jax.random.split(key)
+        frames = draw_frames(draw_key, scenes, data.seed, model.image_size)
+        mean, logvar = network(params['vae'], frames, method='encode')
+        latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(noise_key, mean.shape)
+        made = network(params['vae'], latents, method='decode')
+        l1, mse, edges = reconstruction(made, frames)
+        kl = 0.5 * jnp.mean(mean**2 + jnp.exp(logvar) - 1 - logvar)
+        aux = {'l1': l1, 'psnr': 10 * jnp.log10(4 / mse), 'kl': kl}
+        return l1 + 0.5 * mse + config.edge_weight * edges + config.kl_weight * kl, aux
+
+    def finish(params, model):
+        scale = 1 / latent_deviation(network, params['vae'], indices, data.seed, model.image_size)
+        return params, dataclasses.replace(model, scale_factor=scale)
+
+    return Objective(params, lambda path: path.startswith('vae/'), pool.place(indices, mesh), loss, finish)
+
+
+def draw_frames(key, scenes, seed, size):
+    """A frame of a random scene of every row, at a random time: scene numbers [b,n] -> [b,size,size,3] in [-1, 1]."""
+    scene_key, time_key = jax.random.split(key)
+    chosen = pool.draw(scene_key, scenes)
+    times = jax.random.randint(time_key, (len(chosen), 1), 0, LAST_FRAME + 1)
+    made = jax.vmap(partial(world.scene, seed))(chosen)
+    return jax.vmap(partial(world.render, size=size))(made, times)[:, 0]
+
+
+def reconstruction(made, frames):
+    """(L1, mean square, edge distance) of two batches of images [b,h,w,3].
+
+    The edge distance is the L1 distance of horizontal and vertical differences at full, half and quarter size: it keeps
+    textures that a mean over pixels would let blur.
+    """
+    error = made - frames
+    edges, at_scale = 0.0, error
+    for _ in range(3):
+        edges += jnp.mean(jnp.abs(jnp.diff(at_scale, axis=1))) + jnp.mean(jnp.abs(jnp.diff(at_scale, axis=2)))
+        at_scale = _halve(at_scale)
+    return jnp.mean(jnp.abs(error)), jnp.mean(jnp.square(error)), edges / 3
+
+
+def _halve(x):
+    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+
+
+def latent_deviation(network, params, indices, seed, size, batches=8, batch=32):
+    """Standard deviation of unscaled latent means over frames of training scenes, a float."""
+
+    @jax.jit
+    def moments(params, scenes, key):
+        mean, _ = network(params, draw_frames(key, scenes, seed, size), method='encode')
+        return jnp.mean(mean), jnp.mean(mean**2)
+
+    scenes = jnp.asarray(indices).reshape(-1)
+    batch = min(batch, len(scenes))
+    rows = scenes[: len(scenes) // batch * batch].reshape(batch, -1)
+    keys = jax.random.split(jax.random.key(0), batches)
+    mean, square = (sum(values) / batches for values in zip(*(moments(params, rows, key) for key in keys), strict=True))
+    return float(jnp.sqrt(square - mean**2))

@@ -1,0 +1,195 @@
+"""The denoising objective of the stages video_ldm, cam and apm (section 7 of the method, "Training").
+
+The videos are drawn, encoded and, as conditioning frames, decoded again once, before the first step; a step then reads
+latents, pixels and text states from the pool.
+"""
+
+import re
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from st2v_jax.data import captions, pool, world
+from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions
+from st2v_jax.diffusion.schedule import noise_levels
+from st2v_jax.models import build
+from st2v_jax.models.clip import preprocess
+from st2v_jax.training.autoencoder import LAST_FRAME
+from st2v_jax.training.objective import Objective, require
+
+
+class Videos(NamedTuple):
+    """A pool of videos of t frames: leaves [rows, n, ...], see data/pool.py.
+
+    Attributes:
+      latents: [..., t, h, w, c] float16, scaled.
+      text: [..., captions, 77, d] float16.
+      pixels: [..., t, H, W, 3] uint8, decoded from noisy latents: what CAM is conditioned on. None without memory.
+      anchors: [..., t, e] float16, image embeddings of those pixels. None without anchor.
+    """
+
+    latents: Any
+    text: Any
+    pixels: Any = None
+    anchors: Any = None
+
+
+class Batch(NamedTuple):
+    """What a step trains on: latents [b,f,h,w,c], text [b,77,d], frames [b,m,H,W,3] or None, anchor [b,e] or None."""
+
+    latents: Any
+    text: Any
+    frames: Any = None
+    anchor: Any = None
+
+
+class Data(NamedTuple):
+    """The pool, and the conditions that stand for none: empty_text [77,d], empty_anchor [e]."""
+
+    videos: Videos
+    empty_text: Any
+    empty_anchor: Any
+
+
+def objective(config, model, params, tokenizer, mesh, key) -> Objective:
+    """Trains what `config.trained` matches and `config.frozen` does not, both patterns of parameter paths."""
+    require(params, ('vae', 'text') + ('unet',) * config.memory + ('image', 'cam') * config.anchor, config.stage)
+    dtype = jnp.dtype(config.dtype)
+    network = build.denoiser(model, dtype)
+    fresh = build.init(key, network)
+    started = {'unet': params.get('unet') or fresh['unet']}
+    if config.memory:
+        started['cam'] = params.get('cam') or build.copy_encoder({**started, 'cam': fresh['cam']})['cam']
+    if config.anchor:
+        started['apm'] = params.get('apm') or fresh['apm']
+    data = make_data(config, model, params, tokenizer, mesh, jax.random.fold_in(key, 1))
+    table = noise_levels(model.diffusion)
+
+    def loss(params, data, key):
+        batch_key, drop_key, noise_key, t_key = jax.random.split(key, 4)
+        batch = draw(batch_key, data.videos, model, anchored=config.anchor)
+        batch = drop(drop_key, batch, data, config.dropout)
+        condition = network(params, batch.text, batch.frames, batch.anchor, method='condition')
+        noise = jax.random.normal(noise_key, batch.latents.shape)
+        t = jax.random.randint(t_key, (len(noise),), 0, model.diffusion.steps)
+        predict = partial(network, params, condition=condition)
+        return diffusion_loss(predict, batch.latents, noise, t, table, model.diffusion.prediction), {}
+
+    def is_trained(path):
+        return bool(re.fullmatch(config.trained, path)) and not re.fullmatch(config.frozen, path)
+
+    return Objective(started, is_trained, data, loss, lambda trained, model: ({**params, **trained}, model))
+
+
+def windows(key, length, frames, *, anchored):
+    """Which frames of a sample of `length` frames are used: (first frame to denoise, anchor frame).
+
+    The conditioning frames are the first ones of those to denoise. With an anchor, a sample is two chunks long: the
+    anchor is a random frame of the first chunk (1-16 of 32), the second chunk (17-32) is denoised.
+    """
+    needed = 2 * frames if anchored else frames
+    if length < needed:
+        raise ValueError(f'samples of {length} frames are too short: this stage needs {needed}')
+    start_key, anchor_key = jax.random.split(key)
+    start = jax.random.randint(start_key, (), 0, length - needed + 1)
+    if not anchored:
+        return start, start
+    return start + frames, start + jax.random.randint(anchor_key, (), 0, frames)
+
+
+def draw(key, videos, model, *, anchored) -> Batch:
+    """The batch of a key: of every row of the pool one video, one of its captions, and its windows."""
+    video_key, caption_key, window_key = jax.random.split(key, 3)
+    chosen = pool.draw(video_key, videos)
+    rows, length = chosen.latents.shape[:2]
+    keys = jax.random.split(window_key, rows)
+    start, anchor = jax.vmap(partial(windows, length=length, frames=model.frames, anchored=anchored))(keys)
+
+    def cut(values, count):
+        return jax.vmap(lambda row, i: jax.lax.dynamic_slice_in_dim(row, i, count))(values, start)
+
+    return Batch(
+        latents=cut(chosen.latents, model.frames).astype(jnp.float32),
+        text=pool.draw(caption_key, chosen.text).astype(jnp.float32),
+        frames=None if chosen.pixels is None else from_bytes(cut(chosen.pixels, model.memory)),
+        anchor=None if chosen.anchors is None else jax.vmap(lambda row, i: row[i])(chosen.anchors, anchor).astype(jnp.float32),
+    )
+
+
+def drop(key, batch: Batch, data: Data, dropout) -> Batch:
+    """The batch with some conditions replaced by none; `dropout` has the shares text, anchor and both."""
+    no_text, no_anchor = drop_conditions(key, len(batch.text), **dropout)
+    text = jnp.where(no_text[:, None, None], data.empty_text, batch.text)
+    if batch.anchor is None:
+        return batch._replace(text=text)
+    return batch._replace(text=text, anchor=jnp.where(no_anchor[:, None], data.empty_anchor, batch.anchor))
+
+
+def make_data(config, model, params, tokenizer, mesh, key) -> Data:
+    """Draws and encodes the pool: `config.data.scenes` training scenes of `config.data.frames` frames."""
+    data, dtype = config.data, jnp.dtype(config.dtype)
+    vae, text, image = build.vae(model, dtype), build.text_tower(model, dtype), build.image_tower(model, dtype)
+    indices = world.split_indices('train', data.seed, 0, data.scenes)
+    ids, _ = captions.token_table(tokenizer, data.seed, indices, data.captions)
+    inputs = {'scene': pool.rows(indices, config.batch_size, mesh), 'ids': pool.rows(ids, config.batch_size, mesh)}
+    encoders = {name: params[name] for name in ('vae', 'text', 'image') if name in params}
+    side = model.image.image_size
+
+    def embed(params, pixels):
+        return image(params['image'], preprocess(pixels, side))
+
+    def make(inputs, params):
+        rows, columns = inputs['scene'].shape
+        join = partial(rearrange, pattern='r n ... -> (r n) ...')
+        scene, tokens = join(inputs['scene']), rearrange(inputs['ids'], 'r n v t -> (r n v) t')
+        keys = jax.vmap(partial(jax.random.fold_in, key))(scene)
+        frames = jax.vmap(partial(video, data, model.image_size))(keys, scene)
+        latents, _ = vae(params['vae'], rearrange(frames, 'b t h w c -> (b t) h w c'), method='encode')
+        latents = rearrange(latents * model.scale_factor, '(b t) h w c -> b t h w c', t=data.frames).astype(jnp.float16)
+        states = rearrange(text(params['text'], tokens), '(b v) t d -> b v t d', v=data.captions).astype(jnp.float16)
+        pixels = anchors = None
+        if config.memory:
+            seen = jax.vmap(partial(worn, config.conditioning_noise))(keys, latents) / model.scale_factor
+            seen = vae(params['vae'], rearrange(seen, 'b t h w c -> (b t) h w c'), method='decode')
+            pixels = to_bytes(rearrange(seen, '(b t) h w c -> b t h w c', t=data.frames))
+            if config.anchor:
+                anchors = rearrange(embed(params, jnp.clip(seen, -1, 1)), '(b t) e -> b t e', t=data.frames)
+                anchors = anchors.astype(jnp.float16)
+        made = Videos(latents, states, pixels, anchors)
+        return jax.tree.map(partial(rearrange, pattern='(r n) ... -> r n ...', r=rows, n=columns), made)
+
+    videos = pool.fill(make, inputs, encoders, mesh, columns=data.columns,
+                       compiler_options=config.compiler_options.to_dict())
+    empty_text = jax.jit(text)(params['text'], tokenizer.ids(['']))[0].astype(jnp.float32)
+    grey = jnp.zeros((1, model.image_size, model.image_size, 3))
+    empty_anchor = jax.jit(embed)(encoders, grey)[0].astype(jnp.float32) if config.anchor else None
+    return Data(videos, empty_text, empty_anchor)
+
+
+def video(data, size, key, scene):
+    """`data.frames` successive frames [t,size,size,3] of a scene, from a random time on."""
+    start = jax.random.randint(key, (), 0, LAST_FRAME + 2 - data.frames)
+    return world.render(world.scene(data.seed, scene), start + jnp.arange(data.frames), size)
+
+
+def worn(noise, key, latents):
+    """Latents [t,h,w,c] of a video with as much noise as U(0, noise) says, alike in all frames.
+
+    While sampling, conditioning frames are the model's own; a CAM that has only seen flawless ones lets errors grow.
+    """
+    level_key, noise_key = jax.random.split(jax.random.fold_in(key, 1))
+    level = jax.random.uniform(level_key, (), maxval=noise)
+    return latents + level * jax.random.normal(noise_key, latents.shape)
+
+
+def to_bytes(frames):
+    """[-1, 1] float -> uint8."""
+    return jnp.clip(jnp.round((frames + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def from_bytes(pixels):
+    """uint8 -> [-1, 1] float32."""
+    return pixels.astype(jnp.float32) / 127.5 - 1

@@ -1,0 +1,62 @@
+"""What a run reports: a progress bar, metrics.jsonl, and TensorBoard where it is installed."""
+
+import importlib.util
+import json
+import sys
+import time
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+
+class Logs:
+    """Metrics stay on the devices until `write`: fetching them waits for the step that makes them."""
+
+    def __init__(self, workdir, config):
+        self.workdir, self.last = workdir, {}
+        self._pending, self._since = [], time.monotonic()
+        self._bar = tqdm(total=config.steps, desc=config.stage, file=sys.stderr, dynamic_ncols=True, mininterval=1.0)
+        self._board = None
+        if importlib.util.find_spec('tensorboardX'):
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(workdir / 'tensorboard'))
+        else:
+            self.say("TensorBoard is off: pip install 'st2v-jax[train]' has the logger; metrics.jsonl is written anyway")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._bar.close()
+        if self._board:
+            self._board.close()
+
+    def say(self, line):
+        """One line for the user, above the bar."""
+        self._bar.write(line, file=sys.stderr)
+
+    def collect(self, number, metrics):
+        """Takes the metrics of step `number`, a dict of scalars on a device."""
+        self._pending.append((number, metrics))
+
+    def write(self, progress):
+        """Writes the mean of the metrics collected since the last time; returns them as [(step, dict of floats)]."""
+        if not self._pending:
+            return []
+        rows = [(number, {name: float(value) for name, value in metrics.items()})
+                for number, metrics in jax.device_get(self._pending)]
+        now = time.monotonic()
+        number, count = rows[-1][0], len(rows)
+        means = {name: float(np.mean([metrics[name] for _, metrics in rows])) for name in rows[0][1]}
+        self.last = {'step': number, **means, 'step_seconds': (now - self._since) / count, 'progress': progress}
+        self._pending, self._since = [], now
+        with open(self.workdir / 'metrics.jsonl', 'a', encoding='utf-8') as file:
+            file.write(json.dumps(self.last) + '\n')
+        if self._board:
+            for name, value in self.last.items():
+                self._board.add_scalar(name, value, number)
+        self._bar.set_postfix(loss=f'{means["loss"]:.4f}', done=f'{100 * progress:.0f}%', refresh=False)
+        self._bar.update(number - self._bar.n)
+        return rows

@@ -1,0 +1,215 @@
+"""The training run, top to bottom: mesh, objective, state, steps, checkpoints, weights."""
+
+import collections
+import dataclasses
+import datetime
+import json
+import math
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from st2v_jax import sharding, weights
+from st2v_jax.checkpoint import Checkpoints, abstract
+from st2v_jax.data import captions
+from st2v_jax.models import build
+from st2v_jax.training import autoencoder, contrastive, denoising, state, step
+from st2v_jax.training.logs import Logs
+
+OBJECTIVES = {
+    'autoencoder': autoencoder.objective,
+    'clip': contrastive.objective,
+    'video_ldm': denoising.objective,
+    'cam': denoising.objective,
+    'apm': denoising.objective,
+}
+IN_FLIGHT = 2  # steps that the host may be ahead of the devices; a clock read further ahead would tell nothing
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on, such as after a loss that is not finite."""
+
+
+def train(config, workdir, source=None, *, command=''):
+    """Trains one stage; returns 'finished', or 'stopped' after SIGTERM or Ctrl-C.
+
+    Args:
+      config: ConfigDict of a file in configs/.
+      workdir: folder for checkpoints, metrics.jsonl, TensorBoard events, and in the end weights/ and summary.json.
+        The newest checkpoint found there is resumed.
+      source: folder of weights of the stages before, or None.
+      command: how the run was started, for the summary.
+
+    Raises ValueError where config, weights or checkpoint do not fit together; TrainingError where the loss is not finite.
+    """
+    began = time.monotonic()
+    workdir = Path(workdir)
+    mesh = sharding.make_mesh(config.mesh.to_dict())
+    key = jax.random.key(config.seed)
+    model, params, tokenizer = start(config, source)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with Logs(workdir, config) as logs, _Signals() as signals:
+        logs.say(f'{config.stage}: {len(jax.devices())} x {jax.devices()[0].device_kind}, preparing')
+        objective = OBJECTIVES[config.stage](config, model, params, tokenizer, mesh, jax.random.fold_in(key, 0))
+        trained, frozen = state.split(objective.params, objective.trained)
+        optimizer = step.make_optimizer(**config.optimizer)
+        places = sharding.shardings(jax.eval_shape(partial(state.create, optimizer=optimizer), trained), mesh)
+        place_frozen = sharding.shardings(frozen, mesh)
+        checkpoints = Checkpoints(workdir / 'checkpoints')
+        now, progress = _restore_or_create(checkpoints, trained, optimizer, places)
+        frozen = jax.device_put(build.cast(frozen, jnp.dtype(config.dtype)), place_frozen)
+        key = jax.device_put(jax.random.fold_in(key, 1), sharding.replicated(mesh))
+        run = jax.jit(
+            step.make_step(objective.loss, optimizer, rate=partial(step.learning_rate, **config.schedule),
+                           ema_decay=config.ema_decay),
+            donate_argnames='state',
+            compiler_options=config.compiler_options.to_dict(),
+            out_shardings=(places, sharding.replicated(mesh)),
+        )
+        logs.say(f'prepared in {time.monotonic() - began:.0f} s; {build.parameter_count(trained):,} parameters trained, '
+                 f'{build.parameter_count(frozen):,} frozen, from step {int(now.step)}')
+
+        clock = _Clock(config, progress, began)
+        waiting = collections.deque()
+        number = int(now.step)
+        while number < config.steps and not clock.over and not signals.stop:
+            now, metrics = run(now, frozen, objective.data, np.float32(clock.progress(number)), key)
+            number += 1
+            waiting.append(metrics['loss'])
+            if len(waiting) > IN_FLIGHT:
+                jax.block_until_ready(waiting.popleft())
+            clock.stepped(metrics)
+            logs.collect(number, metrics)
+            if number % config.log_every == 0:
+                _check(logs.write(clock.progress(number)))
+            if config.checkpoint_every and number % config.checkpoint_every == 0:
+                _check(logs.write(clock.progress(number)))
+                checkpoints.save(number, now, clock.progress(number))
+        _check(logs.write(clock.progress(number)))
+        if signals.stop or config.checkpoint_every:
+            checkpoints.save(number, now, clock.progress(number))
+        checkpoints.close()
+        if signals.stop:
+            return 'stopped'
+
+        average = jax.device_get(now.ema)
+        networks, model = objective.finish(_with(objective.params, average), model)
+        weights.save(workdir / 'weights', model, networks, tokenizer=tokenizer if 'text' in networks else None)
+        _summarise(workdir, config, command, number, time.monotonic() - began, logs)
+        logs.say(f'{config.stage}: {number} steps in {time.monotonic() - began:.0f} s, weights in {workdir / "weights"}')
+    return 'finished'
+
+
+def start(config, source):
+    """(ModelConfig, parameters of the stages before by network, tokenizer) of a run.
+
+    The sizes are the run's own; what is measured in earlier stages, the scale of the latents, comes with the weights.
+    """
+    model = build.ModelConfig.from_dict(config.model.to_dict())
+    if source is None:
+        return model, {}, captions.tokenizer_for(model.text.vocab_size)
+    only = tuple(name for name in weights.NETWORKS if Path(source, f'{name}.safetensors').is_file())
+    before, params = weights.load(source, only)
+    model = dataclasses.replace(model, scale_factor=before.scale_factor)
+    ours, theirs = model.to_dict(), before.to_dict()
+    parts = {'image_size', *only} | ({'unet'} if 'cam' in only else set())
+    wrong = [f'{part} is {theirs[part]} there and {ours[part]} here' for part in sorted(parts) if theirs[part] != ours[part]]
+    if wrong:
+        raise ValueError(f'the weights in {source} are of another model than the config: ' + '; '.join(wrong))
+    tokenizer = weights.load_tokenizer(source) if 'text' in only else captions.tokenizer_for(model.text.vocab_size)
+    return model, params, tokenizer
+
+
+def _restore_or_create(checkpoints, trained, optimizer, places):
+    if checkpoints.latest() is None:
+        return jax.device_put(state.create(trained, optimizer), places), 0.0
+    shapes = jax.eval_shape(partial(state.create, optimizer=optimizer), trained)
+    return checkpoints.restore(abstract(shapes, places))
+
+
+def _with(params, average):
+    """The parameters, the trained ones replaced by their average."""
+    if not isinstance(params, dict):
+        return average
+    return {name: _with(value, average[name]) if name in average else value for name, value in params.items()}
+
+
+def _check(rows):
+    """Raises TrainingError that names the first step of these metrics whose loss is not finite."""
+    for number, metrics in rows:
+        if not math.isfinite(metrics['loss']) or not math.isfinite(metrics['grad_norm']):
+            raise TrainingError(
+                f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}; '
+                'the last checkpoint is from before it. Lower config.schedule.peak or compute in float32'
+            )
+
+
+class _Clock:
+    """How far the run is, by steps and by time, whichever is further.
+
+    The time limit counts from the start of the command, so that preparing and compiling are within it; the progress by
+    time counts from the end of the first step, so that they do not use up the warm-up.
+    """
+
+    def __init__(self, config, progress, began):
+        self.steps, self.first = config.steps, progress
+        self.deadline = began + config.max_seconds if config.max_seconds else math.inf
+        self.since = None
+
+    def stepped(self, metrics):
+        if self.since is None:
+            jax.block_until_ready(metrics)
+            self.since = time.monotonic()
+
+    @property
+    def over(self):
+        return time.monotonic() >= self.deadline
+
+    def progress(self, number):
+        by_time = self.first
+        if self.since is not None and self.deadline < math.inf:
+            share = (time.monotonic() - self.since) / max(self.deadline - self.since, 1e-9)
+            by_time += (1 - self.first) * min(share, 1.0)
+        return max(number / self.steps, by_time)
+
+
+class _Signals:
+    """`stop` is true after SIGTERM or Ctrl-C; the step in hand is finished and saved. A second one kills as usual."""
+
+    def __enter__(self):
+        self.stop = False
+        self.before = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.before[number] = signal.signal(number, self._receive)
+        return self
+
+    def _receive(self, number, _):
+        self.stop = True
+        signal.signal(number, self.before[number])
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def _summarise(workdir, config, command, steps, seconds, logs):
+    """summary.json: what the documentation says about a run."""
+    summary = {
+        'stage': config.stage,
+        'command': command,
+        'date': datetime.date.today().isoformat(),
+        'devices': len(jax.devices()),
+        'device': jax.devices()[0].device_kind,
+        'jax': jax.__version__,
+        'steps': steps,
+        'batch_size': config.batch_size,
+        'seconds': round(seconds, 1),
+        'last': logs.last,
+        'config': json.loads(config.to_json_best_effort()),
+    }
+    (workdir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')

@@ -1,0 +1,29 @@
+"""What a stage of training is made of; autoencoder.py, contrastive.py and denoising.py make one each."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Objective(NamedTuple):
+    """A stage: parameters, which of them are trained, data and loss.
+
+    Attributes:
+      params: parameters by network, trained and frozen ones, on the host.
+      trained: whether the parameter of a path such as 'cam/encoder/conv_in/kernel' is trained.
+      data: tree of arrays on the devices, from which the loss draws its batch.
+      loss: (params, data, key) -> (loss, dict of scalars); pure.
+      finish: (params, model) -> (networks to save, model): what follows from the trained parameters, such as a scale.
+    """
+
+    params: Any
+    trained: Callable[[str], bool]
+    data: Any
+    loss: Callable
+    finish: Callable = lambda params, model: (params, model)
+
+
+def require(params, names, stage):
+    """Raises ValueError where networks of the stages before are not there."""
+    missing = [name for name in names if name not in params]
+    if missing:
+        raise ValueError(f'stage {stage} starts from trained {", ".join(missing)}: name their weights folder with --from')

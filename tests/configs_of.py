@@ -1,0 +1,13 @@
+"""The configs of the stages, for tests of several folders."""
+
+from pathlib import Path
+
+from st2v_jax.cli.train import load_config
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+STAGES = ('autoencoder', 'clip', 'video_ldm', 'cam', 'apm')
+
+
+def stage_config(stage, size='tiny', **overrides):
+    """The ConfigDict of a stage; overrides are strings, as on the command line."""
+    return load_config(f'{CONFIGS / stage}.py:{size}', overrides)[0]

@@ -1,0 +1,132 @@
+"""The run around the steps, with the line of test_step.py in place of a video model."""
+
+import json
+import math
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from configs_of import stage_config
+
+from st2v_jax import checkpoint, sharding
+from st2v_jax.data import pool
+from st2v_jax.training import loop
+from st2v_jax.training.objective import Objective
+
+pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of orbax's and tensorboardX's own making
+
+
+@pytest.fixture
+def line(monkeypatch):
+    """The stage clip replaced by a line to fit; returns what the run ended with: {'params': ...}."""
+    ended = {'traces': 0}
+
+    def objective(config, model, params, tokenizer, mesh, key):
+        x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)
+
+        def loss(params, points, key):
+            ended['traces'] += 1
+            batch = pool.draw(key, points)
+            made = params['line']['kernel'] * batch['x'] + params['line']['bias']
+            value = jnp.mean((made - batch['y']) ** 2)
+            return jnp.where(jnp.abs(params['line']['bias']) > config.get('poison', 1e9), jnp.nan, value), {}
+
+        def finish(params, model):
+            ended['params'] = params
+            return {}, model
+
+        params = {'line': {'kernel': np.float32(0), 'bias': np.float32(0)}}
+        return Objective(params, lambda path: True, pool.place({'x': x, 'y': 3 * x - 1}, mesh), loss, finish)
+
+    monkeypatch.setitem(loop.OBJECTIVES, 'clip', objective)
+    return ended
+
+
+def config_of(**changes):
+    config = stage_config('clip')
+    with config.unlocked():
+        config.update({'steps': 12, 'log_every': 4, 'checkpoint_every': 4, **changes})
+    return config
+
+
+def test_interrupted_and_resumed_equals_undisturbed(line, tmp_path, monkeypatch):
+    assert loop.train(config_of(), tmp_path / 'whole') == 'finished'
+    whole = line['params']
+
+    steps_before_the_signal = iter(range(5))
+    collect = loop.Logs.collect
+
+    def interrupt(self, number, metrics):
+        if next(steps_before_the_signal, None) is None:
+            signal.raise_signal(signal.SIGTERM)
+        collect(self, number, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Logs, 'collect', interrupt)
+        assert loop.train(config_of(), tmp_path / 'parts') == 'stopped'
+    assert checkpoint.Checkpoints(tmp_path / 'parts' / 'checkpoints').latest() == 6
+    assert not (tmp_path / 'parts' / 'weights').exists()
+    assert loop.train(config_of(), tmp_path / 'parts') == 'finished'
+    jax.tree.map(np.testing.assert_array_equal, whole, line['params'])
+
+
+def test_the_step_is_compiled_once(line, tmp_path):
+    loop.train(config_of(), tmp_path)
+    assert line['traces'] == 1
+
+
+def test_a_run_leaves_metrics_and_a_summary(line, tmp_path):
+    loop.train(config_of(), tmp_path, command='python train.py ...')
+    rows = [json.loads(row) for row in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in rows] == [4, 8, 12]
+    assert rows[-1]['loss'] < rows[0]['loss'] and rows[-1]['progress'] == 1
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    assert summary['steps'] == 12 and summary['config']['stage'] == 'clip' and summary['command']
+    assert (tmp_path / 'weights' / 'config.json').is_file()
+
+
+def test_not_a_number_names_the_step_and_leaves_the_last_checkpoint(line, tmp_path):
+    with pytest.raises(loop.TrainingError, match=r'step \d+: loss nan'):
+        loop.train(config_of(poison=0.009, checkpoint_every=2), tmp_path)
+    saved = checkpoint.Checkpoints(tmp_path / 'checkpoints')
+    assert all(math.isfinite(json.loads(row)['loss']) for row in (tmp_path / 'metrics.jsonl').read_text().splitlines()[:-1])
+    rows = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+    assert saved.latest() is not None and saved.latest() < json.loads(rows[-1])['step']
+
+
+def test_time_ends_a_run_with_its_learning_rate_at_zero(line, tmp_path):
+    config = config_of(max_seconds=4.0)
+    with config.unlocked():
+        config.update(steps=10**9, log_every=1, checkpoint_every=0)
+    assert loop.train(config, tmp_path) == 'finished'
+    last = json.loads((tmp_path / 'summary.json').read_text())
+    assert last['last']['learning_rate'] < 0.02 * config.schedule.peak and last['seconds'] < 12
+
+
+def test_a_broken_checkpoint_is_named_with_what_remains(line, tmp_path):
+    loop.train(config_of(), tmp_path)
+    for file in (tmp_path / 'checkpoints' / '12').rglob('*'):
+        if file.is_file():
+            file.write_bytes(b'')
+    with pytest.raises(ValueError, match=r'checkpoint .*12 cannot be restored .*delete it to go on from step 8'):
+        loop.train(config_of(), tmp_path)
+
+
+def test_weights_of_another_model_are_refused(tiny_folder):
+    with pytest.raises(ValueError, match='are of another model than the config: .*image_size is 32 there and 16 here'):
+        loop.start(stage_config('cam'), tiny_folder)
+
+
+def test_a_mesh_must_fit_the_devices():
+    with pytest.raises(ValueError, match="mesh {'data': 3} does not divide 8 devices"):
+        sharding.make_mesh({'data': 3})
+    with pytest.raises(ValueError, match='a batch of 12 cannot be split over 8 devices'):
+        sharding.check_rows(12, sharding.make_mesh({'data': -1}))
+
+
+def test_a_parameter_without_a_rule_is_named():
+    mesh = sharding.make_mesh({'data': -1})
+    with pytest.raises(ValueError, match='no sharding rule for unet/odd'):
+        sharding.shardings({'unet': {'odd': jnp.zeros(3)}}, mesh, rules=((r'.*kernel', sharding.P()),))
