@@ -1,0 +1,84 @@
+"""A built wheel holds everything that sampling needs, and works far from the clone."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from st2v_jax import video_io
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / 'st2v_jax' / 'assets' / 'small'
+MEGABYTE = 1_000_000
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """A wheel built without network from a copy of the tree, for setuptools leaves its own folders where it builds."""
+    folder = tmp_path_factory.mktemp('wheel')
+    skip = shutil.ignore_patterns('__pycache__', '*.egg-info')
+    shutil.copytree(ROOT / 'st2v_jax', folder / 'tree' / 'st2v_jax', ignore=skip)
+    for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE', 'NOTICE'):
+        shutil.copy(ROOT / name, folder / 'tree')
+    options = ['--quiet', '--no-deps', '--no-build-isolation', '--no-index', '--wheel-dir', folder]
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', *options, folder / 'tree'], check=True)
+    (file,) = folder.glob('*.whl')
+    return file
+
+
+@pytest.fixture(scope='module')
+def installed(wheel, tmp_path_factory):
+    """A folder to put in front of everything else on PYTHONPATH, with the unpacked wheel and nothing of the clone."""
+    folder = tmp_path_factory.mktemp('installed')
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(folder)
+    return folder
+
+
+def run(installed, cwd, *arguments):
+    program = 'import sys, st2v_jax.cli.sample as s; assert "installed" in s.__file__; sys.exit(s.main())'
+    environment = os.environ | {'PYTHONPATH': str(installed)}
+    command = [sys.executable, '-c', program, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_wheel_holds_vocabulary_licences_and_commands(wheel):
+    with zipfile.ZipFile(wheel) as packed:
+        names = packed.namelist()
+        (points,) = (packed.read(name).decode() for name in names if name.endswith('entry_points.txt'))
+    assert 'st2v_jax/assets/clip_vocabulary/bpe_simple_vocab_16e6.txt.gz' in names
+    assert {'LICENSE', 'NOTICE'} <= {Path(name).name for name in names}
+    assert 'st2v-sample = st2v_jax.cli.sample:main' in points and 'st2v-train = st2v_jax.cli.train:main' in points
+    modules = {str(file.relative_to(ROOT)) for file in (ROOT / 'st2v_jax').rglob('*.py')}
+    assert modules <= set(names), 'a package without __init__.py?'
+
+
+def test_wheel_works_from_another_folder(installed, tiny_folder, tmp_path):
+    options = ('--prompt', 'a red ball moves left', '--num-frames', '3', '--steps', '2', '--output', 'ball.mp4')
+    done = run(installed, tmp_path, *options, '--weights', tiny_folder)
+    assert done.returncode == 0, done.stderr
+    assert len(video_io.read_video(tmp_path / 'ball.mp4')) == 3
+
+
+@pytest.mark.skipif(not SHIPPED.is_dir(), reason='no trained weights in the tree yet')
+def test_wheel_holds_weights_that_work(wheel, installed, tmp_path):
+    files = [file for file in SHIPPED.iterdir() if not file.name.startswith('.')]
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+    assert {f'st2v_jax/assets/small/{file.name}' for file in files} <= names
+    assert sum(file.stat().st_size for file in files) <= 28 * MEGABYTE
+    words = run(installed, tmp_path, '--list-words')
+    assert 'ball' in words.stdout.split(), words.stderr
+    done = run(
+        installed, tmp_path, '--prompt', 'a red ball bounces over a meadow', '--num-frames', '16', '--steps', '2'
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'warning' not in done.stderr
+    (file,) = tmp_path.glob('*.mp4')
+    assert len(video_io.read_video(file)) == 16
