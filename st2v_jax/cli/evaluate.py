@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import json
+import os
 import shlex
 import sys
 import time
@@ -12,7 +13,8 @@ EPILOG = """\
 One after the other:
   python evaluate.py train-checker --checker runs/checker.npz --weights runs/apm/weights
   python evaluate.py generate --weights runs/apm/weights --checker runs/checker.npz --out runs/evaluation
-  python evaluate.py report --results runs/evaluation/results.json --training runs/*/summary.json --output page.md
+  python evaluate.py report --results docs/small-model/results.json \\
+    --training docs/small-model/training/*.json --output docs/small-model.md
 generate measures what it makes; measure does it again for videos that were kept.
 """
 SHEET_FRAMES = (1, 8, 16, 32, 64, 120, 180, 240)
@@ -250,7 +252,8 @@ def report(options):
     from st2v_jax.metrics.report import page
 
     read = lambda path: json.loads(path.read_text(encoding='utf-8'))
-    text = page(read(options.results), [read(path) for path in options.training])
+    pictures = os.path.relpath(options.results.parent, options.output.parent)
+    text = page(read(options.results), [read(path) for path in options.training], Path(pictures).as_posix())
     options.output.write_text(text, encoding='utf-8')
     print(f'page: {options.output}')
     return 0

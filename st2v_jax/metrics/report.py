@@ -4,9 +4,12 @@ TITLES = {'colour': 'colour', 'shape': 'shape', 'motion': 'motion', 'all': 'all 
 KINDS = {'generated': 'generated', 'truth': 'ground truth', 'shuffled': "others' captions"}
 
 
-def page(results, training=()):
-    """Markdown of `results` (evaluate.py generate) and of training summaries (summary.json of train.py), in order."""
-    return '\n'.join([*_head(results), *_training(training), *_pictures(results), *_attributes(results),
+def page(results, training=(), folder='.'):
+    """Markdown of `results` (evaluate.py generate) and of training summaries (summary.json of train.py), in order.
+
+    folder: where the pictures are, seen from the page.
+    """
+    return '\n'.join([*_head(results), *_training(training), *_pictures(results, folder), *_attributes(results),
                       *_identity(results), *_motion(results), *_nearest(results), *_captions(results)])
 
 
@@ -50,10 +53,10 @@ def _last(metrics):
     return ', '.join(f'{name} {value:.4g}' for name, value in metrics.items() if name not in hidden)
 
 
-def _pictures(results):
+def _pictures(results, folder):
     lines = ['## Pictures', '']
     for picture in results['pictures']:
-        lines += [picture['text'], '', f'![{picture["title"]}]({picture["file"]})', '']
+        lines += [picture['text'], '', f'![{picture["title"]}]({folder}/{picture["file"]})', '']
     return lines
 
 

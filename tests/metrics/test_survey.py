@@ -94,11 +94,11 @@ def test_the_page_is_a_function_of_the_json(results):
     training = [dict(stage='cam', command='python train.py --config configs/cam.py:small', date='2026-01-01', devices=1,
                      device='cpu', steps=1200, batch_size=8, seconds=61.2, last={'step': 1200, 'loss': 0.125})]
     before = copy.deepcopy((results, training))
-    page = report.page(results, training)
-    assert page == report.page(*before) and (results, training) == before
+    page = report.page(results, training, 'small-model')
+    assert page == report.page(*before, 'small-model') and (results, training) == before
     for part in ('2026-01-02', 'loss 0.125', 'python train.py --config configs/cam.py:small', '1,200', 'frames 1 to 16',
-                 '![contact sheet](contact-sheet.png)', results['videos'][0]['caption']):
+                 '![contact sheet](small-model/contact-sheet.png)', results['videos'][0]['caption']):
         assert part in page
     changed = copy.deepcopy(results)
     changed['identity']['generated'] = 0.1234
-    assert '0.123' in report.page(changed, training) and '0.123' not in page
+    assert '0.123' in report.page(changed, training, 'small-model') and '0.123' not in page
