@@ -9,6 +9,7 @@ marks its end as it does in CLIP.
 import functools
 import gzip
 import json
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -144,6 +145,8 @@ def _text(group):
 @functools.cache
 def _clip():
     """transformers' CLIPTokenizer over the shipped vocabulary; imported here because that takes a second."""
+    # Its advice is to install PyTorch, which this package does without
+    os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
     from transformers import CLIPTokenizer
     from transformers.utils import logging
 
