@@ -95,7 +95,8 @@ def _small():
         vae=VaeConfig(block_channels=(32, 64, 80, 80), layers_per_block=1, groups=8),
         text=TextConfig(vocab_size=world_tokenizer().size, width=width, layers=3, heads=4, mlp_width=4 * width,
                         embed_dim=width),
-        image=ImageConfig(image_size=128, patch=16, width=width, layers=4, heads=4, mlp_width=4 * width, embed_dim=width),
+        image=ImageConfig(image_size=128, patch=16, width=width, layers=4, heads=4, mlp_width=4 * width,
+                          embed_dim=width),
         diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True),
         guidance_text=3.0,
         guidance_anchor=2.0,
@@ -106,12 +107,13 @@ def _tiny():
     width = 8
     return ModelConfig(
         image_size=16,
-        unet=UNetConfig(channels=(8, 8), attention=(True, False), blocks=1, head_size=8, input_heads=1, context_width=width,
-                        groups=4),
+        unet=UNetConfig(channels=(8, 8), attention=(True, False), blocks=1, head_size=8, input_heads=1,
+                        context_width=width, groups=4),
         cam=CamConfig(conditioning_channels=(4, 8), head_size=8),
         apm=ApmConfig(image_width=width, inner_width=width, image_tokens=2),
         vae=VaeConfig(block_channels=(8, 8), layers_per_block=1, groups=4),
-        text=TextConfig(vocab_size=world_tokenizer().size, width=width, layers=1, heads=1, mlp_width=16, embed_dim=width),
+        text=TextConfig(vocab_size=world_tokenizer().size, width=width, layers=1, heads=1, mlp_width=16,
+                        embed_dim=width),
         image=ImageConfig(image_size=16, patch=8, width=width, layers=1, heads=1, mlp_width=16, embed_dim=width),
         diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True),
     )

@@ -42,7 +42,8 @@ class Checkpoints:
             reason = str(error).strip().split('\n')[0][:200]
             others = sorted(set(self._manager.all_steps()) - {step})
             remains = f'delete it to go on from step {others[-1]}' if others else 'delete it to start again'
-            raise ValueError(f'checkpoint {self.folder / str(step)} cannot be restored ({reason}); {remains}') from error
+            broken = self.folder / str(step)
+            raise ValueError(f'checkpoint {broken} cannot be restored ({reason}); {remains}') from error
         return tree['state'], float(tree['progress'])
 
     def close(self):
@@ -51,4 +52,5 @@ class Checkpoints:
 
 def abstract(state, shardings):
     """What `restore` fills: the shapes of a state (arrays or shapes), to be placed by `shardings`."""
-    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, shardings)
+    place = lambda leaf, there: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there)
+    return jax.tree.map(place, state, shardings)

@@ -54,7 +54,7 @@ def _parse(argv):
                                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument('--config', required=True, metavar='FILE[:SIZE]', help='a file with get_config(size)')
     parser.add_argument('--workdir', type=Path, help='where checkpoints, logs and weights go (default: runs/<config>)')
-    parser.add_argument('--from', dest='source', type=Path, metavar='WEIGHTS', help='weights folder of the stage before')
+    parser.add_argument('--from', dest='source', type=Path, metavar='WEIGHTS', help='weights of the stage before')
     arguments, rest = parser.parse_known_args(argv)
     arguments.overrides = {}
     rest = iter(rest)
@@ -97,7 +97,9 @@ def _override(config, key, text):
     *branches, leaf = key.split('.')
     place = config
     for branch in branches:
-        place = place[branch] if branch in place else {}
+        place = place.get(branch, {})
+        if not hasattr(place, 'keys'):
+            raise ValueError(f'unknown config key {key}')
     if leaf not in place or hasattr(place[leaf], 'keys'):
         raise ValueError(f'unknown config key {key}' + (f'; there are {", ".join(sorted(place))}' if place else ''))
     place[leaf] = _value(key, text, place[leaf])

@@ -17,8 +17,9 @@ def tokenizer_for(vocab_size) -> Tokenizer:
     for tokenizer in (world_tokenizer(), Tokenizer()):
         if tokenizer.size == vocab_size:
             return tokenizer
-    raise ValueError(f'a text tower has {world_tokenizer().size} rows for the words of the world or {Tokenizer().size} for '
-                     f'all of CLIP, not {vocab_size}')
+    sizes = world_tokenizer().size, Tokenizer().size
+    raise ValueError(f'a text tower has {sizes[0]} rows for the words of the world or {sizes[1]} for all of CLIP, '
+                     f'not {vocab_size}')
 
 
 def token_table(tokenizer, seed, indices, variants):
@@ -32,7 +33,17 @@ def token_table(tokenizer, seed, indices, variants):
         scene = jax.tree.map(lambda leaf, i=i: leaf[i], scenes)
         captions += [world.caption(scene, variant) for variant in range(variants)]
         groups.append(repr(world.describe(scene)))
-    # Captions repeat; tokenizing is the slow part.
-    different, place = np.unique(captions, return_inverse=True)
-    ids = tokenizer.ids(different.tolist())[place.reshape(-1)]
-    return ids.reshape(len(indices), variants, -1), np.unique(groups, return_inverse=True)[1].reshape(-1).astype(np.int32)
+    ids = _ids(tokenizer, captions).reshape(len(indices), variants, -1)
+    return ids, np.unique(groups, return_inverse=True)[1].reshape(-1).astype(np.int32)
+
+
+def _ids(tokenizer, captions):
+    """`tokenizer.ids(captions)`, each word tokenized once: a caption's tokens are those of its words in a row."""
+    words = sorted({word for caption in captions for word in caption.split()})
+    tokens = {word: row[1 : row.argmax()] for word, row in zip(words, tokenizer.ids(words))}
+    ids = np.tile(tokenizer.ids(['']), (len(captions), 1))
+    for row, caption in zip(ids, captions):
+        spelled = np.concatenate([tokens[word] for word in caption.split()])
+        row[1 : len(spelled) + 1] = spelled
+        row[len(spelled) + 1] = tokenizer.end
+    return ids

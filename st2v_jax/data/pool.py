@@ -1,8 +1,8 @@
 """A pool of examples made once and kept on the devices, and batches that are drawn from it.
 
-A pool is a tree of arrays [rows, n, ...], as many rows as a batch has examples, split over the mesh's data axis by rows.
-Example i of every batch comes from row i: drawing moves nothing between devices, and the batch does not depend on
-how many devices there are.
+A pool is a tree of arrays [rows, n, ...], as many rows as a batch has examples, split over the mesh's data axis by
+rows. Example i of every batch comes from row i: drawing moves nothing between devices, and the batch does not depend
+on how many devices there are.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ def rows(values, batch_size, mesh):
     """Values [total, ...] of as many scenes -> [batch_size, total / batch_size, ...], one row an example of a batch."""
     total = len(values)
     if total % batch_size:
-        raise ValueError(f'a pool of {total} scenes cannot be cut into {batch_size} equal rows, one an example of a batch')
+        raise ValueError(f'a pool of {total} scenes cannot be cut into {batch_size} equal rows, as many as a batch')
     sharding.check_rows(batch_size, mesh)
     return values.reshape(batch_size, total // batch_size, *values.shape[1:])
 

@@ -40,7 +40,8 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     def finish(params, model):
         return {name: tree for name, tree in params.items() if name != 'temperature'}, model
 
-    return Objective({**params, **fresh, 'temperature': temperature}, _is_trained, pool.place(table, mesh), loss, finish)
+    params = {**params, **fresh, 'temperature': temperature}
+    return Objective(params, _is_trained, pool.place(table, mesh), loss, finish)
 
 
 def _is_trained(path):

@@ -111,11 +111,14 @@ def draw(key, videos, model, *, anchored) -> Batch:
     def cut(values, count):
         return jax.vmap(lambda row, i: jax.lax.dynamic_slice_in_dim(row, i, count))(values, start)
 
+    anchors = None
+    if chosen.anchors is not None:
+        anchors = jax.vmap(lambda row, i: row[i])(chosen.anchors, anchor).astype(jnp.float32)
     return Batch(
         latents=cut(chosen.latents, model.frames).astype(jnp.float32),
         text=pool.draw(caption_key, chosen.text).astype(jnp.float32),
         frames=None if chosen.pixels is None else from_bytes(cut(chosen.pixels, model.memory)),
-        anchor=None if chosen.anchors is None else jax.vmap(lambda row, i: row[i])(chosen.anchors, anchor).astype(jnp.float32),
+        anchor=anchors,
     )
 
 

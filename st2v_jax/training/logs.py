@@ -23,7 +23,7 @@ class Logs:
 
             self._board = SummaryWriter(str(workdir / 'tensorboard'))
         else:
-            self.say("TensorBoard is off: pip install 'st2v-jax[train]' has the logger; metrics.jsonl is written anyway")
+            self.say("no TensorBoard: pip install 'st2v_jax[train]' adds it; metrics.jsonl is written anyway")
 
     def __enter__(self):
         return self

@@ -45,7 +45,7 @@ def train(config, workdir, source=None, *, command=''):
       source: folder of weights of the stages before, or None.
       command: how the run was started, for the summary.
 
-    Raises ValueError where config, weights or checkpoint do not fit together; TrainingError where the loss is not finite.
+    Raises ValueError where config, weights or checkpoint do not fit together, TrainingError where a loss is not finite.
     """
     began = time.monotonic()
     workdir = Path(workdir)
@@ -71,8 +71,8 @@ def train(config, workdir, source=None, *, command=''):
             compiler_options=config.compiler_options.to_dict(),
             out_shardings=(places, sharding.replicated(mesh)),
         )
-        logs.say(f'prepared in {time.monotonic() - began:.0f} s; {build.parameter_count(trained):,} parameters trained, '
-                 f'{build.parameter_count(frozen):,} frozen, from step {int(now.step)}')
+        sizes = f'{build.parameter_count(trained):,} parameters trained, {build.parameter_count(frozen):,} frozen'
+        logs.say(f'prepared in {time.monotonic() - began:.0f} s; {sizes}, from step {int(now.step)}')
 
         clock = _Clock(config, progress, began)
         waiting = collections.deque()
@@ -101,7 +101,7 @@ def train(config, workdir, source=None, *, command=''):
         networks, model = objective.finish(_with(objective.params, average), model)
         weights.save(workdir / 'weights', model, networks, tokenizer=tokenizer if 'text' in networks else None)
         _summarise(workdir, config, command, number, time.monotonic() - began, logs)
-        logs.say(f'{config.stage}: {number} steps in {time.monotonic() - began:.0f} s, weights in {workdir / "weights"}')
+        logs.say(f'{config.stage}: {number} steps in {time.monotonic() - began:.0f} s')
     return 'finished'
 
 
@@ -118,7 +118,8 @@ def start(config, source):
     model = dataclasses.replace(model, scale_factor=before.scale_factor)
     ours, theirs = model.to_dict(), before.to_dict()
     parts = {'image_size', *only} | ({'unet'} if 'cam' in only else set())
-    wrong = [f'{part} is {theirs[part]} there and {ours[part]} here' for part in sorted(parts) if theirs[part] != ours[part]]
+    wrong = sorted(part for part in parts if theirs[part] != ours[part])
+    wrong = [f'{part} is {theirs[part]} there and {ours[part]} here' for part in wrong]
     if wrong:
         raise ValueError(f'the weights in {source} are of another model than the config: ' + '; '.join(wrong))
     tokenizer = weights.load_tokenizer(source) if 'text' in only else captions.tokenizer_for(model.text.vocab_size)

@@ -26,4 +26,5 @@ def require(params, names, stage):
     """Raises ValueError where networks of the stages before are not there."""
     missing = [name for name in names if name not in params]
     if missing:
-        raise ValueError(f'stage {stage} starts from trained {", ".join(missing)}: name their weights folder with --from')
+        missing = ', '.join(missing)
+        raise ValueError(f'stage {stage} starts from trained {missing}: name their weights folder with --from')

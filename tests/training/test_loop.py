@@ -91,9 +91,9 @@ def test_not_a_number_names_the_step_and_leaves_the_last_checkpoint(line, tmp_pa
     with pytest.raises(loop.TrainingError, match=r'step \d+: loss nan'):
         loop.train(config_of(poison=0.009, checkpoint_every=2), tmp_path)
     saved = checkpoint.Checkpoints(tmp_path / 'checkpoints')
-    assert all(math.isfinite(json.loads(row)['loss']) for row in (tmp_path / 'metrics.jsonl').read_text().splitlines()[:-1])
-    rows = (tmp_path / 'metrics.jsonl').read_text().splitlines()
-    assert saved.latest() is not None and saved.latest() < json.loads(rows[-1])['step']
+    rows = [json.loads(row) for row in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert all(math.isfinite(row['loss']) for row in rows[:-1])
+    assert saved.latest() is not None and saved.latest() < rows[-1]['step']
 
 
 def test_time_ends_a_run_with_its_learning_rate_at_zero(line, tmp_path):

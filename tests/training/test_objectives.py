@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from configs_of import stage_config
 
@@ -13,20 +14,13 @@ from st2v_jax.data import captions, world
 from st2v_jax.models import build
 from st2v_jax.training import autoencoder, contrastive, denoising, loop, state, step
 
-EXACT = dict(rtol=1e-5, atol=1e-6)
-
 
 @pytest.fixture(scope='module')
 def encoders():
     """Random weights of the networks that the denoising stages do not train."""
     model = build.ModelConfig.from_dict(stage_config('apm').model.to_dict())
     doors = {'vae': build.vae, 'text': build.text_tower, 'image': build.image_tower}
-    params = {name: build.init(jax.random.key(1), door(model)) for name, door in doors.items()}
-    params['vae']['encoder']['conv_out']['kernel'] += 0.1 * np.random.default_rng(0).standard_normal(
-        params['vae']['encoder']['conv_out']['kernel'].shape, np.float32)
-    params['vae']['decoder']['conv_out']['kernel'] += 0.1 * np.random.default_rng(1).standard_normal(
-        params['vae']['decoder']['conv_out']['kernel'].shape, np.float32)
-    return params
+    return {name: build.init(jax.random.key(1), door(model)) for name, door in doors.items()}
 
 
 class Stage:
@@ -43,14 +37,15 @@ class Stage:
         everywhere = sharding.replicated(self.mesh)
         self.state = jax.device_put(state.create(trained, self.optimizer), everywhere)
         self.frozen = jax.device_put(frozen, everywhere)
-        one = step.make_step(self.objective.loss, self.optimizer, rate=lambda _: self.config.schedule.peak, ema_decay=0.9)
+        rate = lambda _: self.config.schedule.peak
+        one = step.make_step(self.objective.loss, self.optimizer, rate=rate, ema_decay=0.9)
         self.step = jax.jit(one, compiler_options=self.config.compiler_options.to_dict())
 
     def run(self, steps):
         """The losses of that many steps."""
-        losses = []
+        losses, key, data = [], jax.random.key(0), self.objective.data
         for _ in range(steps):
-            self.state, metrics = self.step(self.state, self.frozen, self.objective.data, np.float32(0), jax.random.key(0))
+            self.state, metrics = self.step(self.state, self.frozen, data, np.float32(0), key)
             losses.append(float(metrics['loss']))
         return losses
 
@@ -83,7 +78,7 @@ def apm(encoders):
 @pytest.mark.slow
 def test_denoising_learns_and_the_freeze_map_holds(apm):
     before = jax.device_get((apm.state.params, apm.frozen))
-    losses = apm.run(40)
+    losses = apm.run(30)
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
     trained, frozen = jax.device_get((apm.state.params, apm.frozen))
     jax.tree.map(np.testing.assert_array_equal, before[1], frozen)
@@ -111,24 +106,24 @@ def test_the_memory_of_a_batch_is_the_beginning_of_what_is_denoised(apm):
         # samples are two chunks long: of frames 1-32, 17-32 are denoised, 17-24 condition, the anchor is one of 1-16
         row = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), videos)
         (scene,) = [n for n in range(len(row.latents)) if (row.latents[n, f:] == np.float16(batch.latents[i])).all()]
-        np.testing.assert_array_equal(denoising.from_bytes(row.pixels[scene, f : f + m]), batch.frames[i])
+        np.testing.assert_allclose(denoising.from_bytes(row.pixels[scene, f : f + m]), batch.frames[i], atol=1e-6)
         assert any((row.anchors[scene, n] == np.float16(batch.anchor[i])).all() for n in range(f))
 
 
 @pytest.mark.slow
-def test_eight_devices_train_as_one(apm, encoders):
-    many = Stage('apm', {**encoders, **{name: apm.objective.params[name] for name in ('unet', 'cam')}}, devices=8)
-    first = Stage.__new__(Stage)
-    first.__dict__.update(apm.__dict__)
-    trained, _ = state.split(apm.objective.params, apm.objective.trained)
-    first.state = state.create(trained, apm.optimizer)
-    np.testing.assert_allclose(first.run(1), many.run(1), rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), first.state.opt, many.state.opt)
+def test_eight_devices_train_as_one():
+    # of all stages the one whose examples see each other
+    one, many = Stage('clip', {}), Stage('clip', {}, devices=8)
+    np.testing.assert_allclose(one.run(1), many.run(1), rtol=1e-5)
+    # gradients, by way of their first moments
+    first, second = (optax.tree.get(stage.state.opt, 'mu') for stage in (one, many))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), first, second)
 
 
 def test_windows_of_the_two_chunk_stage():
-    draws = jax.vmap(partial(denoising.windows, length=32, frames=16, anchored=True))(jax.random.split(jax.random.key(0), 400))
-    start, anchor = map(np.asarray, draws)
+    keys = jax.random.split(jax.random.key(0), 400)
+    start, anchor = jax.vmap(partial(denoising.windows, length=32, frames=16, anchored=True))(keys)
+    start, anchor = np.asarray(start), np.asarray(anchor)
     assert set(start) == {16} and set(anchor) == set(range(16))
 
 

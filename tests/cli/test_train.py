@@ -1,0 +1,113 @@
+"""train.py: bad input, and all stages of the tiny model in sequence."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from configs_of import CONFIGS, STAGES, stage_config
+
+from st2v_jax import weights
+from st2v_jax.cli import train
+from st2v_jax.models import build
+
+ROOT = CONFIGS.parent
+
+
+def fails(capsys, *argv):
+    """The one line of an attempt that ends with exit code 2."""
+    try:
+        code = train.main(argv)
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    assert code == 2
+    return capsys.readouterr().err.strip().split('\n')[-1]
+
+
+CAM = f'{CONFIGS / "cam"}.py:tiny'
+
+
+@pytest.mark.parametrize('argv, message', [
+    ((), 'the following arguments are required: --config'),
+    (('--config', 'nowhere.py'), 'there is no config file nowhere.py'),
+    (('--config', CAM[:-4] + 'huge'), "a config has the sizes released, small, tiny, not 'huge'"),
+    (('--config', CAM, '--config.stepz=3'), 'unknown config key stepz; there are'),
+    (('--config', CAM, '--config.schedule.peek', '3'), 'key schedule.peek; there are decay, peak, warmup'),
+    (('--config', CAM, '--config.steps.more=3'), 'unknown config key steps.more'),
+    (('--config', CAM, '--config.model=3'), 'unknown config key model'),
+    (('--config', CAM, '--config.steps=many'), "config key steps is of type int, not 'many'"),
+    (('--config', CAM, '--config.steps'), '--config.steps needs a value'),
+    (('--config', CAM, '--confug.steps=3'), 'unknown option --confug.steps=3'),
+    (('--config', CAM, '--from', 'nowhere'), 'there is no folder of weights nowhere'),
+    (('--config', CAM), 'stage cam starts from trained vae, text, unet: name their weights folder with --from'),
+    (('--config', CAM, '--config.model.frames=[16]'), "config key model.frames is of type int, not '[16]'"),
+])
+def test_bad_input_is_one_line_and_exit_code_2(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = fails(capsys, *argv)
+    assert line.startswith('train.py: ') and message in line
+
+
+def test_overrides_keep_the_type_of_the_key():
+    overrides = {'schedule.peak': '1', 'memory': 'false', 'trained': '1', 'dtype': 'bfloat16',
+                 'model.unet.channels': '(8, 16)', 'model.text.embed_dim': '8'}
+    config = stage_config('cam', steps='7', **overrides)
+    assert (config.steps, config.memory, config.trained, config.dtype) == (7, False, '1', 'bfloat16')
+    assert isinstance(config.schedule.peak, float) and config.model.unet.channels == (8, 16)
+
+
+@pytest.mark.parametrize('size', ['', 'small', 'tiny'])
+@pytest.mark.parametrize('stage', STAGES)
+def test_every_config_is_a_model_and_fits_its_pool(stage, size):
+    config = stage_config(stage, size)
+    model = build.ModelConfig.from_dict(config.model.to_dict())
+    assert config.data.scenes % config.batch_size == 0
+    assert model.apm.image_width == model.image.embed_dim and model.unet.context_width == model.text.width
+    assert model.unet.context_width == model.text.width
+    halvings = len(model.cam.conditioning_channels) - 1
+    assert model.image_size // 2**halvings == model.latent_shape[1]
+    # the docstring begins with what is trained and holds the command
+    assert f'--config configs/{stage}.py:small' in (CONFIGS / f'{stage}.py').read_text()
+
+
+def test_released_configs_have_the_papers_settings():
+    cam, apm = stage_config('cam', ''), stage_config('apm', '')
+    assert (cam.batch_size, cam.schedule.peak, cam.steps) == (8, 5e-5, 400_000) and apm.steps == 1_000
+    assert cam.optimizer.clip == 1.0 and cam.dropout.to_dict() == {'text': 0.05, 'anchor': 0.05, 'both': 0.05}
+    assert re.fullmatch(cam.trained, 'cam/encoder/conv_in/kernel')
+    assert not re.fullmatch(cam.trained, 'unet/encoder/conv_in/kernel')
+
+
+def run(*command):
+    """A program of the repository on one device; its output."""
+    flags = os.environ['XLA_FLAGS'].replace('--xla_force_host_platform_device_count=8', '')
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, 'XLA_FLAGS': flags})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_all_stages_in_sequence_make_a_video(tmp_path):
+    before = ()
+    for stage in STAGES:
+        workdir = tmp_path / stage
+        out = run('train.py', '--config', f'configs/{stage}.py:tiny', '--workdir', str(workdir), *before)
+        assert out.strip() == f'trained weights: {workdir / "weights"}'
+        rows = [json.loads(row) for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
+        assert [row['step'] for row in rows] == [2, 4]
+        before = ('--from', str(workdir / 'weights'))
+    folder = tmp_path / 'apm' / 'weights'
+    config, params = weights.load(folder)
+    assert set(params) == set(weights.NETWORKS) and config.scale_factor != 0.18215
+    # what a stage freezes passes through it unchanged
+    _, first = weights.load(tmp_path / 'autoencoder' / 'weights', ['vae'])
+    jax.tree.map(np.testing.assert_array_equal, first['vae'], params['vae'])
+    video = tmp_path / 'out.mp4'
+    run('sample.py', '--weights', str(folder), '--prompt', 'a red ball', '--num-frames', '20', '--steps', '2',
+        '--output', str(video))
+    assert video.stat().st_size > 500
