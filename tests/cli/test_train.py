@@ -111,3 +111,23 @@ def test_all_stages_in_sequence_make_a_video(tmp_path):
     run('sample.py', '--weights', str(folder), '--prompt', 'a red ball', '--num-frames', '20', '--steps', '2',
         '--output', str(video))
     assert video.stat().st_size > 500
+
+
+def test_a_stopped_run_says_how_to_resume(capsys, tmp_path, monkeypatch):
+    from st2v_jax.training import loop
+
+    monkeypatch.setattr(loop, 'train', lambda *args, **kwargs: 'stopped')
+    argv = ['--config', CAM, '--workdir', str(tmp_path), '--config.steps=7']
+    assert train.main(argv) == 0
+    assert capsys.readouterr().out.strip() == f'stopped and saved; resume with: python train.py {" ".join(argv)}'
+
+
+def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(capsys, tmp_path, monkeypatch):
+    from st2v_jax.training import loop
+
+    def fail(*args, **kwargs):
+        raise loop.TrainingError('step 3: loss nan')
+
+    monkeypatch.setattr(loop, 'train', fail)
+    assert train.main(['--config', CAM, '--workdir', str(tmp_path)]) == 1
+    assert capsys.readouterr().err.strip() == 'train.py: step 3: loss nan'
