@@ -78,12 +78,15 @@ class ModelConfig:
 
 
 def _from_dict(cls, values, path, complaints):
+    if not isinstance(values, Mapping):
+        complaints.append(f'{path.rstrip(".") or "it"} is not a mapping but {values!r}')
+        return None
     fields = {field.name: field.type for field in dataclasses.fields(cls)}
     complaints += [f'unknown key {path}{name}' for name in values if name not in fields]
     complaints += [f'missing key {path}{name}' for name in fields if name not in values]
     kinds = typing.get_type_hints(cls)
     made = {}
-    for name in fields.keys() & values.keys():
+    for name in (name for name in fields if name in values):
         value, kind = values[name], kinds[name]
         if dataclasses.is_dataclass(kind):
             value = _from_dict(kind, value, f'{path}{name}.', complaints)
@@ -124,32 +127,33 @@ def _string_keys(tree):
 
 
 def network(module, *args, dtype=jnp.float32) -> Network:
-    """The Network of `module(*args)`, computing in `dtype`; nothing is allocated."""
+    """The Network of `module(*args)`, computing in `dtype`; nothing is allocated, and equal calls get the same one."""
+    return _network(module, args, jnp.dtype(dtype))
+
+
+@functools.cache
+def _network(module, args, dtype):
     # Initialisers ask for a key and ignore it; drawing real ones would take most of the time of building.
     unborn = types.SimpleNamespace(params=lambda: None)
     graphdef, state = nnx.split(nnx.eval_shape(lambda: module(*args, dtype=dtype, rngs=unborn)))
     return Network(graphdef, _string_keys(nnx.to_pure_dict(state)))
 
 
-@functools.cache
 def denoiser(config: ModelConfig, dtype=jnp.float32) -> Network:
     """UNet, CAM and APM: `StreamingDenoiser`, with parameters under 'unet', 'cam' and 'apm'."""
     return network(StreamingDenoiser, config.unet, config.cam, config.apm, dtype=dtype)
 
 
-@functools.cache
 def vae(config: ModelConfig, dtype=jnp.float32) -> Network:
     """Frame-wise autoencoder with methods 'encode' and 'decode': `Autoencoder`."""
     return network(Autoencoder, config.vae, dtype=dtype)
 
 
-@functools.cache
 def text_tower(config: ModelConfig, dtype=jnp.float32) -> Network:
     """Token ids [b, 77] -> text tokens [b, 77, c]: `TextTower`."""
     return network(TextTower, config.text, dtype=dtype)
 
 
-@functools.cache
 def image_tower(config: ModelConfig, dtype=jnp.float32) -> Network:
     """Preprocessed frames [b, s, s, 3] -> CLIP embeddings [b, e]: `ImageTower`."""
     return network(ImageTower, config.image, dtype=dtype)

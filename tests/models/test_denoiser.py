@@ -129,6 +129,20 @@ def test_model_config_survives_json_and_names_every_misfit():
         build.ModelConfig.from_dict(values)
 
 
+def test_a_part_of_a_model_config_that_is_no_mapping_is_one_complaint_among_the_others():
+    values = {**TINY.to_dict(), 'colour': 'red', 'unet': [8, 16], 'vae': None}
+    with pytest.raises(ValueError, match=r'unknown key colour; unet is not .* \[8, 16\]; vae is not .* None$'):
+        build.ModelConfig.from_dict(values)
+    with pytest.raises(ValueError, match="does not fit: it is not a mapping but 'unet'"):
+        build.ModelConfig.from_dict('unet')
+
+
+def test_a_network_is_built_once_however_its_dtype_is_given():
+    assert build.vae(TINY) is build.vae(TINY, jnp.float32) is build.vae(TINY, dtype='float32')
+    assert build.vae(TINY) is build.vae(dataclasses.replace(TINY, guidance_text=1.0))
+    assert build.vae(TINY) != build.vae(TINY, jnp.bfloat16)
+
+
 @pytest.mark.parametrize(('height', 'width'), [(8, 8), (6, 10), (3, 5)])
 def test_any_latent_size_is_denoised(params, height, width):
     network = build.denoiser(TINY)
