@@ -94,9 +94,9 @@ def _from_dict(cls, values, path, complaints):
     return None if complaints else cls(**made)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """A module as a pure function.
+    """A module as a pure function; `network` makes one for each module, config and dtype, so identity is equality.
 
     Attributes:
       graphdef: the module without its parameters.
@@ -104,7 +104,7 @@ class Network:
     """
 
     graphdef: Any
-    abstract: dict[str, Any] = dataclasses.field(hash=False)
+    abstract: dict[str, Any]
 
     def __call__(self, params, *args, method='__call__', **kwargs):
         """Calls `method` of the module with these parameters; pure, so it may be traced by jax.jit."""

@@ -173,7 +173,8 @@ def check_g5(case):
     frames = ours(io['controlnet_cond_u8'].astype(np.float32) / 127.5 - 1, 'f c h w -> 1 f h w c')
     frames = jnp.concatenate([frames, frames])
     condition = jax.jit(partial(network, method='condition'))(params, both['text_embeds'], frames, both['image_emb'])
-    branches = jax.jit(lambda x, t: network(params, x, t, condition))
+    run = jax.jit(network)
+    branches = lambda x, t: run(params, x, t.astype(jnp.float32), condition)  # one program for all that follows
     guided = predict.single_scale(branches, settings['guidance_scale'])
 
     latents, b = ours(io['initial_latents']), io['initial_latents'].shape[0]
