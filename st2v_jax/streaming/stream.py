@@ -103,9 +103,13 @@ class System:
     denoiser: Callable
 
 
-@functools.cache
 def system(config: build.ModelConfig, dtype=jnp.float32) -> System:
-    """The System of a config, computing in `dtype`."""
+    """The System of a config, computing in `dtype`; equal calls get the same one, so nothing is compiled twice."""
+    return _system(config, jnp.dtype(dtype))
+
+
+@functools.cache
+def _system(config, dtype):
     return System(config, build.vae(config, dtype), build.text_tower(config, dtype), build.image_tower(config, dtype),
                   build.denoiser(config, dtype))
 

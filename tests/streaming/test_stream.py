@@ -166,6 +166,11 @@ def test_the_real_networks_fit(tiny_config, tiny_params):
     assert np.isfinite(video).all() and np.abs(video).max() <= 1 and video.std() > 0
 
 
+def test_a_system_is_made_once_however_its_dtype_is_given(tiny_config):
+    assert streaming.system(tiny_config) is streaming.system(tiny_config, jnp.float32)
+    assert streaming.system(tiny_config) is not streaming.system(tiny_config, jnp.bfloat16)
+
+
 def test_noise_depends_on_key_draw_and_absolute_frame_alone():
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
     noise = lambda draw, frames: streaming.frame_noise(keys, draw, jnp.asarray(frames), (3, 2))
