@@ -16,15 +16,17 @@ def get_config(arg=''):
     config.anchor = True
     config.trained = r'(unet|cam|apm)/.*'
     config.frozen = r'unet/.*(temp_convs|temp_attentions|transformer_in)/.*'
-    config.schedule.peak = {'released': 5e-5, 'small': 5e-4, 'tiny': 3e-3}[size]
+    config.schedule.peak = {'released': 5e-5, 'small': 8e-4, 'tiny': 3e-3}[size]
     if size == 'released':
         config.steps = 1_000
         config.checkpoint_every = 500
     if size == 'small':
+        # First chunks come from the same UNet without memory and anchor, so all of it stays as it is.
+        config.frozen = r'unet/.*'
         config.steps = 20_000
-        config.max_seconds = 540.0
-        config.batch_size = 128
+        config.max_seconds = 190.0
+        config.batch_size = 64
         config.checkpoint_every = 0
         config.conditioning_noise = 0.15
-        config.data.scenes = 128 * 64
+        config.data.scenes = 64 * 64
     return config

@@ -13,12 +13,12 @@ def get_config(arg=''):
     config = common.denoising('cam', size)
     config.memory = True
     config.trained = r'cam/.*'
-    config.schedule.peak = {'released': 5e-5, 'small': 1e-3, 'tiny': 3e-3}[size]
+    config.schedule.peak = {'released': 5e-5, 'small': 7e-4, 'tiny': 3e-3}[size]
     if size == 'small':
         config.steps = 30_000
-        config.max_seconds = 540.0
-        config.batch_size = 128
+        config.max_seconds = 315.0
+        config.batch_size = 64
         config.checkpoint_every = 0
         config.conditioning_noise = 0.15
-        config.data.scenes = 128 * 64
+        config.data.scenes = 64 * 128
     return config

@@ -99,7 +99,7 @@ def _small():
                           embed_dim=width),
         diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True),
         guidance_text=3.0,
-        guidance_anchor=2.0,
+        guidance_anchor=1.5,
     )
 
 

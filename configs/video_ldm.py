@@ -14,8 +14,8 @@ def get_config(arg=''):
     config.schedule.peak = {'released': 5e-5, 'small': 1e-3, 'tiny': 3e-3}[size]
     if size == 'small':
         config.steps = 40_000
-        config.max_seconds = 540.0
+        config.max_seconds = 520.0
         config.batch_size = 128
         config.checkpoint_every = 0
-        config.data.scenes = 128 * 128
+        config.data.scenes = 128 * 256
     return config

@@ -14,7 +14,7 @@ from st2v_jax.models import build
 from st2v_jax.streaming import stream
 from st2v_jax.tokenizer import Tokenizer
 
-STEPS = 25  # denoising steps of a chunk unless told otherwise
+STEPS = 20  # denoising steps of a chunk unless told otherwise
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ measured there is measured in the scene's own rendering too.
 """
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -85,7 +86,7 @@ def right_for_others(believed, labels):
     return {name: float(np.mean([shift[name] for shift in shifts])) for name in shifts[0]}
 
 
-def survey(videos, scenes, checker, *, progress=lambda iterable: iterable):
+def survey(videos, scenes, checker):
     """All numbers of n videos [n, f, h, w, 3] (uint8) made from the captions of n scenes, as a JSON dict.
 
     checker: (params, about) of attributes.load. Shares are of videos; flow in pixels a frame, change and detail in grey
@@ -104,8 +105,8 @@ def survey(videos, scenes, checker, *, progress=lambda iterable: iterable):
             kind: attributes.posteriors(params, to_floats(clips)) for kind, clips in
             (('generated', shown), ('truth', truth))
         }
-        moved = {kind: [motion(clip) for clip in clips] for kind, clips in
-                 (('generated', progress(shown)), ('truth', truth))}
+        with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter while it works
+            moved = {kind: list(pool.map(motion, clips)) for kind, clips in (('generated', shown), ('truth', truth))}
         result['places'][str(place)] = {
             'frames': [window.start + 1, window.stop],
             'right': {

@@ -110,10 +110,15 @@ class FrameConv(nnx.Module):
 
     def __call__(self, x):
         x, kernel, bias = (a.astype(self.dtype) for a in (x, self.kernel[...], self.bias[...]))
-        # One matrix product over the previous, the present and the next frame: faster than a 3D convolution.
-        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
-        window = jnp.concatenate([padded[:, :-2], x, padded[:, 2:]], axis=-1)
-        return window @ einops.rearrange(kernel, 'k i o -> (k i) o') + bias
+        # As a 2D convolution over (frames, pixels), which needs no copy of shifted frames and no 3D convolution.
+        y = jax.lax.conv_general_dilated(
+            einops.rearrange(x, 'b f h w c -> b f (h w) c'),
+            einops.rearrange(kernel, 'k i o -> k 1 i o'),
+            window_strides=(1, 1),
+            padding=((1, 1), (0, 0)),
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        )
+        return einops.rearrange(y, 'b f (h w) c -> b f h w c', h=x.shape[2]) + bias
 
 
 class TemporalConvBlock(nnx.Module):
