@@ -1,6 +1,6 @@
 """Conversion tables of the Video-LDM UNet, CAM and APM under the names of diffusers and of the streaming release."""
 
-from st2v_jax.convert.engine import CONV, FRAMES, POINT, Layout, Row, Table, linear, norm
+from st2v_jax.convert.engine import CONV, FRAMES, LINEAR, POINT, Layout, Row, Table, linear, norm
 from st2v_jax.models.unet3d import UNetConfig
 
 # A mixer's convolution over features: torch has [out tokens, in tokens, k], we [k, in, out].
@@ -15,11 +15,12 @@ def attention(theirs, ours):
     )
 
 
-def _transformer(theirs, ours):
+def transformer(theirs, ours, layout=LINEAR):
+    """Rows of a spatial or temporal transformer; `layout` is that of its projections."""
     block = f'{theirs}.transformer_blocks.0'
     return (
         *norm(f'{theirs}.norm', f'{ours}/norm'),
-        *linear(f'{theirs}.proj_{{way:in|out}}', f'{ours}/proj_{{way}}'),
+        *linear(f'{theirs}.proj_{{way:in|out}}', f'{ours}/proj_{{way}}', layout=layout),
         *norm(f'{block}.norm{{i}}', f'{ours}/norm{{i}}'),
         *attention(f'{block}.attn{{i}}', f'{ours}/attn{{i}}'),
         *linear(f'{block}.ff.net.0.proj', f'{ours}/ff/proj'),
@@ -27,21 +28,25 @@ def _transformer(theirs, ours):
     )
 
 
-def _level(theirs, ours):
-    resnet = (f'{theirs}.resnets.{{n}}', f'{ours}/resnets/{{n}}')
-    temporal = []
+def temporal_convolutions(theirs, ours):
+    """Rows of a temporal convolution block."""
+    rows = []
     for k in range(4):
         # The later three have a dropout between norm and convolution.
-        convolution = f'{theirs}.temp_convs.{{n}}.conv{k + 1}'
-        temporal += norm(f'{convolution}.0', f'{ours}/temp_convs/{{n}}/norms/{k}')
-        temporal += linear(f'{convolution}.{3 if k else 2}', f'{ours}/temp_convs/{{n}}/convs/{k}', layout=FRAMES)
+        rows += norm(f'{theirs}.conv{k + 1}.0', f'{ours}/norms/{k}')
+        rows += linear(f'{theirs}.conv{k + 1}.{3 if k else 2}', f'{ours}/convs/{k}', layout=FRAMES)
+    return rows
+
+
+def _level(theirs, ours):
+    resnet = (f'{theirs}.resnets.{{n}}', f'{ours}/resnets/{{n}}')
     return (
         *norm(f'{resnet[0]}.norm{{i}}', f'{resnet[1]}/norm{{i}}'),
         *linear(f'{resnet[0]}.conv{{i}}', f'{resnet[1]}/conv{{i}}', layout=CONV),
         *linear(f'{resnet[0]}.time_emb_proj', f'{resnet[1]}/time_emb_proj'),
         *linear(f'{resnet[0]}.conv_shortcut', f'{resnet[1]}/conv_shortcut', layout=POINT),
-        *temporal,
-        *_transformer(f'{theirs}.{{kind:attentions|temp_attentions}}.{{n}}', f'{ours}/{{kind}}/{{n}}'),
+        *temporal_convolutions(f'{theirs}.temp_convs.{{n}}', f'{ours}/temp_convs/{{n}}'),
+        *transformer(f'{theirs}.{{kind:attentions|temp_attentions}}.{{n}}', f'{ours}/{{kind}}/{{n}}'),
     )
 
 
@@ -49,7 +54,7 @@ def _encoder(ours):
     return (
         *linear('time_embedding.linear_{i}', f'{ours}/time_embedding/linear_{{i}}'),
         *linear('conv_in', f'{ours}/conv_in', layout=CONV),
-        *_transformer('transformer_in', f'{ours}/transformer_in'),
+        *transformer('transformer_in', f'{ours}/transformer_in'),
         *_level('down_blocks.{level}', f'{ours}/down_blocks/{{level}}'),
         *linear('down_blocks.{level}.downsamplers.0.conv', f'{ours}/downsamplers/{{level}}/conv', layout=CONV),
         *_level('mid_block', f'{ours}/mid_block'),
