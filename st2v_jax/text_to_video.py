@@ -69,7 +69,7 @@ def generate(
     seed: 0 .. 2**32 - 1; the same seed, settings and device give the same video.
     negative_prompt: what guidance leads away from.
     on_step: called as on_step(chunk, step, steps) after every denoising step: chunk from 0, step from 1.
-    settings: of `SampleSettings`, such as steps=25, profile='release', guidance_text=7.5, eta=1.0.
+    settings: of `SampleSettings`, such as steps=30, profile='release', guidance_text=7.5, eta=1.0.
 
     Returns an iterator over float32 arrays in [-1, 1]: [n,H,W,3] for one prompt, [b,n,H,W,3] for a list. n is 16 for
     the first chunk and 8 for later ones in a model of the released rhythm, less where the video ends.

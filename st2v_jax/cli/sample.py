@@ -51,6 +51,7 @@ def main(argv=None) -> int:
         jobs = _jobs(arguments)
         model = _load(arguments)
         settings = _settings(arguments, model)
+        arguments.steps = settings.steps  # the command that makes the video again names them
         _warn_about_words(jobs, arguments, model)
     except (BadInput, video_io.OutputError) as error:
         return _fail(error, 2)
@@ -360,7 +361,7 @@ def _parser():
     add('--num-frames', type=_at_least_1, default=48, metavar='N', help='frames in the video, any number (48)')
     add('--output', metavar='PATH', help='video.mp4, video.gif, frame.png or folder/ (default: from prompt and seed)')
     add('--seed', type=_seed, default=0, metavar='N', help='another seed, another video of the same prompt (0)')
-    add('--steps', type=_at_least_1, default=25, metavar='N', help='denoising steps of each chunk (25)')
+    add('--steps', type=_at_least_1, metavar='N', help='denoising steps of each chunk (default: 20)')
     add('--fps', type=_positive, default=8.0, metavar='X', help='frames per second of the file (8)')
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
     add('--weights', metavar='FOLDER', help='another model: a folder that train.py or convert.py wrote')
