@@ -1,0 +1,377 @@
+"""Pickle streams of checkpoints, read as data: opcodes build plain values, and nothing is ever imported or called.
+
+A pickle is a program for a stack machine. The machine of Python's pickle module looks up whatever the program names
+and calls it; this one knows the opcodes that torch.save writes and a short list of names, each with a meaning of its
+own below. Tensors and storages become records that say where their numbers lie. Everything else ends in
+UnsafeCheckpointError, and so does a program that is larger than any checkpoint's.
+"""
+
+import math
+import pickletools
+import struct
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import jax.numpy as jnp
+import numpy as np
+
+# A file of 3,400 tensors takes 140,000 opcodes, a stack of 2,000 values and 0.4 MB.
+MAX_BYTES, MAX_OPCODES, MAX_STACK = 1 << 26, 2_000_000, 100_000
+MAX_RANK = 32
+
+
+class UnsafeCheckpointError(ValueError):
+    """A checkpoint that holds anything but tensors in the layout of its format; nothing of it has been run."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a program asks to import, kept as two words."""
+
+    module: str
+    name: str
+
+    def __str__(self):
+        return f'{self.module}.{self.name}'
+
+
+@dataclass(frozen=True)
+class Unread:
+    """The value of a call that has no weights in it."""
+
+    of: Name
+
+
+@dataclass(frozen=True)
+class Storage:
+    """`count` numbers of `dtype` in a row; the file lists its storages by `key`."""
+
+    key: str
+    dtype: np.dtype
+    count: int
+
+    @property
+    def size(self) -> int:
+        return self.count * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Element i, j, ... is number offset + i * strides[0] + j * strides[1] + ... of the storage."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+STORAGES = {
+    Name('torch', f'{name}Storage'): np.dtype(dtype)
+    for name, dtype in {
+        'Double': np.float64,
+        'Float': np.float32,
+        'Half': np.float16,
+        'BFloat16': jnp.bfloat16,
+        'Long': np.int64,
+        'Int': np.int32,
+        'Short': np.int16,
+        'Char': np.int8,
+        'Byte': np.uint8,
+        'Bool': np.bool_,
+    }.items()
+}
+
+# Lightning notes scores of its callbacks beside the weights; published files carry such notes, and nobody reads them.
+UNREAD = {
+    Name('numpy', 'dtype'),
+    Name('numpy.core.multiarray', 'scalar'),
+    Name('numpy._core.multiarray', 'scalar'),
+    Name('_codecs', 'encode'),
+    Name('pytorch_lightning.callbacks.model_checkpoint', 'ModelCheckpoint'),
+}
+
+
+def show(value: Any) -> str:
+    """A value of the file in a few words: some are built so that printing them takes for ever."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 80 else value[:80] + '...')
+    if isinstance(value, Name):
+        return show(str(value))
+    if type(value) in (int, bool, float, type(None)):
+        return repr(value)
+    return f'{type(value).__name__}' + (f' of {len(value)}' if isinstance(value, tuple | list | dict) else '')
+
+
+def _is_count(value):
+    return type(value) is int and 0 <= value < 1 << 48
+
+
+def _ordered_dict(args):
+    if args != ():
+        raise UnsafeCheckpointError(f'OrderedDict takes no arguments, got {show(args)}')
+    return {}
+
+
+def _rebuild_tensor(args):
+    """(storage, offset, shape, strides), then whether and how it is trained, which is of no matter here."""
+    if not 4 <= len(args) <= 7:
+        raise UnsafeCheckpointError(f'a tensor is made of 4 to 7 arguments, got {len(args)}')
+    storage, offset, shape, strides, *rest = args
+    if not isinstance(storage, Storage):
+        raise UnsafeCheckpointError(f'a tensor is made of a storage, got {show(storage)}')
+    for extents in (shape, strides):
+        if type(extents) is not tuple or len(extents) > MAX_RANK or not all(_is_count(n) for n in extents):
+            raise UnsafeCheckpointError(
+                f'shape and strides are tuples of at most {MAX_RANK} whole numbers from 0 to 2**48, got {show(extents)}'
+            )
+    if not _is_count(offset) or len(shape) != len(strides):
+        raise UnsafeCheckpointError(
+            f'a tensor has an offset from 0 to 2**48 and a stride for each axis, got offset {show(offset)}, '
+            f'{len(shape)} axes and {len(strides)} strides'
+        )
+    if not all(type(value) in kinds for value, kinds in zip(rest, ((bool,), (dict,), (dict, type(None))))):
+        raise UnsafeCheckpointError(f'a tensor ends with a bool, hooks and metadata, got {", ".join(map(show, rest))}')
+    # Views that repeat numbers (stride 0) would let a small file ask for any amount of memory.
+    if math.prod(n for n in shape if n) > max(storage.count, 1 << 24 if 0 in shape else 1):
+        raise UnsafeCheckpointError(f'a tensor has no more elements than its storage, {storage.count}; got {shape}')
+    end = offset + sum((n - 1) * stride for n, stride in zip(shape, strides)) + 1
+    if 0 not in shape and end > storage.count:
+        raise UnsafeCheckpointError(f'a tensor ends at element {end} of a storage of {storage.count}')
+    return Tensor(storage, offset, shape, strides)
+
+
+def _rebuild_parameter(args):
+    if len(args) != 3 or not isinstance(args[0], Tensor) or type(args[1]) is not bool or type(args[2]) is not dict:
+        raise UnsafeCheckpointError(f'a parameter is a tensor, a bool and hooks, got {", ".join(map(show, args))}')
+    return args[0]
+
+
+def _size(args):
+    if len(args) != 1 or type(args[0]) is not tuple:
+        raise UnsafeCheckpointError(f'torch.Size takes one tuple, got {show(args)}')
+    return args[0]
+
+
+CALLS = {
+    Name('collections', 'OrderedDict'): _ordered_dict,
+    Name('torch', 'Size'): _size,
+    Name('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
+    Name('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
+    Name('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
+}
+KNOWN = {*CALLS, *STORAGES, *UNREAD}
+
+
+class Machine:
+    """Reads one pickle of `data` (bytes or a memory map) between `at` and `end`.
+
+    After `run`, `at` is where the next byte lies and `storages` has every storage that the pickle named, by key.
+    """
+
+    def __init__(self, data, at: int, end: int):
+        self.data, self.at, self.end = data, at, min(end, at + MAX_BYTES)
+        self.stack, self.marks, self.memo = [], [], {}
+        self.storages: dict[str, Storage] = {}
+
+    def run(self) -> Any:
+        start = self.at
+        for _ in range(MAX_OPCODES):
+            here = self.at
+            try:
+                code = self.take(1)
+                if code == b'.':
+                    return self.result()
+                if code not in ACTIONS:
+                    known = pickletools.code2op.get(code.decode('latin-1'))
+                    _refuse(f'opcode {known.name if known else code!r} has no place in a checkpoint')
+                ACTIONS[code](self)
+                if len(self.stack) > MAX_STACK or len(self.marks) > MAX_STACK:
+                    _refuse(f'more than {MAX_STACK} values wait on the stack')
+            except UnsafeCheckpointError as error:
+                raise UnsafeCheckpointError(f'pickle at byte {start}, opcode at byte {here}: {error}') from None
+        raise UnsafeCheckpointError(f'pickle at byte {start}: more than {MAX_OPCODES} opcodes')
+
+    def take(self, n):
+        if n > self.end - self.at:
+            _refuse(f'{n} bytes are wanted where {self.end - self.at} are left (at most {MAX_BYTES} in all)')
+        self.at += n
+        return bytes(self.data[self.at - n : self.at])
+
+    def number(self, layout):
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+
+    def text(self, n, encoding='utf-8'):
+        try:
+            return self.take(n).decode(encoding)
+        except UnicodeDecodeError:
+            _refuse('text that is not UTF-8')
+
+    def line(self):
+        stop = self.data.find(b'\n', self.at, min(self.end, self.at + 256))
+        if stop < 0:
+            _refuse('a name takes at most 255 bytes and ends with a new line')
+        name = self.text(stop - self.at)
+        self.at += 1
+        return name
+
+    def push(self, value):
+        self.stack.append(value)
+
+    def pop(self):
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            _refuse('a value is wanted where none is left')
+        return self.stack.pop()
+
+    def pop_many(self):
+        """The values since the last mark."""
+        if not self.marks:
+            _refuse('a mark is wanted where there is none')
+        start = self.marks.pop()
+        values = self.stack[start:]
+        del self.stack[start:]
+        return values
+
+    def tuple_of(self, n):
+        self.push(tuple(self.pop() for _ in range(n))[::-1])
+
+    def top(self, kind):
+        value = self.pop()
+        if type(value) is not kind:
+            _refuse(f'a {kind.__name__} is wanted, got {show(value)}')
+        self.push(value)
+        return value
+
+    def append(self, values):
+        self.top(list).extend(values)
+
+    def set_items(self, values):
+        items = self.top(dict)
+        if len(values) % 2:
+            _refuse(f'keys and values come in pairs, got {len(values)}')
+        for key, value in zip(values[::2], values[1::2]):
+            # Other keys could be made to take for ever: hashing nested tuples, numbers that all hash alike.
+            if not isinstance(key, str | Name) and not (type(key) is int and 0 <= key < 1 << 32):
+                _refuse(f'keys are text, class names or numbers below 2**32, got {show(key)}')
+            if key in items:
+                _refuse(f'{show(key)} comes twice')
+            items[key] = value
+
+    def get(self, index):
+        if index not in self.memo:
+            _refuse(f'value {index} was never remembered')
+        self.push(self.memo[index])
+
+    def put(self, index):
+        value = self.pop()
+        self.push(value)
+        self.memo[index] = value
+
+    def name(self, module, name):
+        if type(module) is not str or type(name) is not str:
+            _refuse(f'a name is two words, got {show(module)} and {show(name)}')
+        asked = Name(module, name)
+        if asked not in KNOWN:
+            _refuse(f'{show(asked)} is not among the names that weights need; nothing was imported')
+        self.push(asked)
+
+    def name_on_stack(self):
+        name, module = self.pop(), self.pop()
+        self.name(module, name)
+
+    def call(self):
+        args, function = self.pop(), self.pop()
+        if type(args) is not tuple or not isinstance(function, Name):
+            _refuse(f'a call is a name and a tuple, got {show(function)} and {show(args)}')
+        if function in CALLS:
+            self.push(CALLS[function](args))
+        elif function in UNREAD:
+            self.push(Unread(function))
+        else:
+            _refuse(f'{show(function)} is not called in a checkpoint')
+
+    def set_state(self):
+        """Attributes of a dict of tensors (versions of its modules) or of a note: left unread."""
+        state = self.pop()
+        value = self.pop()
+        if not isinstance(value, Unread) and not (type(value) is dict and type(state) is dict):
+            _refuse(f'{show(value)} takes no attributes')
+        self.push(value)
+
+    def storage(self):
+        """('storage', type, key, device, count), in older files with None at the end."""
+        told = self.pop()
+        if type(told) is not tuple or len(told) not in (5, 6) or told[0] != 'storage' or told[5:] not in ((), (None,)):
+            _refuse(f"only whole storages are referred to, as ('storage', type, key, device, count), got {show(told)}")
+        _, kind, key, device, count = told[:5]
+        if not isinstance(kind, Name) or kind not in STORAGES:
+            _refuse(f'storages hold {", ".join(name.name for name in STORAGES)}; got {show(kind)}')
+        if type(key) is not str or type(device) is not str or not _is_count(count):
+            _refuse(f'key, device and count of a storage, got {show(key)}, {show(device)}, {show(count)}')
+        storage = Storage(key, STORAGES[kind], count)
+        if self.storages.setdefault(key, storage) != storage:
+            was = self.storages[key]
+            _refuse(f'storage {show(key)} was {was.count} of {was.dtype} and is now {count} of {storage.dtype}')
+        self.push(storage)
+
+    def protocol(self):
+        version = self.number('B')
+        if not 2 <= version <= 5:
+            _refuse(f'checkpoints are pickles of protocol 2 to 5, got {version}')
+
+    def long(self):
+        size = self.number('B')
+        if size > 16:
+            _refuse(f'whole numbers take at most 16 bytes, got {size}')
+        self.push(int.from_bytes(self.take(size), 'little', signed=True))
+
+    def result(self):
+        value = self.pop()
+        if self.stack or self.marks:
+            _refuse(f'the pickle ends with {len(self.stack)} values and {len(self.marks)} marks too many')
+        return value
+
+
+ACTIONS = {
+    b'\x80': Machine.protocol,
+    b'\x95': lambda m: m.number('<Q'),  # length of a frame: a hint for reading ahead
+    b'N': lambda m: m.push(None),
+    b'\x88': lambda m: m.push(True),
+    b'\x89': lambda m: m.push(False),
+    b'K': lambda m: m.push(m.number('B')),
+    b'M': lambda m: m.push(m.number('<H')),
+    b'J': lambda m: m.push(m.number('<i')),
+    b'\x8a': Machine.long,
+    b'G': lambda m: m.push(m.number('>d')),
+    b'X': lambda m: m.push(m.text(m.number('<I'))),
+    b'\x8c': lambda m: m.push(m.text(m.number('B'))),
+    b'U': lambda m: m.push(m.text(m.number('B'), 'latin-1')),
+    b'C': lambda m: m.push(m.take(m.number('B'))),
+    b']': lambda m: m.push([]),
+    b'}': lambda m: m.push({}),
+    b')': lambda m: m.push(()),
+    b'\x85': lambda m: m.tuple_of(1),
+    b'\x86': lambda m: m.tuple_of(2),
+    b'\x87': lambda m: m.tuple_of(3),
+    b't': lambda m: m.push(tuple(m.pop_many())),
+    b'(': lambda m: m.marks.append(len(m.stack)),
+    b'a': lambda m: m.append([m.pop()]),
+    b'e': lambda m: m.append(m.pop_many()),
+    b's': lambda m: m.set_items([m.pop(), m.pop()][::-1]),
+    b'u': lambda m: m.set_items(m.pop_many()),
+    b'0': Machine.pop,
+    b'1': Machine.pop_many,
+    b'h': lambda m: m.get(m.number('B')),
+    b'j': lambda m: m.get(m.number('<I')),
+    b'q': lambda m: m.put(m.number('B')),
+    b'r': lambda m: m.put(m.number('<I')),
+    b'\x94': lambda m: m.put(len(m.memo)),
+    b'c': lambda m: m.name(m.line(), m.line()),
+    b'\x93': Machine.name_on_stack,
+    b'R': Machine.call,
+    b'b': Machine.set_state,
+    b'Q': Machine.storage,
+}
+
+
+def _refuse(rule) -> NoReturn:
+    raise UnsafeCheckpointError(rule)
