@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from einops import rearrange, repeat
 
-from st2v_jax.diffusion.schedule import PREDICTIONS
+from st2v_jax.diffusion.schedule import PREDICTIONS, Level
 
 
 def _wide(value, x):
@@ -52,6 +52,17 @@ def denoiser(network, prediction):
         return to_x0(x, network(x, t), level)
 
     return denoise
+
+
+def at_entries(denoise, table):
+    """denoise(x, level), told of the table's entry level.t instead of levels between entries, as the Refiner was.
+
+    table has float64 leaves [steps]; level.t is an integer. The solver goes on with the level between.
+    """
+    def at_entry(x, level):
+        return denoise(x, Level(*(jnp.asarray(leaf)[level.t] for leaf in table)))
+
+    return at_entry
 
 
 def single_scale(network, scale, *, rescale=0.0):

@@ -23,11 +23,26 @@ def dpmpp_2m_step(x, x0, x0_last, last, now, nxt):
     x0_last was predicted at the level `last`. The step is of first order where no earlier prediction is of use: at the
     start (last = now), after pure noise (last.alpha = 0), and into the clean level (nxt.sigma = 0), where it gives x0.
     """
+    h, d = _second_order(x0, x0_last, last, now, nxt)
+    return nxt.sigma / now.sigma * x - nxt.alpha * jnp.expm1(-h) * d
+
+
+def dpmpp_2m_sde_step(x, x0, x0_last, last, now, nxt, noise):
+    """SDE-DPM-Solver++(2M) of the same paper: the diffusion SDE, whose noise [b,...] is an argument.
+
+    Of first order where `dpmpp_2m_step` is; a step to the clean level gives x0, whatever the noise.
+    """
+    h, d = _second_order(x0, x0_last, last, now, nxt)
+    kept = nxt.sigma / now.sigma * jnp.exp(-h) * x - nxt.alpha * jnp.expm1(-2 * h) * d
+    return kept + nxt.sigma * jnp.sqrt(-jnp.expm1(-2 * h)) * noise
+
+
+def _second_order(x0, x0_last, last, now, nxt):
+    """Step length h in log(alpha / sigma), and the prediction carried on to the middle of the step."""
     h, h_last = half_log_snr(nxt) - half_log_snr(now), half_log_snr(now) - half_log_snr(last)
     second = jnp.isfinite(h) & jnp.isfinite(h_last) & (h_last > 0)
     extrapolated = x0 + h / (2 * jnp.where(second, h_last, 1)) * (x0 - x0_last)
-    d = jnp.where(second, extrapolated, x0)
-    return nxt.sigma / now.sigma * x - nxt.alpha * jnp.expm1(-h) * d
+    return h, jnp.where(second, extrapolated, x0)
 
 
 def half_log_snr(level):
