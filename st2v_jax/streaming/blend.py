@@ -1,0 +1,209 @@
+"""Refinement of a long video in overlapping chunks: shared noise (eq. 7) and randomized blending (eq. 8).
+
+There is one long latent, and chunks are views of it; so neighbours hold the same frames and the same noise on their
+overlap, and blending only decides which of the two predicts a frame. All that a solver does to a frame is elementwise,
+therefore blending the clean predictions before its step and blending the latents after it are the same: what the
+paper and its release differ in is where the cut may fall.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+from st2v_jax import sharding
+from st2v_jax.diffusion.sampling import Trajectory
+from st2v_jax.diffusion.solvers import dpmpp_2m_sde_step
+from st2v_jax.streaming.stream import frame_noise
+
+BLENDING = ('paper', 'release')
+BASELINES = ('B', 'B+S')  # chunks on their own; with shared noise only
+VARIANTS = BLENDING + BASELINES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a video of any length is cut: chunks of `length` (m) frames, of which neighbours share `overlap` (O).
+
+    The last chunk is shifted back until it ends with the video. A video shorter than a chunk is one chunk.
+    """
+
+    frames: int
+    length: int = 24
+    overlap: int = 8
+
+    def __post_init__(self):
+        if self.frames < 1:
+            raise ValueError(f'a video has at least 1 frame, not {self.frames}')
+        if not 1 <= self.overlap <= self.length // 2:
+            raise ValueError(f'chunks of {self.length} frames overlap by 1 to {self.length // 2}, not {self.overlap}')
+
+    @property
+    def stride(self):
+        """Frames that each chunk adds."""
+        return self.length - self.overlap
+
+    @property
+    def count(self):
+        """Number of chunks."""
+        return 1 + max(0, math.ceil((self.frames - self.length) / self.stride))
+
+    @property
+    def indices(self):
+        """Absolute frames of the chunks, [count, length], or [1, frames] of a short video."""
+        length = min(self.length, self.frames)
+        starts = np.minimum(np.arange(self.count) * self.stride, self.frames - length)
+        return starts[:, None] + np.arange(length)
+
+
+def noise(variant, key, draw, plan: Plan, shape):
+    """Standard normal noise of one draw: 0 is the initial noise, i + 1 that of step i. key [b], one a video.
+
+    Blending: [b,F,*shape] of the long latent, so chunk i repeats the noise of chunk i - 1 on their overlap (eq. 7).
+    'B+S': the same noise as [b,n,m,*shape], chunk by chunk; 'B': each chunk has noise of its own.
+    """
+    if variant == 'B':
+        of_chunk = lambda number, frames: frame_noise(
+            jax.vmap(jax.random.fold_in, (0, None))(key, number), draw, frames, shape)
+        return jax.vmap(of_chunk, out_axes=1)(jnp.arange(plan.count), plan.indices)
+    shared = frame_noise(key, draw, jnp.arange(plan.frames), shape)
+    return shared[:, plan.indices] if variant == 'B+S' else shared
+
+
+def frames_from_left(variant, key, step, plan: Plan):
+    """How many frames of its first overlap each chunk leaves to its left neighbour: [b,n] int32, 0 for the first chunk.
+
+    A pure function of (key, step, number of the chunk); key [b]. Paper: O - f_thr with f_thr uniform in {0..O}, so
+    frame f = 1..O of an overlap comes from the left with probability 1 - f / (O + 1). Release: uniform in {0..O-1},
+    with probability 1 - f / O.
+    """
+    most = {'paper': plan.overlap, 'release': plan.overlap - 1}[variant]
+
+    def one(key, number):
+        key = jax.random.fold_in(jax.random.fold_in(key, step), number)
+        return jnp.where(number > 0, jax.random.randint(key, (), 0, most + 1), 0)
+
+    return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(key, jnp.arange(plan.count))
+
+
+def predict_group(denoise, plan: Plan, level, chunks, shift, left, tail):
+    """Clean predictions of g neighbouring chunks, blended with each other and with the chunk to their left.
+
+    Args:
+      denoise: (x [b,m,h,w,c], level) -> x0.
+      chunks: [g,b,m,h,w,c].
+      shift: [g] frames by which a chunk was shifted back.
+      left: [g,b] as from `frames_from_left`.
+      tail: [b,O,h,w,c], the last prediction to their left.
+
+    Returns:
+      The frames now decided, [g,b,m-O,h,w,c], and the tail that the next group needs.
+    """
+    overlap = plan.overlap
+    x0 = jax.vmap(denoise, (0, None))(chunks, level)
+    # A shifted chunk comes to where it would have been; what then hangs over the end of the video is cut away later.
+    x0 = jax.vmap(partial(jnp.roll, axis=1))(x0, -shift)
+    tails = jnp.concatenate([tail[None], x0[:-1, :, -overlap:]])
+    from_left = (jnp.arange(overlap) < left[..., None])[..., None, None, None]
+    head = jnp.where(from_left, tails, x0[:, :, :overlap])
+    return jnp.concatenate([head, x0[:, :, overlap:plan.stride]], 2), x0[-1, :, -overlap:]
+
+
+def predict(denoise, plan: Plan, x, level, left, *, group=1, mesh=None):
+    """Clean prediction of the long latent x [b,F,h,w,c], chunk by chunk with randomized blending (eq. 8).
+
+    One scan over groups of `group` chunks, which are computed together; the carry is the tail that one owes the next.
+    left [b,n] says where the cuts fall. A mesh spreads the chunks of a group over its data axis.
+    """
+    if plan.count == 1:
+        return denoise(x, level)
+    if mesh is not None:
+        sharding.check_rows(group, mesh)
+    extra = -plan.count % group  # chunks that fill up the last group; they leave all frames to their left
+    indices = np.pad(plan.indices, ((0, extra), (0, 0)), mode='edge')
+    shift = np.arange(len(indices)) * plan.stride - indices[:, 0]
+    shift[plan.count:] = 0
+    left = jnp.pad(left, ((0, 0), (0, extra)), constant_values=plan.overlap)
+
+    def body(tail, inputs):
+        indices, shift, left = inputs
+        chunks = rearrange(x[:, indices], 'b g f h w c -> g b f h w c')
+        if mesh is not None:
+            chunks = jax.lax.with_sharding_constraint(chunks, sharding.split_rows(mesh))
+        decided, tail = predict_group(denoise, plan, level, chunks, shift, left, tail)
+        return tail, rearrange(decided, 'g b f h w c -> b (g f) h w c')
+
+    grouped = (rearrange(indices, '(k g) f -> k g f', g=group), rearrange(shift, '(k g) -> k g', g=group),
+               rearrange(left, 'b (k g) -> k g b', g=group))
+    tail, decided = jax.lax.scan(body, jnp.zeros_like(x[:, :plan.overlap]), grouped)
+    decided = rearrange(decided, 'k b f h w c -> b (k f) h w c')
+    x0 = jnp.concatenate([decided, tail], 1)[:, :plan.frames]
+    # Every device takes the same solver step on the whole: split over devices it would round differently.
+    return x0 if mesh is None else jax.lax.with_sharding_constraint(x0, sharding.replicated(mesh))
+
+
+def predict_apart(denoise, chunks, level, *, group=1):
+    """Clean predictions of chunks [b,n,m,h,w,c] that know nothing of each other, `group` at a time: the baselines."""
+    chunks = rearrange(chunks, 'b n ... -> n b ...')
+    x0 = jax.lax.map(lambda chunk: denoise(chunk, level), chunks, batch_size=group)
+    return rearrange(x0, 'n b ... -> b n ...')
+
+
+def join(chunks, plan: Plan):
+    """The long video [b,F,...] of chunks [b,n,m,...] one after the other; overlaps stay with the left chunk."""
+    ends = plan.indices[:, -1]
+    owner = np.searchsorted(ends, np.arange(plan.frames))
+    return chunks[:, owner, np.arange(plan.frames) - plan.indices[owner, 0]]
+
+
+def stepper(predict, noise):
+    """One denoising step as a function (trajectory, (step, now, next)) -> trajectory, for `sampling.steps`.
+
+    predict(x, level, step) -> x0 and noise(step) are like x.
+    """
+    def step(trajectory, inputs):
+        i, now, nxt = inputs
+        x, x0_last, last = trajectory
+        x0 = predict(x, now, i)
+        return Trajectory(dpmpp_2m_sde_step(x, x0, x0_last, last, now, nxt, noise(i)), x0, now)
+
+    return step
+
+
+class Keys(NamedTuple):
+    """The keys [b] of the noise and of the cuts, one a video."""
+
+    noise: Any
+    cuts: Any
+
+
+def split_keys(key) -> Keys:
+    """Keys of one key [b] a video."""
+    return Keys(*rearrange(jax.vmap(jax.random.split)(key), 'b n -> n b'))
+
+
+def denoising_step(denoise, plan: Plan, variant, keys: Keys, *, group=1, mesh=None):
+    """`stepper` of a variant: 'paper', 'release', 'B' or 'B+S'.
+
+    The trajectory is the long latent's [b,F,h,w,c]; of a baseline, that of its chunks [b,n,m,h,w,c].
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f'variant is one of {VARIANTS}, not {variant!r}')
+
+    def predicted(x, level, i):
+        if variant in BASELINES:
+            return predict_apart(denoise, x, level, group=group)
+        left = frames_from_left(variant, keys.cuts, i, plan)
+        return predict(denoise, plan, x, level, left, group=group, mesh=mesh)
+
+    def step(trajectory, inputs):
+        shape = trajectory.x.shape[-3:]
+        return stepper(predicted, lambda i: noise(variant, keys.noise, i + 1, plan, shape))(trajectory, inputs)
+
+    return step
+
