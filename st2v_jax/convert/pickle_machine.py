@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # A file of 3,400 tensors takes 140,000 opcodes, a stack of 2,000 values and 0.4 MB.
-MAX_BYTES, MAX_OPCODES, MAX_STACK = 1 << 26, 2_000_000, 100_000
+MAX_BYTES, MAX_OPCODES, MAX_STACK = 1 << 26, 2_000_000, 20_000
 MAX_RANK = 32
 
 

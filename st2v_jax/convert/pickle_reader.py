@@ -19,7 +19,7 @@ from st2v_jax.convert.pickle_machine import Machine, Tensor, UnsafeCheckpointErr
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 # What zipfile raises for bytes that are no archive.
 NOT_AN_ARCHIVE = (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, OSError, struct.error)
-ENCRYPTED = 0x0001 | 0x0040 | 0x2000
+ENCRYPTED_OR_PATCHED = 0x0001 | 0x0040 | 0x2000 | 0x0020
 
 
 class Place(NamedTuple):
@@ -111,7 +111,8 @@ def _read_zip(data, stream):
     roots = {name.partition('/')[0] for name in records}
     root = next(iter(roots))
     if len(roots) != 1 or f'{root}/data.pkl' not in records:
-        raise UnsafeCheckpointError(f'the archive is one folder with data.pkl in it, got {len(roots)} folders')
+        found = ', '.join(map(show, sorted(records)[:3]))
+        raise UnsafeCheckpointError(f'the archive is one folder with data.pkl in it, got {found}, ...')
     order = records.get(f'{root}/byteorder')
     if order and data[order.start : order.start + min(order.size, 16)] != b'little':
         raise UnsafeCheckpointError('numbers are little-endian here, this file says they are not')
@@ -139,8 +140,11 @@ def _records(data, stream):
         archive = zipfile.ZipFile(stream)
     except NOT_AN_ARCHIVE as error:
         raise UnsafeCheckpointError(f'not a whole zip archive: {error}') from None
-    if archive.comment or not archive.filelist:
-        raise UnsafeCheckpointError('the archive holds records and no comment')
+    # zipfile looks for the end record from behind and takes what lies after it, or before the archive, as it comes.
+    if data[-22:-18] != b'PK\x05\x06' or data[-2:] != b'\0\0' or not archive.filelist:
+        raise UnsafeCheckpointError('the archive holds records and ends with them, without a comment')
+    if min(info.header_offset for info in archive.filelist) != 0:
+        raise UnsafeCheckpointError('the first record begins where the file does')
     records, free = {}, 0
     for info in sorted(archive.filelist, key=lambda info: info.header_offset):
         name = info.orig_filename
@@ -149,7 +153,7 @@ def _records(data, stream):
             raise UnsafeCheckpointError(f'records are named folder/name, got {show(name)}')
         if name in records:
             raise UnsafeCheckpointError(f'two records are named {show(name)}')
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & ENCRYPTED:
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & ENCRYPTED_OR_PATCHED:
             raise UnsafeCheckpointError(f'{show(name)} is compressed or encrypted, records are stored as they are')
         if info.file_size != info.compress_size:
             raise UnsafeCheckpointError(f'{show(name)} of {info.file_size} bytes is stored in {info.compress_size}')
@@ -169,7 +173,7 @@ def _after_header(data, info):
         raise UnsafeCheckpointError(f'{show(info.orig_filename)} has no header where the archive says it begins')
     flags, method, name_size, extra_size = struct.unpack('<2xHH16xHH', header[4:])
     name = info.orig_filename.encode('utf-8' if info.flag_bits & 0x800 else 'cp437')
-    if flags & ENCRYPTED or method != zipfile.ZIP_STORED or data[at + 30 : at + 30 + name_size] != name:
+    if flags & ENCRYPTED_OR_PATCHED or method != zipfile.ZIP_STORED or data[at + 30 : at + 30 + name_size] != name:
         raise UnsafeCheckpointError(f'{show(info.orig_filename)} is another record by its own header')
     return at + 30 + name_size + extra_size
 
@@ -187,7 +191,7 @@ def _read_legacy(data, stream):
         value, at = machine.run(), machine.at
         return value, machine.storages
 
-    magic, _ = following()
+    magic, _ = following() if data[:1] == b'\x80' else (None, None)
     if type(magic) is not int or magic != LEGACY_MAGIC:
         raise UnsafeCheckpointError('neither a zip archive nor a pickle that starts with the number of torch')
     version, _ = following()
