@@ -2,6 +2,9 @@
 
     python train.py --config configs/video_ldm.py:small --workdir runs/video_ldm --from runs/clip/weights
 
+The small one reaches a loss of 0.144 (v-prediction) in 4.6 K steps, 7 minutes of two H200s and 5 of one; it was
+still falling.
+
 The paper takes ModelScope's text-to-video 1.7B; the released size is that one.
 """
 
