@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from st2v_jax.convert.engine import flatten, unflatten
 from st2v_jax.models import build
 from st2v_jax.tokenizer import Tokenizer
 
@@ -39,9 +40,9 @@ def load(folder, only=NETWORKS):
     config = load_config(folder)
     complaints, params = [], {}
     for name, expected in abstract(config, only).items():
-        arrays, missed = _read(folder / f'{name}.safetensors', _flatten(expected))
+        arrays, missed = _read(folder / f'{name}.safetensors', flatten(expected))
         complaints += missed
-        params[name] = _unflatten(arrays)
+        params[name] = unflatten(arrays)
     _raise(f'the weights in {folder} do not fit its config.json', complaints)
     return config, params
 
@@ -84,8 +85,8 @@ def save(folder, config, params, dtype=np.float16, tokenizer=None):
     complaints = [f'{name}: no such network, they are {", ".join(NETWORKS)}' for name in unknown]
     blobs = {}
     for name, expected in abstract(config, [name for name in NETWORKS if name in params]).items():
-        arrays = {path: np.asarray(array) for path, array in _flatten(params[name]).items()}
-        complaints += _compare(name, {path: array.shape for path, array in arrays.items()}, _flatten(expected))
+        arrays = {path: np.asarray(array) for path, array in flatten(params[name]).items()}
+        complaints += _compare(name, {path: array.shape for path, array in arrays.items()}, flatten(expected))
         with np.errstate(over='ignore'):
             packed = {path: np.ascontiguousarray(array, dtype).reshape(array.shape) for path, array in arrays.items()}
         bad = [path for path, array in packed.items() if not np.isfinite(array.astype(np.float32)).all()]
@@ -154,21 +155,3 @@ def _read_json(file):
         raise WeightsError(f'{file} is missing') from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise WeightsError(f'{file} cannot be read: {error}') from error
-
-
-def _flatten(tree, path=()):
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, (*path, key)) if isinstance(value, dict) else {'/'.join((*path, key)): value}
-    return flat
-
-
-def _unflatten(flat):
-    tree = {}
-    for path, value in flat.items():
-        *branches, leaf = path.split('/')
-        node = tree
-        for branch in branches:
-            node = node.setdefault(branch, {})
-        node[leaf] = value
-    return tree
