@@ -60,6 +60,16 @@ class Plan:
         starts = np.minimum(np.arange(self.count) * self.stride, self.frames - length)
         return starts[:, None] + np.arange(length)
 
+    def rows(self, multiple):
+        """`indices` with the last chunk repeated until their number is a multiple, and how far each was shifted back.
+
+        What repeated chunks predict is never taken: their cuts leave all frames to their left.
+        """
+        indices = np.pad(self.indices, ((0, -self.count % multiple), (0, 0)), mode='edge')
+        shift = np.arange(len(indices)) * self.stride - indices[:, 0]
+        shift[self.count:] = 0
+        return indices, shift
+
 
 def noise(variant, key, draw, plan: Plan, shape):
     """Standard normal noise of one draw: 0 is the initial noise, i + 1 that of step i. key [b], one a video.
@@ -75,8 +85,10 @@ def noise(variant, key, draw, plan: Plan, shape):
     return shared[:, plan.indices] if variant == 'B+S' else shared
 
 
-def frames_from_left(variant, key, step, plan: Plan):
+def frames_from_left(variant, key, step, plan: Plan, numbers=None):
     """How many frames of its first overlap each chunk leaves to its left neighbour: [b,n] int32, 0 for the first chunk.
+
+    numbers [n] of the chunks, or all of them; those beyond the plan leave everything.
 
     A pure function of (key, step, number of the chunk); key [b]. Paper: O - f_thr with f_thr uniform in {0..O}, so
     frame f = 1..O of an overlap comes from the left with probability 1 - f / (O + 1). Release: uniform in {0..O-1},
@@ -86,9 +98,11 @@ def frames_from_left(variant, key, step, plan: Plan):
 
     def one(key, number):
         key = jax.random.fold_in(jax.random.fold_in(key, step), number)
-        return jnp.where(number > 0, jax.random.randint(key, (), 0, most + 1), 0)
+        cut = jnp.where(number > 0, jax.random.randint(key, (), 0, most + 1), 0)
+        return jnp.where(number < plan.count, cut, plan.overlap)
 
-    return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(key, jnp.arange(plan.count))
+    numbers = jnp.arange(plan.count) if numbers is None else numbers
+    return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(key, numbers)
 
 
 def predict_group(denoise, plan: Plan, level, chunks, shift, left, tail):
@@ -114,21 +128,13 @@ def predict_group(denoise, plan: Plan, level, chunks, shift, left, tail):
     return jnp.concatenate([head, x0[:, :, overlap:plan.stride]], 2), x0[-1, :, -overlap:]
 
 
-def predict(denoise, plan: Plan, x, level, left, *, group=1, mesh=None):
-    """Clean prediction of the long latent x [b,F,h,w,c], chunk by chunk with randomized blending (eq. 8).
+def predict_groups(denoise, plan: Plan, level, x, indices, shift, left, tail, *, group=1, mesh=None):
+    """`predict_group` for n chunks of x [b,...], group after group: decided [b,n*(m-O),h,w,c] and the tail.
 
-    One scan over groups of `group` chunks, which are computed together; the carry is the tail that one owes the next.
-    left [b,n] says where the cuts fall. A mesh spreads the chunks of a group over its data axis.
+    indices [n,m], where in x the chunks are; shift [n]; left [b,n]; n is a multiple of `group`.
     """
-    if plan.count == 1:
-        return denoise(x, level)
     if mesh is not None:
         sharding.check_rows(group, mesh)
-    extra = -plan.count % group  # chunks that fill up the last group; they leave all frames to their left
-    indices = np.pad(plan.indices, ((0, extra), (0, 0)), mode='edge')
-    shift = np.arange(len(indices)) * plan.stride - indices[:, 0]
-    shift[plan.count:] = 0
-    left = jnp.pad(left, ((0, 0), (0, extra)), constant_values=plan.overlap)
 
     def body(tail, inputs):
         indices, shift, left = inputs
@@ -140,8 +146,23 @@ def predict(denoise, plan: Plan, x, level, left, *, group=1, mesh=None):
 
     grouped = (rearrange(indices, '(k g) f -> k g f', g=group), rearrange(shift, '(k g) -> k g', g=group),
                rearrange(left, 'b (k g) -> k g b', g=group))
-    tail, decided = jax.lax.scan(body, jnp.zeros_like(x[:, :plan.overlap]), grouped)
-    decided = rearrange(decided, 'k b f h w c -> b (k f) h w c')
+    tail, decided = jax.lax.scan(body, tail, grouped)
+    return rearrange(decided, 'k b f h w c -> b (k f) h w c'), tail
+
+
+def predict(denoise, plan: Plan, x, level, left, *, group=1, mesh=None):
+    """Clean prediction of the long latent x [b,F,h,w,c], chunk by chunk with randomized blending (eq. 8).
+
+    One scan over groups of `group` chunks, which are computed together; the carry is the tail that one owes the next.
+    left [b,n] says where the cuts fall. A mesh spreads the chunks of a group over its data axis.
+    """
+    if plan.count == 1:
+        return denoise(x, level)
+    indices, shift = plan.rows(group)
+    extra = len(indices) - plan.count
+    left = jnp.pad(left, ((0, 0), (0, extra)), constant_values=plan.overlap)
+    tail = jnp.zeros_like(x[:, :plan.overlap])
+    decided, tail = predict_groups(denoise, plan, level, x, indices, shift, left, tail, group=group, mesh=mesh)
     x0 = jnp.concatenate([decided, tail], 1)[:, :plan.frames]
     # Every device takes the same solver step on the whole: split over devices it would round differently.
     return x0 if mesh is None else jax.lax.with_sharding_constraint(x0, sharding.replicated(mesh))
