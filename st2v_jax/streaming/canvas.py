@@ -1,0 +1,84 @@
+"""From a video's pixels to those the Refiner works on, and back: resize with the aspect kept, pad, crop."""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from st2v_jax.models.unet3d import UNetConfig
+
+BLACK = -1.0  # the zero of 8-bit frames
+
+
+def accepted_size(size, unet: UNetConfig):
+    """The smallest latent (rows, columns) of at least `size` that the UNet gives back at the same size.
+
+    A strided convolution padded by p takes h to h / 2 + p - 1, and the way up undoes that if h is even: with the
+    Refiner's (2, 1) and four levels, rows are 8n - 14 and columns 8n.
+    """
+    unit = 2 ** (len(unet.channels) - 1)
+
+    def accepted(length, padding):
+        grown = 2 * (unit - 1) * (padding - 1)
+        return unit * math.ceil((length + grown) / unit) - grown
+
+    return tuple(accepted(length, padding) for length, padding in zip(size, unet.padding, strict=True))
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Where a video lies on the pixels that the Refiner works on: (height, width) each.
+
+    Attributes:
+      size: of the video on it.
+      whole: of the canvas.
+    """
+
+    size: tuple[int, int]
+    whole: tuple[int, int]
+
+    @property
+    def corner(self):
+        """Top left of the video, which lies in the middle."""
+        return tuple((whole - size) // 2 for whole, size in zip(self.whole, self.size, strict=True))
+
+
+def fit(video, box, unet: UNetConfig, factor: int = 8) -> Canvas:
+    """The Canvas of a video (height, width): as large as fits into `box` with its aspect, padded to at least the box.
+
+    box: (720, 1280) as released. factor: pixels a latent is wide. The whole is what `unet` accepts.
+    """
+    if min(*video, *box) < 1:
+        raise ValueError(f'sizes are at least 1 pixel, not {tuple(video)} in {tuple(box)}')
+    scale = min(whole / length for whole, length in zip(box, video, strict=True))
+    size = tuple(max(1, round(length * scale)) for length in video)
+    latent = accepted_size([math.ceil(whole / factor) for whole in box], unet)
+    return Canvas(size, tuple(factor * length for length in latent))
+
+
+def place(frames, canvas: Canvas, profile='paper'):
+    """Frames [...,H,W,3] in [-1, 1] on the canvas, [...,h,w,3]: bilinear (paper) or bicubic (release), black around."""
+    lead, (rows, _, channels) = frames.shape[:-3], frames.shape[-3:]
+    height, width = canvas.size
+    if profile == 'release':  # columns, then rows, each pass on 8-bit numbers
+        for shape in ((rows, width), (height, width)):
+            frames = _eight_bit(jax.image.resize(frames, (*lead, *shape, channels), 'cubic'))
+    elif profile == 'paper':
+        frames = jax.image.resize(frames, (*lead, height, width, channels), 'linear')
+    else:
+        raise ValueError(f"profile is 'paper' or 'release', not {profile!r}")
+    margins = [(corner, whole - corner - size)
+               for corner, whole, size in zip(canvas.corner, canvas.whole, canvas.size, strict=True)]
+    return jnp.pad(frames, [(0, 0)] * len(lead) + margins + [(0, 0)], constant_values=BLACK)
+
+
+def _eight_bit(frames):
+    """The nearest of the 256 levels between -1 and 1."""
+    return jnp.round((jnp.clip(frames, -1, 1) + 1) * 127.5) / 127.5 - 1
+
+
+def crop(frames, canvas: Canvas):
+    """The video [...,h,w,3] on frames [...,H,W,3] of the whole canvas; the padding goes."""
+    (top, left), (height, width) = canvas.corner, canvas.size
+    return frames[..., top : top + height, left : left + width, :]
