@@ -61,7 +61,8 @@ class RefineSettings:
 class Refiner:
     """The Refiner as a pure function unet(params, x [b,f,h,w,c], t [b], condition) -> v, and its forward process.
 
-    The condition is that of a batch [unconditional, conditional], made once for a video.
+    A Network of `UNet3D` is one; its condition is keys and values of the texts [unconditional, conditional], made once
+    for a video. Make a Refiner once as well: what is compiled belongs to it.
     """
 
     unet: Callable

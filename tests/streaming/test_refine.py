@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from st2v_jax import sharding
+from st2v_jax.models import build
+from st2v_jax.models.unet3d import UNet3D, UNetConfig
 from st2v_jax.streaming import blend
+from st2v_jax.streaming.canvas import accepted_size
 from st2v_jax.streaming.refine import Progress, Refiner, RefineSettings, begin, refine
 
 KEYS = blend.split_keys(jax.vmap(jax.random.key)(jnp.arange(2)))
@@ -56,6 +59,36 @@ def test_the_result_does_not_depend_on_the_number_of_devices(devices, span):
     mesh = sharding.make_mesh({'data': devices}, jax.devices()[:devices])
     spread = run(toy='pointwise', group=devices, span=span, mesh=mesh)
     np.testing.assert_array_equal(spread, run(toy='pointwise'))
+
+
+@pytest.fixture(scope='module')
+def through_the_unet():
+    """A function (settings, mesh) -> latents refined with a real UNet, of the Refiner's padding and random weights."""
+    config = UNetConfig((8, 8, 8), (False, True, False), blocks=1, head_size=4, input_heads=1, context_width=4,
+                        groups=2, padding=(2, 1))
+    network = build.network(UNet3D, config)
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32),
+                          build.init(jax.random.key(0), network))
+    texts = random.standard_normal((2, 5, 4), np.float32)
+    condition = network(params, texts, method='keys_values')
+    latents = random.standard_normal((1, 15, *accepted_size((10, 8), config), 4), np.float32)
+    refiner, keys = Refiner(network), jax.tree.map(lambda key: key[:1], KEYS)
+
+    def through(mesh=None, **settings):
+        settings = RefineSettings(steps=2, length=6, overlap=2, **settings)
+        progress = begin(refiner, settings, keys, latents)
+        return refine(refiner, settings, params, condition, keys, progress, 15, mesh=mesh)
+
+    return through
+
+
+def test_through_the_real_unet_groups_and_devices_change_only_rounding(through_the_unet):
+    one = through_the_unet()
+    mesh = sharding.make_mesh({'data': 2}, jax.devices()[:2])
+    for other in (through_the_unet(span=2), through_the_unet(group=4), through_the_unet(mesh, group=2)):
+        error = np.linalg.norm(other - one) / np.linalg.norm(one)
+        assert error < 1e-5
 
 
 @pytest.mark.parametrize('span', [2, 8])
