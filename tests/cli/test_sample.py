@@ -278,7 +278,8 @@ def test_a_stopped_process_leaves_a_file_that_plays(tiny_folder, tmp_path, sent,
     assert process.returncode == code
     assert len(video_io.read_video(path)) >= 23
     assert video_io.read_metadata(path)['prompt'] == PROMPT
-    assert ('stopped: ' in err.splitlines()[-1]) == (sent == signal.SIGINT)
+    last = (err.splitlines() or [''])[-1]  # a killed process may have said nothing since
+    assert ('stopped: ' in last) == (sent == signal.SIGINT)
 
 
 @pytest.mark.slow
