@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=8'.strip()
+EIGHT_DEVICES = '--xla_force_host_platform_device_count=8'
+if EIGHT_DEVICES not in os.environ.get('XLA_FLAGS', ''):  # workers of pytest-xdist inherit what their parent has set
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {EIGHT_DEVICES}'.strip()
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parents[1] / '.jax_cache'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 

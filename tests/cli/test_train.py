@@ -84,7 +84,7 @@ def test_released_configs_have_the_papers_settings():
 
 def run(*command):
     """A program of the repository on one device; its output."""
-    flags = os.environ['XLA_FLAGS'].replace('--xla_force_host_platform_device_count=8', '')
+    flags = os.environ['XLA_FLAGS'].replace('--xla_force_host_platform_device_count=8', '').strip()
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, 'XLA_FLAGS': flags})
     assert done.returncode == 0, done.stderr[-3000:]
