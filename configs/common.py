@@ -6,11 +6,13 @@ released: the released model. small: the one that ships. tiny: big enough to run
 from ml_collections import ConfigDict
 
 from st2v_jax.data.captions import world_tokenizer
+from st2v_jax.diffusion.refiner_schedule import RefinerProcess
 from st2v_jax.diffusion.schedule import DiffusionConfig
 from st2v_jax.models.apm import ApmConfig
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.cam import CamConfig
 from st2v_jax.models.clip import ImageConfig, TextConfig
+from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
 
@@ -100,6 +102,19 @@ def _small():
         diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True),
         guidance_text=3.0,
         guidance_anchor=1.5,
+        refiner=RefinerConfig(
+            # no attention at 32x32 latents, where it takes most time and shows least
+            unet=UNetConfig(channels=(48, 96, 96), attention=(False, True, True), blocks=1, head_size=24, input_heads=4,
+                            context_width=width, groups=8),
+            process=RefinerProcess(scale_clean=1.0, scale_noisy=1.0),
+            vae=None,
+            text=None,
+            box=(256, 256),
+            steps=12,
+            start=499,
+            guidance=3.0,
+            scaled_start=False,
+        ),
     )
 
 
@@ -116,4 +131,14 @@ def _tiny():
                         embed_dim=width),
         image=ImageConfig(image_size=16, patch=8, width=width, layers=1, heads=1, mlp_width=16, embed_dim=width),
         diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True),
+        refiner=RefinerConfig(
+            unet=UNetConfig(channels=(8, 8), attention=(False, True), blocks=1, head_size=8, input_heads=1,
+                            context_width=width, groups=4),
+            vae=None,
+            text=None,
+            box=(32, 32),
+            steps=2,
+            length=8,
+            overlap=2,
+        ),
     )

@@ -6,6 +6,7 @@ parameter tree that the config describes, and what does not fit is reported all 
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -17,12 +18,23 @@ from st2v_jax.convert.engine import flatten, unflatten
 from st2v_jax.models import build
 from st2v_jax.tokenizer import Tokenizer
 
-NETWORKS = ('vae', 'text', 'image', 'unet', 'cam', 'apm')
+NETWORKS = ('vae', 'text', 'image', 'unet', 'cam', 'apm')  # of the streaming stage
 SHIPPED = Path(__file__).parent / 'assets' / 'small'
 
 
 class WeightsError(ValueError):
     """A folder that is not a model, or whose weights do not fit its config."""
+
+
+def refinement(config):
+    """{part: network} of the refinement stage: 'refiner', 'vae' and 'text', the last two of its own or streaming's."""
+    own = {'vae': config.refiner.vae, 'text': config.refiner.text}
+    return {'refiner': 'refiner'} | {part: part if size is None else f'refiner_{part}' for part, size in own.items()}
+
+
+def networks(config):
+    """The names of all networks of a model: NETWORKS, and what only its refinement stage has."""
+    return (*NETWORKS, *(name for name in refinement(config).values() if name not in NETWORKS))
 
 
 def bundled(only=NETWORKS):
@@ -33,6 +45,7 @@ def bundled(only=NETWORKS):
 def load(folder, only=NETWORKS):
     """folder -> (ModelConfig, {network: nested dict of float32 numpy arrays}) for the networks named in `only`.
 
+    Without it these are what the streaming stage needs; `networks` lists all that a model may have.
     Raises WeightsError for a missing or unreadable file, a config key that is unknown or missing, and, all complaints
     in one error, for every array that the config's model lacks, needs, or holds in another shape.
     """
@@ -81,10 +94,10 @@ def save(folder, config, params, dtype=np.float16, tokenizer=None):
     of an earlier save that `params` does not name stay. Raises WeightsError, before anything is written, when a
     parameter does not fit the config or is not finite as `dtype`.
     """
-    unknown = sorted(set(params) - set(NETWORKS))
-    complaints = [f'{name}: no such network, they are {", ".join(NETWORKS)}' for name in unknown]
+    known = networks(config)
+    complaints = [f'{name}: no such network, they are {", ".join(known)}' for name in sorted(set(params) - set(known))]
     blobs = {}
-    for name, expected in abstract(config, [name for name in NETWORKS if name in params]).items():
+    for name, expected in abstract(config, [name for name in known if name in params]).items():
         arrays = {path: np.asarray(array) for path, array in flatten(params[name]).items()}
         complaints += _compare(name, {path: array.shape for path, array in arrays.items()}, flatten(expected))
         with np.errstate(over='ignore'):
@@ -108,11 +121,20 @@ def save(folder, config, params, dtype=np.float16, tokenizer=None):
 
 def abstract(config, only=NETWORKS):
     """{network: nested dict of shapes} of the model that `config` describes, for the networks named in `only`."""
-    unknown = sorted(set(only) - set(NETWORKS))
+    known = networks(config)
+    unknown = sorted(set(only) - set(known))
     if unknown:
-        raise ValueError(f'no such network: {", ".join(unknown)}; they are {", ".join(NETWORKS)}')
-    doors = {'vae': build.vae, 'text': build.text_tower, 'image': build.image_tower}
-    trees = {name: doors[name](config, jnp.float32).abstract for name in only if name in doors}
+        raise ValueError(f'no such network: {", ".join(unknown)}; they are {", ".join(known)}')
+    own = config.for_refinement
+    doors = {
+        'vae': partial(build.vae, config),
+        'text': partial(build.text_tower, config),
+        'image': partial(build.image_tower, config),
+        'refiner': partial(build.refiner, config),
+        'refiner_vae': partial(build.vae, own),
+        'refiner_text': partial(build.text_tower, own),
+    }
+    trees = {name: doors[name](jnp.float32).abstract for name in only if name in doors}
     if set(only) - set(doors):
         trees |= build.denoiser(config, jnp.float32).abstract
     return {name: trees[name] for name in only}

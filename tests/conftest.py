@@ -19,15 +19,19 @@ TINY_WORDS = ('a', 'red', 'blue', 'ball', 'star', 'moves', 'left', 'over', 'sand
 
 @pytest.fixture(scope='session')
 def tiny_config():
-    """A whole model of a few thousand parameters: 32x32 pixels, 4x4 latents, chunks of 16 frames with 8 of memory."""
+    """A whole model of a few thousand parameters: 32x32 pixels, 4x4 latents, chunks of 16 frames with 8 of memory.
+
+    Its Refiner makes 48x80 pixels, chunks of 6 frames that overlap by 2.
+    """
     from st2v_jax.diffusion.schedule import DiffusionConfig
-    from st2v_jax.models import apm, build, cam, clip, unet3d, vae
+    from st2v_jax.models import apm, build, cam, clip, refiner, unet3d, vae
     from st2v_jax.tokenizer import Tokenizer
 
+    unet = dict(blocks=1, head_size=8, input_heads=1, context_width=16, groups=4)
     tower = dict(width=16, layers=1, heads=2, mlp_width=16, embed_dim=16)
     return build.ModelConfig(
         image_size=32,
-        unet=unet3d.UNetConfig((8, 16), (True, True), blocks=1, head_size=8, input_heads=1, context_width=16, groups=4),
+        unet=unet3d.UNetConfig((8, 16), (True, True), **unet),
         cam=cam.CamConfig((4, 4, 8, 8), head_size=8),
         apm=apm.ApmConfig(image_width=16, inner_width=16),
         vae=vae.VaeConfig((8, 8, 8, 8), layers_per_block=1, groups=4),
@@ -36,6 +40,10 @@ def tiny_config():
         diffusion=DiffusionConfig(),
         guidance_text=2.0,
         guidance_anchor=1.5,
+        refiner=refiner.RefinerConfig(
+            unet3d.UNetConfig((8, 16), (False, True), padding=(2, 1), **unet), vae=None, text=None, box=(48, 80),
+            steps=2, length=6, overlap=2,
+        ),
     )
 
 
@@ -44,7 +52,7 @@ def tiny_params(tiny_config):
     """Random parameters of all networks of `tiny_config`, also where training starts at zero: everything has effect."""
     from st2v_jax.models import build
 
-    doors = {'vae': build.vae, 'text': build.text_tower, 'image': build.image_tower}
+    doors = {'vae': build.vae, 'text': build.text_tower, 'image': build.image_tower, 'refiner': build.refiner}
     key = jax.random.key(0)
     params = {name: build.init(key, door(tiny_config)) for name, door in doors.items()}
     params |= build.init(key, build.denoiser(tiny_config))

@@ -1,7 +1,9 @@
 """A folder of weights comes back as it was saved, and one that does not fit says everything that is wrong with it."""
 
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,14 +11,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from st2v_jax import weights
+from st2v_jax.models import build
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.weights import WeightsError
 
 
 def test_saved_weights_come_back(tiny_folder, tiny_config, tiny_params):
-    config, params = weights.load(tiny_folder)
+    config, params = weights.load(tiny_folder, weights.networks(tiny_config))
     assert config == tiny_config
-    assert set(params) == set(weights.NETWORKS)
+    assert set(params) == {*weights.NETWORKS, 'refiner'}
     assert jax.tree.structure(params) == jax.tree.structure({name: tiny_params[name] for name in params})
     for leaf, original in zip(jax.tree.leaves(params), jax.tree.leaves({name: tiny_params[name] for name in params})):
         assert leaf.dtype == np.float32
@@ -36,6 +39,37 @@ def test_only_some_networks_can_be_loaded(tiny_folder, tmp_path):
         weights.load(tmp_path)
     with pytest.raises(ValueError, match='no such network: lora'):
         weights.load(tmp_path, only=('lora',))
+
+
+def test_streaming_needs_no_refiner(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / 'streaming')
+    (folder / 'refiner.safetensors').unlink()
+    assert set(weights.load(folder)[1]) == set(weights.NETWORKS)
+    with pytest.raises(WeightsError, match='refiner.safetensors: missing'):
+        weights.load(folder, only=('refiner',))
+
+
+def test_the_released_refiner_has_an_autoencoder_and_a_text_tower_of_its_own(tiny_config):
+    released = build.ModelConfig()
+    assert weights.refinement(released) == {'refiner': 'refiner', 'vae': 'refiner_vae', 'text': 'refiner_text'}
+    trees = weights.abstract(released, ('refiner_vae', 'refiner_text'))
+    sizes = {name: build.parameter_count(tree) for name, tree in trees.items()}
+    manifests = Path(__file__).parent / 'manifests'
+    count = lambda name: json.loads((manifests / f'{name}.json').read_text())['n_elements']
+    # the text tower leaves out the last block of open_clip's: it is as large as the streaming stage's
+    assert sizes == {'refiner_vae': count('vid2vid_vae_first_stage'), 'refiner_text': count('ms17b_text_encoder')}
+
+    assert weights.refinement(tiny_config) == {'refiner': 'refiner', 'vae': 'vae', 'text': 'text'}
+    assert tiny_config.for_refinement.scale_factor == tiny_config.scale_factor
+    with pytest.raises(ValueError, match='no such network: refiner_vae'):
+        weights.abstract(tiny_config, ('refiner_vae',))
+
+
+@pytest.mark.parametrize('size', ['tiny', 'released'])
+def test_a_config_comes_back(size, tiny_config, tmp_path):
+    config = tiny_config if size == 'tiny' else build.ModelConfig()
+    weights.save(tmp_path, config, {})
+    assert weights.load_config(tmp_path) == config
 
 
 def test_a_second_save_adds_its_networks_and_leaves_nothing_else(tiny_config, tiny_params, tmp_path):
@@ -108,8 +142,6 @@ def test_tokenizer_comes_with_the_text_tower(tiny_folder, tiny_config, tmp_path)
 
 
 def test_padding_of_an_imported_tokenizer_is_kept(tiny_config, tmp_path):
-    import dataclasses
-
     config = dataclasses.replace(tiny_config, text=dataclasses.replace(tiny_config.text, vocab_size=49408))
     weights.save(tmp_path, config, {}, tokenizer=Tokenizer(pad=0))
     assert weights.load_tokenizer(tmp_path).pad == 0

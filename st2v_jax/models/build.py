@@ -22,7 +22,8 @@ from st2v_jax.models.apm import ApmConfig
 from st2v_jax.models.cam import CamConfig
 from st2v_jax.models.clip import ImageConfig, ImageTower, TextConfig, TextTower
 from st2v_jax.models.denoiser import StreamingDenoiser
-from st2v_jax.models.unet3d import UNetConfig
+from st2v_jax.models.refiner import RefinerConfig
+from st2v_jax.models.unet3d import UNet3D, UNetConfig
 from st2v_jax.models.vae import Autoencoder, VaeConfig
 
 
@@ -36,6 +37,7 @@ class ModelConfig:
       scale_factor: latents are autoencoder means times this.
       profile: sampling rules, 'paper' or 'release'.
       guidance_text, guidance_anchor: guidance scales this model is sampled with unless told otherwise.
+      refiner: of the refinement stage.
     """
 
     image_size: int = 256
@@ -52,6 +54,7 @@ class ModelConfig:
     profile: str = 'paper'
     guidance_text: float = 7.5
     guidance_anchor: float = 7.5
+    refiner: RefinerConfig = RefinerConfig()
 
     def __post_init__(self):
         if self.profile not in ('paper', 'release'):
@@ -62,6 +65,14 @@ class ModelConfig:
         """(f, h, w, c) of one chunk's latents."""
         side = self.image_size // 2 ** (len(self.vae.block_channels) - 1)
         return self.frames, side, side, self.unet.in_channels
+
+    @property
+    def for_refinement(self) -> 'ModelConfig':
+        """The config whose `vae`, `text` and `scale_factor` are those that the Refiner works with."""
+        own = {name: getattr(self.refiner, name) for name in ('vae', 'text') if getattr(self.refiner, name) is not None}
+        if 'vae' in own:
+            own['scale_factor'] = self.refiner.scale_factor
+        return dataclasses.replace(self, **own)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of JSON values."""
@@ -88,6 +99,9 @@ def _from_dict(cls, values, path, complaints):
     made = {}
     for name in (name for name in fields if name in values):
         value, kind = values[name], kinds[name]
+        options = typing.get_args(kind)
+        if type(None) in options and value is not None:
+            kind = options[0]
         if dataclasses.is_dataclass(kind):
             value = _from_dict(kind, value, f'{path}{name}.', complaints)
         made[name] = tuple(value) if isinstance(value, (list, tuple)) else value
@@ -159,9 +173,17 @@ def image_tower(config: ModelConfig, dtype=jnp.float32) -> Network:
     return network(ImageTower, config.image, dtype=dtype)
 
 
+def refiner(config: ModelConfig, dtype=jnp.float32) -> Network:
+    """The UNet of the refinement stage: `UNet3D`.
+
+    Its autoencoder and text tower are `vae` and `text_tower` of `config.for_refinement`.
+    """
+    return network(UNet3D, config.refiner.unet, dtype=dtype)
+
+
 # Layers that start at zero, by the ending of their path: every transformer and CAM's injectors start as the identity,
-# temporal convolutions too; CAM's frames and the UNet's prediction start at zero; APM starts without anchor (eq. 6).
-_ZERO = ('proj_out/kernel', 'convs/3/kernel', 'cam/encoder/conv_out/kernel', 'unet/decoder/conv_out/kernel', 'alpha')
+# temporal convolutions too; CAM's frames and a UNet's prediction start at zero; APM starts without anchor (eq. 6).
+_ZERO = ('proj_out/kernel', 'convs/3/kernel', 'cam/encoder/conv_out/kernel', 'decoder/conv_out/kernel', 'alpha')
 
 
 def init(key, network: Network):

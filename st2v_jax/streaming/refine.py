@@ -4,6 +4,7 @@ Latents are diffused part of the way (T' of T steps) and denoised again. Step by
 span of chunks: latents live on the host between steps, so device memory is bounded by the span and not by the video.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.refiner_schedule import RefinerProcess, refiner_levels, sdedit_levels
 from st2v_jax.diffusion.schedule import Level
 from st2v_jax.diffusion.solvers import dpmpp_2m_sde_step
+from st2v_jax.models.build import ModelConfig
 from st2v_jax.streaming import blend
 from st2v_jax.streaming.stream import frame_noise
 
@@ -32,6 +34,7 @@ class RefineSettings:
       steps, start: denoising steps, and the entry of the table where SDEdit begins (T' - 1).
       length, overlap: frames of a chunk, and how many of them neighbours share.
       guidance, rescale: guidance scale and the share by which guided predictions get the conditional one's spread.
+      scaled_start: whether the noised latents are multiplied by their sigma, as released, where it is nearly 1.
       group: chunks computed together, a multiple of the devices they are spread over.
       span: chunks that are on the device at a time, a multiple of group; changes nothing but memory.
     """
@@ -43,6 +46,7 @@ class RefineSettings:
     overlap: int = 8
     guidance: float = 7.5
     rescale: float = 0.2
+    scaled_start: bool = True
     group: int = 1
     span: int = 8
 
@@ -55,6 +59,18 @@ class RefineSettings:
     def plan(self, frames) -> blend.Plan:
         """How a video of this many frames is cut."""
         return blend.Plan(frames, self.length, self.overlap)
+
+
+def settings_for(config: ModelConfig, **overrides) -> RefineSettings:
+    """The settings a model's Refiner is sampled with: its own, the blending of its profile, then the overrides."""
+    known, stored = ({field.name for field in dataclasses.fields(cls)} for cls in (RefineSettings, config.refiner))
+    if unknown := overrides.keys() - known:
+        raise ValueError(f'unknown settings {sorted(unknown)}; there are {sorted(known)}')
+    own = {name: getattr(config.refiner, name) for name in known & stored}
+    settings = RefineSettings(**{'variant': config.profile, **own, **overrides})
+    settings.plan(1)
+    sdedit_levels(refiner_levels(config.refiner.process), settings.steps, settings.start)
+    return settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +112,12 @@ class Progress(NamedTuple):
 def begin(refiner: Refiner, settings: RefineSettings, keys: blend.Keys, latents, *, folder=None) -> Progress:
     """SDEdit's start (Meng et al. 2021, arXiv:2108.01073): latents [b,F,h,w,c], any array, noised to entry `start`.
 
-    As in the release the noised latents are then multiplied by their sigma. folder: where to keep what does not fit
-    into memory, as .npy files.
+    folder: where to keep what does not fit into memory, as .npy files.
     """
     plan, shape = settings.plan(latents.shape[1]), latents.shape[2:]
     level = Level(*(leaf[settings.start] for leaf in refiner.table))
-    noised = lambda latents, noise: level.sigma * predict.add_noise(jnp.asarray(latents), noise, level)
+    factor = level.sigma if settings.scaled_start else 1
+    noised = lambda latents, noise: factor * predict.add_noise(jnp.asarray(latents), noise, level)
     if settings.variant in blend.BASELINES:
         x = np.asarray(noised(latents[:, plan.indices], blend.noise(settings.variant, keys.noise, 0, plan, shape)))
         return Progress(x, np.zeros_like(x), 0)

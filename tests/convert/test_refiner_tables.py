@@ -12,7 +12,7 @@ from st2v_jax.convert.refiner_tables import refiner
 from st2v_jax.models import build
 from st2v_jax.models.unet3d import UNet3D, UNetConfig
 
-RELEASED = UNetConfig(padding=(2, 1))
+RELEASED = build.ModelConfig().refiner.unet
 MANIFEST = json.loads((Path(__file__).parents[1] / 'manifests' / 'vid2vid_unet.json').read_text())
 
 
@@ -22,7 +22,7 @@ def tensors():
 
 
 def test_every_tensor_of_the_file_is_used_once_and_every_parameter_filled():
-    network = build.network(UNet3D, RELEASED)
+    network = build.refiner(build.ModelConfig())
     assert build.parameter_count(network.abstract) == MANIFEST['n_elements']
     # `convert` raises where a name is used twice or not at all, a shape differs, or a parameter stays empty
     params = convert(tensors(), refiner(RELEASED), network.abstract)

@@ -1,0 +1,40 @@
+"""The Refiner: a Video-LDM of its own for large frames, which draws a finished video once more from part of its noise.
+
+Its network is `UNet3D`, with strided convolutions padded by (2, 1) in the released size.
+"""
+
+from dataclasses import dataclass
+
+from st2v_jax.diffusion.refiner_schedule import RefinerProcess
+from st2v_jax.models.clip import TextConfig
+from st2v_jax.models.unet3d import UNetConfig
+from st2v_jax.models.vae import VaeConfig
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    """Sizes of the Refiner and how it is sampled unless told otherwise; the defaults are MS-Vid2Vid-XL's.
+
+    Attributes:
+      unet: predicts v.
+      process: its forward process.
+      vae, text: the Refiner's own autoencoder and text tower; None where it works with those of the streaming stage.
+      scale_factor: of the own autoencoder's latents.
+      box: (height, width) in pixels that a video is fitted into.
+      steps, start, length, overlap, guidance, rescale: see `RefineSettings`.
+      scaled_start: whether SDEdit's noised latents are multiplied by their sigma, as the release does.
+    """
+
+    unet: UNetConfig = UNetConfig(padding=(2, 1))
+    process: RefinerProcess = RefinerProcess()
+    vae: VaeConfig | None = VaeConfig()
+    text: TextConfig | None = TextConfig()
+    scale_factor: float = 0.18215
+    box: tuple[int, int] = (720, 1280)
+    steps: int = 30
+    start: int = 599
+    length: int = 24
+    overlap: int = 8
+    guidance: float = 7.5
+    rescale: float = 0.2
+    scaled_start: bool = True
