@@ -53,10 +53,22 @@ def load(folder=None, dtype=None) -> Model:
     folder = weights.SHIPPED if folder is None else folder
     config, params = weights.load(folder)
     tokenizer = weights.load_tokenizer(folder)
-    if dtype is None:
-        dtype = jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16
+    dtype = default_dtype() if dtype is None else dtype
     params = jax.device_put(build.cast(params, dtype))
     return Model(config, tokenizer, params, stream.system(config, dtype))
+
+
+def default_dtype():
+    """What networks compute in on the device at hand."""
+    return jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16
+
+
+def check(prompts, seed):
+    """Raises ValueError for an empty prompt, and for a seed that is none."""
+    if not prompts or not all(text.strip() for text in prompts):
+        raise ValueError('the prompt is empty: say in a sentence what the video shows')
+    if not 0 <= seed < 2**32:
+        raise ValueError(f'a seed is between 0 and {2**32 - 1}, not {seed}')
 
 
 def generate(
@@ -76,12 +88,9 @@ def generate(
     Raises ValueError at once, before anything is computed, for an empty prompt or an impossible number or setting.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not prompts or not all(text.strip() for text in prompts):
-        raise ValueError('the prompt is empty: say in a sentence what the video shows')
+    check(prompts, seed)
     if num_frames < 1:
         raise ValueError(f'a video has at least 1 frame, not {num_frames}')
-    if not 0 <= seed < 2**32:
-        raise ValueError(f'a seed is between 0 and {2**32 - 1}, not {seed}')
     chosen = model.settings(**settings)
     ids = model.tokenizer.ids(prompts)
     null_ids = model.tokenizer.ids([negative_prompt] * len(prompts))

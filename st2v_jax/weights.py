@@ -73,10 +73,16 @@ def load_config(folder):
         raise WeightsError(f'{folder}/config.json: {error}') from error
 
 
-def load_tokenizer(folder=SHIPPED):
-    """The Tokenizer of a folder's text tower as `words.json` describes it; all of CLIP's tokens without that file."""
-    vocab_size, tokenizer = load_config(folder).text.vocab_size, Tokenizer()
-    if Path(folder, 'words.json').is_file():
+def load_tokenizer(folder=SHIPPED, network='text'):
+    """The Tokenizer of a folder's text tower as `words.json` describes it; all of CLIP's tokens without that file.
+
+    network: 'text', or 'refiner_text', which is OpenCLIP's tower and reads all of CLIP's tokens, padded with 0.
+    """
+    config = load_config(folder)
+    vocab_size, tokenizer = config.text.vocab_size, Tokenizer()
+    if network == 'refiner_text':
+        vocab_size, tokenizer = config.refiner.text.vocab_size, Tokenizer(pad=0)
+    elif Path(folder, 'words.json').is_file():
         listed = _read_json(Path(folder, 'words.json'))
         try:
             tokenizer = Tokenizer(listed['rows'], listed['words'], pad=listed['pad'])
