@@ -83,6 +83,21 @@ class Table:
     renamed: tuple[tuple[str, str], ...] = ()
 
 
+def within(table: Table, theirs: str = '', ours: str = '') -> Table:
+    """The table of a checkpoint whose names, and a tree whose paths, begin with these."""
+    longer = lambda side, start: start + side if isinstance(side, str) else tuple(start + name for name in side)
+    return Table(
+        tuple(Row(longer(row.theirs, theirs), longer(row.ours, ours), row.layout) for row in table.rows),
+        tuple((theirs + name, reason) for name, reason in table.ignored),
+        tuple((theirs + old, theirs + new) for old, new in table.renamed),
+    )
+
+
+def together(*tables: Table) -> Table:
+    """One table with all their rows."""
+    return Table(*(sum(parts, ()) for parts in zip(*((t.rows, t.ignored, t.renamed) for t in tables))))
+
+
 def linear(theirs, ours, *, bias=True, layout=LINEAR) -> tuple[Row, ...]:
     """Rows of a layer with weight (and bias)."""
     rows = (Row(f'{theirs}.weight', f'{ours}/kernel', layout), Row(f'{theirs}.bias', f'{ours}/bias'))
@@ -94,55 +109,95 @@ def norm(theirs, ours) -> tuple[Row, ...]:
     return Row(f'{theirs}.weight', f'{ours}/scale'), Row(f'{theirs}.bias', f'{ours}/bias')
 
 
-def convert(tensors: Mapping[str, np.ndarray], table: Table, abstract: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that a checkpoint holds.
+class Converted(Mapping[str, np.ndarray]):
+    """A checkpoint under the paths of our tree; every array is fetched and laid out when it is asked for.
 
     Args:
-      tensors: name -> array of any float type; each is fetched once, so a mapping may read from disk as it goes.
+      tensors: name -> array of any float type; a mapping may read from disk as it goes.
       table: of this network and this kind of checkpoint.
       abstract: nested dict of the network's parameters; only shapes are read.
 
-    Returns:
-      abstract's tree with float32 arrays, views of the tensors where their type allows.
+    Arrays have the checkpoint's types and are views of its tensors. Everything is checked here, before any is used.
 
     Raises:
       ConversionError: with every name that no row or more than one matches, every shape that differs and every
         parameter that nothing fills.
     """
-    shapes = {path: tuple(leaf.shape) for path, leaf in flatten(abstract).items()}
-    found, complaints = _group(tensors, table, 'theirs')
-    leaves = {}
-    for (row, bound), names in found.items():
-        values = [np.asarray(tensors[name]) for name in names]
-        made = _lay_out(row.layout, 'to_ours', names, values, complaints)
-        for path, value in zip(_sides(row).ours.fill(bound), made, strict=bool(made)):
-            if path not in shapes:
-                complaints.append(f'{names[0]}: the model has no {path}')
-            elif path in leaves:
-                complaints.append(f'{names[0]}: {path} is filled already')
-            elif value.shape != shapes[path]:
-                complaints.append(f'{names[0]}: {path} is {shapes[path]}, the checkpoint gives {value.shape}')
-            leaves[path] = value
-    complaints += [f'{path}: nothing in the checkpoint fills it' for path in shapes if path not in leaves]
-    if complaints:
-        raise ConversionError(complaints)
-    return unflatten({path: np.asarray(leaves[path], np.float32) for path in shapes})
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], table: Table, abstract: Mapping[str, Any]):
+        self._tensors = tensors
+        shapes = {path: tuple(leaf.shape) for path, leaf in flatten(abstract).items()}
+        found, complaints = _group(tensors, table, 'theirs')
+        sources = {}
+        for (row, bound), names in found.items():
+            made = _lay_out(row.layout, 'to_ours', names, [np.asarray(tensors[name]) for name in names], complaints)
+            for part, (path, value) in enumerate(zip(_sides(row).ours.fill(bound), made, strict=bool(made))):
+                if path not in shapes:
+                    complaints.append(f'{names[0]}: the model has no {path}')
+                elif path in sources:
+                    complaints.append(f'{names[0]}: {path} is filled already')
+                elif value.shape != shapes[path]:
+                    complaints.append(f'{names[0]}: {path} is {shapes[path]}, the checkpoint gives {value.shape}')
+                sources[path] = row.layout, names, part
+        complaints += [f'{path}: nothing in the checkpoint fills it' for path in shapes if path not in sources]
+        if complaints:
+            raise ConversionError(complaints)
+        self._sources = {path: sources[path] for path in shapes}
+
+    def __getitem__(self, path: str) -> np.ndarray:
+        layout, names, part = self._sources[path]
+        made = layout.to_ours(*(np.asarray(self._tensors[name]) for name in names))
+        return made[part] if isinstance(made, tuple) else made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+def convert(tensors: Mapping[str, np.ndarray], table: Table, abstract: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a checkpoint holds: abstract's tree with float32 arrays. See `Converted`."""
+    converted = Converted(tensors, table, abstract)
+    return unflatten({path: np.asarray(array, np.float32) for path, array in converted.items()})
+
+
+class Exported(Mapping[str, np.ndarray]):
+    """The checkpoint that holds these parameters: names and layouts of `table`, types as they are, made when asked for.
+
+    `Converted(Exported(params, table), table, params)` is params, bit for bit; params is a tree or {path: array}.
+    Raises ConversionError as `Converted` does.
+    """
+
+    def __init__(self, params: Mapping[str, Any], table: Table):
+        self._leaves = flatten(params)
+        found, complaints = _group(self._leaves, table, 'ours')
+        self._sources = {}
+        for (row, bound), paths in found.items():
+            made = _lay_out(row.layout, 'to_theirs', paths, [self._leaf(path) for path in paths], complaints)
+            for part, name in enumerate(_sides(row).theirs.fill(bound) if made else ()):
+                self._sources[name] = row.layout, paths, part
+        if complaints:
+            raise ConversionError(complaints)
+
+    def _leaf(self, path):
+        return np.asarray(self._leaves[path])
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        layout, paths, part = self._sources[name]
+        made = layout.to_theirs(*map(self._leaf, paths))
+        return np.asarray(made[part] if isinstance(made, tuple) else made, order='C')
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
 
 
 def export(params: Mapping[str, Any], table: Table) -> dict[str, np.ndarray]:
-    """The checkpoint that holds these parameters: names and layouts of `table`, types as they are.
-
-    `convert(export(params, table), table, params)` is params, bit for bit. Raises ConversionError as `convert` does.
-    """
-    leaves = flatten(params)
-    found, complaints = _group(leaves, table, 'ours')
-    tensors = {}
-    for (row, bound), paths in found.items():
-        made = _lay_out(row.layout, 'to_theirs', paths, [np.asarray(leaves[path]) for path in paths], complaints)
-        tensors.update(zip(_sides(row).theirs.fill(bound), made, strict=bool(made)))
-    if complaints:
-        raise ConversionError(complaints)
-    return {name: np.asarray(value, order='C') for name, value in tensors.items()}
+    """All tensors of `Exported`."""
+    return dict(Exported(params, table))
 
 
 class Under(Mapping):

@@ -14,14 +14,14 @@ def read(file: str | Path) -> Mapping[str, np.ndarray]:
     """The tensors of a file, each read when it is asked for.
 
     Args:
-      file: `*.safetensors`; `*.index.json`, which names the files that tensors are spread over and lies beside them;
+      file: `*.safetensors`; `*.json`, an index which names the files that tensors are spread over and lies beside them;
         anything else is taken for a file of torch.save (.ckpt, .pth, .bin).
 
     Raises:
       UnsafeCheckpointError: (a ValueError) for a file that is cut short or altered, or holds anything but tensors.
       FileNotFoundError: for a file that is not there, also where an index names it.
     """
-    if str(file).endswith('.index.json'):
+    if str(file).endswith('.json'):
         return Sharded(file)
     return SafeTensors(file) if str(file).endswith('.safetensors') else PickledTensors(file)
 
@@ -45,6 +45,11 @@ class Sharded(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._shards[self._places[name]][name]
 
+    def forget(self):
+        """See `PickledTensors.forget`."""
+        for shard in self._shards.values():
+            shard.forget()
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
@@ -58,6 +63,6 @@ def _weight_map(index):
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise UnsafeCheckpointError(f"'weight_map' maps tensors to files, got {show(places)}")
     for name in places.values():
-        if name in ('', '..') or Path(name).name != name or {'\\', '\0'} & {*name} or name.endswith('.index.json'):
+        if name in ('', '..') or Path(name).name != name or {'\\', '\0'} & {*name} or name.endswith('.json'):
             raise UnsafeCheckpointError(f'files lie beside their index, got {show(name)}')
     return places

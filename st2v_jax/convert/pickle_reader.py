@@ -68,6 +68,11 @@ class PickledTensors(Mapping[str, np.ndarray]):
         steps = [stride * storage.dtype.itemsize if n > 1 else 0 for n, stride in zip(tensor.shape, tensor.strides)]
         return np.lib.stride_tricks.as_strided(row, tensor.shape, steps, writeable=False)
 
+    def forget(self):
+        """Pages that were read stay in the cache of the system, but no longer count as memory of this process."""
+        if hasattr(mmap, 'MADV_DONTNEED'):
+            self._data.madvise(mmap.MADV_DONTNEED)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
@@ -85,10 +90,7 @@ class PickledTensors(Mapping[str, np.ndarray]):
                 f'and now has {found:08x}'
             )
         self._checked.add(key)
-        # The pages stay in the cache of the system, but no longer count as memory of this process.
-        if hasattr(mmap, 'MADV_DONTNEED'):
-            page = place.start - place.start % mmap.PAGESIZE
-            self._data.madvise(mmap.MADV_DONTNEED, page, place.start + place.size - page)
+        self.forget()
 
 
 def _tensors(value):

@@ -54,7 +54,7 @@ class SafeTensors(Mapping[str, np.ndarray]):
             if length > min(MAX_HEADER, size - 8):
                 raise UnsafeCheckpointError(f'a header of {length} bytes in a file of {size} (at most {MAX_HEADER})')
             header = read_json(self._data[8 : 8 + length])
-            header.pop('__metadata__', None)
+            self.metadata = header.pop('__metadata__', {})  # whatever its writer noted
             self._start = 8 + length
             self._entries = {name: _entry(name, entry) for name, entry in header.items()}
             _fill_the_file(self._entries, size - self._start)
@@ -66,6 +66,11 @@ class SafeTensors(Mapping[str, np.ndarray]):
         if begin == end:
             return np.zeros(shape, dtype)
         return np.frombuffer(self._data, dtype, math.prod(shape), self._start + begin).reshape(shape)
+
+    def forget(self):
+        """Pages that were read stay in the cache of the system, but no longer count as memory of this process."""
+        if hasattr(mmap, 'MADV_DONTNEED'):
+            self._data.madvise(mmap.MADV_DONTNEED)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -200,3 +200,12 @@ IMAGE_OPEN_CLIP = Table(
         ('logit_scale', 'temperature of the contrastive loss'),
     ),
 )
+
+# What else is in Stable Diffusion 2.1's file, whose first stage is the Refiner's autoencoder.
+STABLE_DIFFUSION = (
+    (r'{rest:(?:model|model_ema|cond_stage_model)\..+}', 'its image UNet, averages of that, and its text tower'),
+    (
+        r'{rest:betas|logvar|lvlb_weights|(?:\w+_)?alphas_cumprod(?:_prev)?|posterior_\w+}',
+        'tables of its noise schedule, which follow from its settings',
+    ),
+)

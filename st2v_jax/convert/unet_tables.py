@@ -61,16 +61,19 @@ def _encoder(ours):
     )
 
 
-_UNET = (
-    *_encoder('unet/encoder'),
-    *_level('up_blocks.{level}', 'unet/decoder/up_blocks/{level}'),
-    *linear('up_blocks.{level}.upsamplers.0.conv', 'unet/decoder/upsamplers/{level}/conv', layout=CONV),
-    *norm('conv_norm_out', 'unet/decoder/conv_norm_out'),
-    *linear('conv_out', 'unet/decoder/conv_out', layout=CONV),
-)
+def _unet(ours):
+    return (
+        *_encoder(f'{ours}/encoder'),
+        *_level('up_blocks.{level}', f'{ours}/decoder/up_blocks/{{level}}'),
+        *linear('up_blocks.{level}.upsamplers.0.conv', f'{ours}/decoder/upsamplers/{{level}}/conv', layout=CONV),
+        *norm('conv_norm_out', f'{ours}/decoder/conv_norm_out'),
+        *linear('conv_out', f'{ours}/decoder/conv_out', layout=CONV),
+    )
 
-# UNet3DConditionModel as diffusers names it; fills the tree {'unet': ...}.
-UNET = Table(rows=_UNET)
+
+# UNet3DConditionModel as diffusers names it; fills the tree {'unet': ...}, or {'initial': ...} where it is another one
+# than the streaming stage's.
+UNET, INITIAL = Table(rows=_unet('unet')), Table(rows=_unet('initial'))
 
 
 def injector(theirs, ours):
@@ -106,7 +109,7 @@ def base_model(config: UNetConfig) -> Table:
     mixers = enumerate(_cross_attentions(config))
     return Table(
         rows=(
-            *_UNET,
+            *UNET.rows,
             *(row for n, attention in mixers for row in mixer(attention, f'apm/mixers/{n}')),
             *injector('cross_attention_merger_down_blocks.{n}', 'cam/injectors/{n}'),
             *injector('cross_attention_merger_mid_block', 'cam/middle_injector'),
