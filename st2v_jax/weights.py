@@ -6,19 +6,25 @@ parameter tree that the config describes, and what does not fit is reported all 
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from st2v_jax.convert.assembly import assemble
 from st2v_jax.convert.engine import flatten, unflatten
+from st2v_jax.convert.pickle_machine import UnsafeCheckpointError
+from st2v_jax.convert.published import find, is_repository
+from st2v_jax.convert.safetensors_reader import SafeTensors
 from st2v_jax.models import build
 from st2v_jax.tokenizer import Tokenizer
 
 NETWORKS = ('vae', 'text', 'image', 'unet', 'cam', 'apm')  # of the streaming stage
+MEMORIES = ('image', 'cam', 'apm')  # what later chunks need and the first does not
 SHIPPED = Path(__file__).parent / 'assets' / 'small'
 
 
@@ -33,35 +39,53 @@ def refinement(config):
 
 
 def networks(config):
-    """The names of all networks of a model: NETWORKS, and what only its refinement stage has."""
-    return (*NETWORKS, *(name for name in refinement(config).values() if name not in NETWORKS))
+    """The names of all networks of a model: `streaming`'s, and what only its refinement stage has."""
+    return (*streaming(config), *(name for name in refinement(config).values() if name not in NETWORKS))
 
 
-def bundled(only=NETWORKS):
+def streaming(config):
+    """The names of the networks of the streaming stage: NETWORKS, and 'initial' where the first chunk has its own."""
+    return (*NETWORKS, 'initial') if config.initial else NETWORKS
+
+
+def bundled(only=None):
     """The model that ships with the package, as `load` returns it."""
     return load(SHIPPED, only)
 
 
-def load(folder, only=NETWORKS):
-    """folder -> (ModelConfig, {network: nested dict of float32 numpy arrays}) for the networks named in `only`.
+def load(folder, only=None, place=lambda array: array.astype(np.float32)):
+    """folder -> (ModelConfig, {network: nested dict of arrays}) for the networks named in `only`.
 
-    Without it these are what the streaming stage needs; `networks` lists all that a model may have.
+    folder: one of ours, or whatever convert.py reads: a published file, a folder of them, a repository of the hub.
+    only: without it what the streaming stage needs, or, of a Video-LDM that has no CAM, what draws a first chunk;
+        `networks` lists all that a model may have.
+    place: what is made of an array as it lies on disk, mostly in 16 bits and mapped into memory: float32 numpy arrays,
+        or `on_device(...)`. Several at a time.
     Raises WeightsError for a missing or unreadable file, a config key that is unknown or missing, and, all complaints
     in one error, for every array that the config's model lacks, needs, or holds in another shape.
     """
-    folder, only = Path(folder), tuple(only)
-    config = load_config(folder)
-    complaints, params = [], {}
-    for name, expected in abstract(config, only).items():
-        arrays, missed = _read(folder / f'{name}.safetensors', flatten(expected))
-        complaints += missed
-        params[name] = unflatten(arrays)
-    _raise(f'the weights in {folder} do not fit its config.json', complaints)
+    theirs = _published(folder)
+    config = load_config(folder) if theirs is None else theirs.config
+    if only is None:
+        held = [file.stem for file in Path(folder).glob('*.safetensors')] if theirs is None else theirs.files
+        only = [name for name in streaming(config) if name not in MEMORIES or {*MEMORIES} & {*held}]
+    only = tuple(only)
+    stored = _ours(Path(folder), config, only) if theirs is None else _theirs(folder, theirs, only)
+    with ThreadPoolExecutor() as pool:
+        params = {name: unflatten(dict(zip(arrays, pool.map(place, arrays.values())))) for name, arrays in stored.items()}
     return config, params
 
 
+def on_device(dtype, sharding=None):
+    """A `place` for `load`: kernels and embeddings in `dtype`, what is added or multiplied in float32, on the device."""
+    return lambda array: jax.device_put(np.asarray(array, dtype if array.ndim > 1 else np.float32), sharding)
+
+
 def load_config(folder):
-    """The ModelConfig of a folder, without reading its parameters."""
+    """The ModelConfig of what `load` takes, without reading its parameters."""
+    theirs = _published(folder)
+    if theirs is not None:
+        return theirs.config
     if not Path(folder).is_dir():
         raise WeightsError(f'there is no folder of weights {folder}')
     settings = _read_json(Path(folder, 'config.json'))
@@ -78,16 +102,19 @@ def load_tokenizer(folder=SHIPPED, network='text'):
 
     network: 'text', or 'refiner_text', which is OpenCLIP's tower and reads all of CLIP's tokens, padded with 0.
     """
-    config = load_config(folder)
+    theirs, words = _published(folder), Path(folder, 'words.json')
+    config = load_config(folder) if theirs is None else theirs.config
     vocab_size, tokenizer = config.text.vocab_size, Tokenizer()
     if network == 'refiner_text':
         vocab_size, tokenizer = config.refiner.text.vocab_size, Tokenizer(pad=0)
-    elif Path(folder, 'words.json').is_file():
-        listed = _read_json(Path(folder, 'words.json'))
+    elif theirs is not None:
+        tokenizer = Tokenizer(**theirs.tokenizer)
+    elif words.is_file():
+        listed = _read_json(words)
         try:
             tokenizer = Tokenizer(listed['rows'], listed['words'], pad=listed['pad'])
         except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(f'{folder}/words.json: {error!r}') from error
+            raise WeightsError(f'{words}: {error!r}') from error
     if tokenizer.size != vocab_size:
         raise WeightsError(f'{folder}: the text tower has {vocab_size} rows, its tokenizer {tokenizer.size}')
     return tokenizer
@@ -143,22 +170,50 @@ def abstract(config, only=NETWORKS):
     trees = {name: doors[name](jnp.float32).abstract for name in only if name in doors}
     if set(only) - set(doors):
         trees |= build.denoiser(config, jnp.float32).abstract
+        trees['initial'] = trees['unet']
     return {name: trees[name] for name in only}
 
 
-def _read(file, expected):
-    """-> ({path: float32 array}, complaints) of one safetensors file against its flat abstract tree."""
-    if not file.is_file():
-        return {}, [f'{file.name}: missing']
+def _published(folder):
+    """The Assembly of published files, None for a folder of ours."""
+    settings = Path(folder, 'config.json')
+    if settings.is_file():
+        said = _read_json(settings)
+        if not isinstance(said, dict) or not {'_class_name', 'model_type', 'architectures'} & {*said}:
+            return None
+    elif not Path(folder).exists() and not is_repository(folder):
+        return None
     try:
-        with safe_open(file, framework='numpy') as stored:
-            shapes = {path: tuple(stored.get_slice(path).get_shape()) for path in stored.keys()}  # noqa: SIM118 (not iterable)
-            complaints = _compare(file.stem, shapes, expected)
-            if complaints:
-                return {}, complaints
-            return {path: stored.get_tensor(path).astype(np.float32) for path in expected}, []
-    except SafetensorError as error:
-        return {}, [f'{file.name}: not a safetensors file or cut short ({error})']
+        return assemble([find(folder)])
+    except (ValueError, OSError) as error:
+        raise WeightsError(f'{folder}: there is no config.json of ours, and {error}') from error
+
+
+def _ours(folder, config, only):
+    """{network: {path: array on disk}} of a folder of ours."""
+    stored, complaints, trees = {}, [], abstract(config, only)
+    for name, expected in trees.items():
+        file = folder / f'{name}.safetensors'
+        try:
+            stored[name] = dict(SafeTensors(file))
+            shapes = {path: array.shape for path, array in stored[name].items()}
+            complaints += _compare(name, shapes, flatten(expected))
+        except FileNotFoundError:
+            complaints.append(f'{file.name}: missing')
+        except UnsafeCheckpointError as error:
+            complaints.append(f'{file.name}: not a safetensors file or cut short ({error})')
+    _raise(f'the weights in {folder} do not fit its config.json', complaints)
+    return {name: {path: stored[name][path] for path in flatten(tree)} for name, tree in trees.items()}
+
+
+def _theirs(folder, assembly, only):
+    """The same of published files."""
+    lacking = [f'{name}: in none of the files' for name in only if name not in assembly.files]
+    _raise(f'{folder} does not hold all of a model', lacking)
+    try:
+        return assembly.arrays(partial(abstract, assembly.config), only)
+    except ValueError as error:
+        raise WeightsError(f'{folder}: {error}') from error
 
 
 def _compare(name, shapes, expected):

@@ -37,6 +37,7 @@ class ModelConfig:
       scale_factor: latents are autoencoder means times this.
       profile: sampling rules, 'paper' or 'release'.
       guidance_text, guidance_anchor: guidance scales this model is sampled with unless told otherwise.
+      initial: whether the first chunk is drawn by a UNet of its own, with the sizes of `unet`, as in the release.
       refiner: of the refinement stage.
     """
 
@@ -54,6 +55,7 @@ class ModelConfig:
     profile: str = 'paper'
     guidance_text: float = 7.5
     guidance_anchor: float = 7.5
+    initial: bool = False
     refiner: RefinerConfig = RefinerConfig()
 
     def __post_init__(self):

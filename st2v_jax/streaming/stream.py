@@ -151,10 +151,10 @@ def start(key, batch: int = 1) -> StreamState:
 def encode_prompt(system: System, params, ids, null_ids) -> Context:
     """Context of token ids [b,77]; null_ids [b,77] are the empty string's or the negative prompt's.
 
-    The null anchor is the embedding of an all-zero image (mid grey), not a zero embedding.
+    The null anchor is the embedding of an all-zero image (mid grey), not a zero embedding; None without an image tower.
     """
     side = system.config.image_size
-    null_anchor = encode_image(system, params, jnp.zeros((len(ids), side, side, 3)))
+    null_anchor = encode_image(system, params, jnp.zeros((len(ids), side, side, 3))) if 'image' in params else None
     text = system.text(params['text'], jnp.concatenate([ids, null_ids]))
     return Context(*jnp.split(text, 2), null_anchor)
 
@@ -239,7 +239,7 @@ def _begin(system, settings, params, context, state):
             texts, anchors = [null, text], [none, state.anchor]
         anchors = jnp.concatenate(anchors)
         memory = repeat(state.frames, 'b ... -> (n b) ...', n=len(texts))
-    condition = system.denoiser(_denoiser(params), jnp.concatenate(texts), memory, anchors, method='condition')
+    condition = system.denoiser(_denoiser(params, state), jnp.concatenate(texts), memory, anchors, method='condition')
     return _noise(system, state, 0), condition
 
 
@@ -251,7 +251,7 @@ def _sampler(system, settings, params, condition, state):
     levels = sampling_levels(system.config.diffusion, solver, count)
 
     def network(x, t):
-        return system.denoiser(_denoiser(params), x, t, condition)
+        return system.denoiser(_denoiser(params, state), x, t, condition)
 
     rescale = settings.guidance_rescale
     if first:
@@ -270,7 +270,9 @@ def _end(system, settings, params, x, state):
     new = x if state.frames is None else x[:, config.memory:]
     frames = _decode(system, settings, params, new)
     if state.frames is None:
-        seen, anchor = frames, encode_image(system, params, frames[:, settings.anchor_frame])
+        seen, anchor = frames, None
+        if 'image' in params:  # a Video-LDM by itself has none, and draws no other chunk
+            anchor = encode_image(system, params, frames[:, settings.anchor_frame])
     else:
         seen, anchor = jnp.concatenate([state.frames, frames], 1), state.anchor
     return frames, StreamState(seen[:, -config.memory:], anchor, state.key, state.index + 1)
@@ -295,8 +297,11 @@ def _noise(system, state, draw):
     return frame_noise(key, draw, first_frame + jnp.arange(config.frames), config.latent_shape[1:])
 
 
-def _denoiser(params):
-    return {name: params[name] for name in ('unet', 'cam', 'apm') if name in params}
+def _denoiser(params, state):
+    """The denoiser of this chunk: the first may have a UNet of its own, and reads no memories."""
+    if state.frames is None:
+        return {'unet': params['initial' if 'initial' in params else 'unet']}
+    return {name: params[name] for name in ('unet', 'cam', 'apm')}
 
 
 _static = functools.partial(jax.jit, static_argnums=(0, 1))
