@@ -154,13 +154,24 @@ def _clip():
     logging.set_verbosity_error()  # it suggests installing ftfy, which changes no token of a well-formed prompt
     try:
         with tempfile.TemporaryDirectory() as folder:
-            vocabulary = {token: number for number, token in enumerate(_spelling())}
-            merges = '\n'.join(['#version: 0.2', *_merges(), ''])
-            Path(folder, 'vocab.json').write_text(json.dumps(vocabulary), encoding='utf-8')
-            Path(folder, 'merges.txt').write_text(merges, encoding='utf-8')
+            write_vocabulary(folder)
             return CLIPTokenizer.from_pretrained(folder)
     finally:
         logging.set_verbosity(quiet)
+
+
+def write_vocabulary(folder, pad=END):
+    """Writes CLIP's vocabulary as the files of transformers' CLIPTokenizer, which then pads with the id `pad`."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    settings = {'tokenizer_class': 'CLIPTokenizer', 'model_max_length': LENGTH, 'pad_token': _spelling()[pad]}
+    settings |= {'bos_token': _spelling()[START], 'eos_token': _spelling()[END], 'unk_token': _spelling()[END]}
+    files = {
+        'vocab.json': json.dumps({token: number for number, token in enumerate(_spelling())}),
+        'merges.txt': '\n'.join(['#version: 0.2', *_merges(), '']),
+        'tokenizer_config.json': json.dumps(settings),
+    }
+    for name, text in files.items():
+        Path(folder, name).write_text(text, encoding='utf-8')
 
 
 @functools.cache

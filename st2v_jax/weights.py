@@ -72,12 +72,12 @@ def load(folder, only=None, place=lambda array: array.astype(np.float32)):
     only = tuple(only)
     stored = _ours(Path(folder), config, only) if theirs is None else _theirs(folder, theirs, only)
     with ThreadPoolExecutor() as pool:
-        params = {name: unflatten(dict(zip(arrays, pool.map(place, arrays.values())))) for name, arrays in stored.items()}
-    return config, params
+        placed = {name: dict(zip(arrays, pool.map(place, arrays.values()))) for name, arrays in stored.items()}
+    return config, {name: unflatten(arrays) for name, arrays in placed.items()}
 
 
 def on_device(dtype, sharding=None):
-    """A `place` for `load`: kernels and embeddings in `dtype`, what is added or multiplied in float32, on the device."""
+    """A `place` for `load`: arrays on the device, kernels and embeddings in `dtype`, the others in float32."""
     return lambda array: jax.device_put(np.asarray(array, dtype if array.ndim > 1 else np.float32), sharding)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from st2v_jax.convert.engine import ConversionError, Converted, Under
-from st2v_jax.convert.kinds import Checkpoint
+from st2v_jax.convert.kinds import RELEASED, Checkpoint
 from st2v_jax.convert.published import Published
 from st2v_jax.models.build import ModelConfig
 
@@ -59,7 +59,7 @@ def assemble(
     The streaming model's file has a UNet that was trained further. A Video-LDM beside it therefore becomes `initial`,
     which draws the first chunk, as in the release.
     """
-    config = ModelConfig(profile='release') if config is None else config
+    config = RELEASED if config is None else config
     streaming = 'cam' in held or any('cam' in c.networks for place in found for _, c in place.checkpoints)
     files, tokenizer = {}, dict(tokenizer or {'pad': 0})
     for place in found:

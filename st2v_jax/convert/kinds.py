@@ -1,7 +1,7 @@
 """What a published file holds, told by its tensors: which networks, of which sizes, and the table that reads them.
 
 Sizes come from names and shapes. What shapes cannot tell (widths of heads and norm groups, activations) comes from the
-config.json beside a file, and is as released where there is none.
+config.json beside a file, and is as in a given model, the released one unless told otherwise, where there is none.
 """
 
 import dataclasses
@@ -14,10 +14,13 @@ import numpy as np
 from st2v_jax.convert import refiner_tables, tables, unet_tables
 from st2v_jax.convert.engine import ConversionError, Table, together, within
 from st2v_jax.models.apm import ApmConfig
+from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.cam import CamConfig
 from st2v_jax.models.clip import ImageConfig, TextConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
+
+RELEASED = ModelConfig(profile='release')
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +53,12 @@ class Checkpoint:
         )
 
 
-def recognise(tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> list[Checkpoint]:
-    """The networks in a file, [] where it is none of those we know; settings: the config.json beside it, or {}."""
-    file = _File(tensors, settings)
+def recognise(tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], model=RELEASED) -> list[Checkpoint]:
+    """The networks in a file, [] where it is none of those we know.
+
+    settings: the config.json beside it, or {}. model: ModelConfig for what neither says.
+    """
+    file = _File(tensors, settings, model)
     return [
         Checkpoint(kind, tensors, *read(file))
         for kind, (names, read) in KINDS.items()
@@ -66,10 +72,15 @@ class _File:
 
     tensors: Mapping[str, np.ndarray]
     settings: Mapping[str, Any]
+    model: ModelConfig
     prefix: str = ''
 
     def under(self, prefix):
         return dataclasses.replace(self, prefix=prefix)
+
+    def part(self, name):
+        """The same file, where its settings have a part of this name with that."""
+        return dataclasses.replace(self, settings=self.settings.get(name, self.settings))
 
     def has(self, name):
         return self.prefix + name in self.tensors
@@ -112,6 +123,7 @@ def _streaming(file):
         'unet': unet,
         'cam': CamConfig(
             (extractor.size('controlnet_cond_embedding.conv_in.weight'), *widths),
+            head_size=file.model.cam.head_size,
             inject_middle=base.has('cross_attention_merger_mid_block.temporal_transformer.norm.weight'),
         ),
         'apm': ApmConfig(
@@ -124,15 +136,19 @@ def _streaming(file):
         'text': _text_config(file.under('text_encoder.')),
         'image': _image_open_clip_config(file.under('image_encoder.model.')),
     }
-    table = together(
+    return sizes, tuple(sizes), streaming_table(unet, sizes['text'])
+
+
+def streaming_table(unet: UNetConfig, text: TextConfig) -> Table:
+    """Of streaming_t2v.ckpt, which has everything in one file; `unet.` is CAM's extractor there."""
+    return together(
         within(unet_tables.base_model(unet), 'base_model.'),
-        within(unet_tables.EXTRACTOR, 'unet.'),  # CAM's, whatever it is called
+        within(unet_tables.EXTRACTOR, 'unet.'),
         within(unet_tables.ANCHOR, 'resampler.'),
         within(tables.AUTOENCODER, 'vae.', 'vae/'),
-        within(tables.text(sizes['text']), 'text_encoder.', 'text/'),
+        within(tables.text(text), 'text_encoder.', 'text/'),
         within(tables.IMAGE_OPEN_CLIP, 'image_encoder.model.', 'image/'),
     )
-    return sizes, tuple(sizes), table
 
 
 def _video_ldm(file):
@@ -152,7 +168,7 @@ def _clip_text(file):
 
 
 def _clip_image(file):
-    said = _File(file.tensors, file.settings.get('vision_config', file.settings)).said
+    said = file.part('vision_config').said
     at = 'vision_model.embeddings'
     patch = file.size(f'{at}.patch_embedding.weight', -1)
     config = ImageConfig(
@@ -187,11 +203,13 @@ def _refiner(file):
         channels=tuple(channels),
         attention=tuple(attention),
         blocks=max(blocks, default=0),
-        input_heads=file.size('input_blocks.0.1.proj_in.weight') // UNetConfig.head_size,
+        head_size=file.model.refiner.unet.head_size,
+        input_heads=file.size('input_blocks.0.1.proj_in.weight') // file.model.refiner.unet.head_size,
         context_width=file.size('middle_block.1.transformer_blocks.0.attn2.to_k.weight', 1),
         in_channels=file.size('input_blocks.0.0.weight', 1),
+        groups=file.model.refiner.unet.groups,
         out_channels=file.size('out.2.weight'),
-        padding=(2, 1),
+        padding=file.model.refiner.unet.padding,
     )
     return {'refiner': {'unet': config}}, ('refiner',), within(refiner_tables.refiner(config), ours='refiner/')
 
@@ -203,6 +221,7 @@ def _first_stage(file):
         stage.sizes('encoder.down.{n}.block.0.conv1.weight', levels),
         stage.count('encoder.down.0.block.{n}.conv1.weight'),
         stage.size('post_quant_conv.weight'),
+        groups=file.model.for_refinement.vae.groups,
     )
     table = within(tables.autoencoder_ldm(config), 'first_stage_model.', 'refiner_vae/')
     return {'refiner': {'vae': config}}, ('refiner_vae',), together(table, Table((), tables.STABLE_DIFFUSION))
@@ -213,6 +232,7 @@ def _open_clip_text(file):
         vocab_size=file.size('token_embedding.weight'),
         width=file.size('token_embedding.weight', 1),
         layers=file.count('transformer.resblocks.{n}.ln_1.weight') - 1,
+        heads=file.model.for_refinement.text.heads,
         mlp_width=file.size('transformer.resblocks.0.mlp.c_fc.weight'),
         max_tokens=file.size('positional_embedding'),
     )
@@ -236,7 +256,7 @@ KINDS: dict[str, tuple[tuple[str, ...], Callable]] = {
 def _unet_config(file):
     first = 'down_blocks.{n}.resnets.0.conv1.weight'
     levels = file.count(first)
-    head_size = file.said('attention_head_dim', UNetConfig.head_size)
+    head_size = file.said('attention_head_dim', file.model.unet.head_size)
     return UNetConfig(
         channels=file.sizes(first, levels),
         attention=tuple(file.has(f'down_blocks.{n}.attentions.0.norm.weight') for n in range(levels)),
@@ -244,7 +264,7 @@ def _unet_config(file):
         head_size=head_size,
         input_heads=file.size('transformer_in.proj_in.weight') // head_size,
         context_width=file.size('mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight', 1),
-        groups=file.said('norm_num_groups', UNetConfig.groups),
+        groups=file.said('norm_num_groups', file.model.unet.groups),
         in_channels=file.size('conv_in.weight', 1),
         out_channels=file.size('conv_out.weight'),
     )
@@ -256,14 +276,15 @@ def _vae_config(file):
         file.sizes(first, file.count(first)),
         file.count('encoder.down_blocks.0.resnets.{n}.conv1.weight'),
         file.size('post_quant_conv.weight'),
-        groups=file.said('norm_num_groups', VaeConfig.groups),
+        groups=file.said('norm_num_groups', file.model.vae.groups),
     )
 
 
 def _text_config(file):
-    said = _File(file.tensors, file.settings.get('text_config', file.settings)).said
-    # where a config.json leaves these out, they are as transformers has them
-    heads, activation = (8, 'quick_gelu') if file.settings else (TextConfig.heads, TextConfig.activation)
+    said = file.part('text_config').said
+    heads, activation = file.model.text.heads, file.model.text.activation
+    if file.settings:  # what a config.json leaves out is as transformers has it
+        heads, activation = 8, 'quick_gelu'
     at = 'text_model.embeddings'
     return TextConfig(
         vocab_size=file.size(f'{at}.token_embedding.weight'),
@@ -285,6 +306,7 @@ def _image_open_clip_config(file):
         patch=patch,
         width=file.size('visual.class_embedding'),
         layers=file.count('visual.transformer.resblocks.{n}.ln_1.weight'),
+        heads=file.model.image.heads,
         mlp_width=file.size('visual.transformer.resblocks.0.mlp.c_fc.weight'),
         embed_dim=file.size('visual.proj', 1),
     )

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from st2v_jax.convert.files import read
-from st2v_jax.convert.kinds import Checkpoint, recognise
+from st2v_jax.convert.kinds import RELEASED, Checkpoint, recognise
 from st2v_jax.convert.safetensors_reader import read_json
 from st2v_jax.diffusion.schedule import DiffusionConfig
+from st2v_jax.models.build import ModelConfig
 
 # diffusion_pytorch_model.fp16.safetensors, model-00001-of-00002.safetensors, pytorch_model.bin.index.json, ...
 _WEIGHTS = re.compile(
@@ -58,16 +59,17 @@ def find(source: str | Path) -> Published:
         names = [file.relative_to(place).as_posix() for depth in DEPTHS for file in sorted(place.glob(depth))]
         files = [place / name for name in weight_files(names)]
         others = [place / name for name in names]
+    first = lambda name: next((file for file in others if file.name == name), None)
+    ours = _json(first('model_index.json')).get('_st2v_jax')
+    model = RELEASED if ours is None else ModelConfig.from_dict(ours['config'])
     found, left_out = [], []
     for file in files:
-        checkpoints = recognise(read(file), _json(file.with_name('config.json')))
+        checkpoints = recognise(read(file), _json(file.with_name('config.json')), model)
         found += [(file, checkpoint) for checkpoint in checkpoints]
         left_out += [] if checkpoints else [file]
     if not found:
         raise ValueError(f'{source} holds none of the files we know ({len(files)} files of weights looked into)')
     found.sort(key=lambda pair: -len(pair[1].networks))
-    first = lambda name: next((file for file in others if file.name == name), None)
-    ours = _json(first('model_index.json')).get('_st2v_jax')
     return Published(tuple(found), tuple(left_out), _pad(first('vocab.json')), _diffusion(first(_SCHEDULER)), ours)
 
 
@@ -112,9 +114,9 @@ def _fetch(repository):
         try:
             return Path(snapshot_download(repository, local_files_only=True))
         except Exception:
-            reason = str(error).strip().split('\n')[0][:200]
             raise FileNotFoundError(
-                f'{repository} is no file or folder here, and cannot be fetched from the Hugging Face hub: {reason}'
+                f'{repository} is no file or folder here, and the Hugging Face hub cannot be reached or does not have it '
+                f'({type(error).__name__})'
             ) from error
 
 

@@ -26,7 +26,7 @@ def write(
       arrays: name -> array, asked for one by one in the order of the mapping, first for its shape, then for its numbers.
       dtype: of the file; None keeps every array's own.
       notes: texts that go into the header.
-      on_array: told the bytes of every array that is written.
+      on_array: told the number of elements of every array that is written.
 
     Raises ValueError for a number that is finite in an array and not as `dtype`.
     """
@@ -45,7 +45,7 @@ def write(
             for name in arrays:
                 stream.write(_packed(name, arrays[name], dtype))
                 if on_array is not None:
-                    on_array(arrays[name].nbytes)
+                    on_array(arrays[name].size)
         os.replace(beside, file)
     except BaseException:
         beside.unlink(missing_ok=True)

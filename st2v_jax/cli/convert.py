@@ -1,0 +1,99 @@
+"""`python convert.py --from <published files> --to <folder>`: weights that others published, as a folder of ours.
+
+Exit codes: 0 done, 1 the disk failed, 2 bad input, 130 Ctrl-C. What is in a file is never run; a file that is cut short,
+altered, or holds anything but tensors is bad input.
+"""
+
+import sys
+from pathlib import Path
+
+from st2v_jax import __version__
+from st2v_jax.cli import options
+from st2v_jax.cli.progress import Progress
+from st2v_jax.cli.report import BadInput, fail, warn
+
+DESCRIPTION = """\
+Converts published checkpoints into a folder that sample.py and enhance.py take as --weights, or such a folder back into
+the published formats. What a file holds is told by its tensors, whatever it is called. It takes little more memory than
+the largest tensor. Stopped, it goes on when it is run again: networks that are complete are not written twice.
+"""
+EXAMPLES = """\
+examples:
+  {run} --from streaming_t2v.ckpt --to weights/st2v
+  {run} --from text-to-video-ms-1.7b/ streaming_t2v.ckpt Video-to-Video/ --to weights/st2v   # all three stages
+  {run} --from damo-vilab/text-to-video-ms-1.7b --to weights/st2v       # fetched from the Hugging Face hub, and added
+  {run} --from weights/st2v --to-diffusers exported/
+A source is a file (.ckpt, .pth, .bin, .safetensors, .index.json), a folder of such files, or a repository of the hub.
+Of two sources with the same network the later one counts. docs/weights.md lists the published files.
+"""
+
+
+def main(argv=None) -> int:
+    """Parse, check, convert, report; returns the exit code."""
+    arguments = _parser().parse_args(sys.argv[1:] if argv is None else list(argv))
+    target = arguments.to or arguments.to_diffusers
+    try:
+        for source in arguments.source:
+            if Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
+                raise BadInput(f'{target} is a source: write to another folder')
+        (_import if arguments.to else _export)(arguments)
+    except (BadInput, ValueError, FileNotFoundError) as error:
+        return fail(error, 2)
+    except OSError as error:
+        return fail(f'{error.filename or target}: {error.strerror or error}', 1)
+    except KeyboardInterrupt:
+        return fail('run it again to go on', 130, 'stopped')
+    return 0
+
+
+def _import(arguments):
+    import jax.numpy as jnp  # here, as below: what is loaded now need not be waited for by --help
+
+    from st2v_jax.convert.to_folder import carry_out, plan
+
+    say = (lambda text: None) if arguments.quiet else (lambda text: print(text, flush=True))
+    planned = plan(arguments.source, arguments.to, jnp.dtype(arguments.dtype))
+    for file in planned.left_out:
+        warn(f'{file} holds nothing that we know, and is left out')
+    for name in planned.done:
+        say(f'{name}: is there already')
+    sizes = planned.sizes()
+    for name, size in sizes.items():
+        file, checkpoint = planned.assembly.files[name]
+        say(f'{name}: {size / 1e6:,.1f} M parameters of {file} ({checkpoint.kind})')
+    total, written = sum(sizes.values()) / 1e6, 0
+    with Progress(Path(arguments.to).name, quiet=arguments.quiet or not sizes) as progress:
+        progress.stage('', total, 'M parameters')
+
+        def on_array(name, size):
+            nonlocal written
+            written += size
+            progress.to(written / 1e6, name)
+
+        carry_out(planned, on_array)
+    say(f'saved {arguments.to}')
+
+
+def _export(arguments):
+    from st2v_jax.convert.to_diffusers import export
+
+    if len(arguments.source) != 1:
+        raise BadInput(f'one folder of weights is exported at a time, not {len(arguments.source)}')
+    say = (lambda name: None) if arguments.quiet else (lambda name: print(name, flush=True))
+    export(arguments.source[0], arguments.to_diffusers, say)
+    if not arguments.quiet:
+        print(f'saved {arguments.to_diffusers}')
+
+
+def _parser():
+    parser = options.Parser('convert.py', 'st2v-convert', DESCRIPTION)
+    parser.epilog = EXAMPLES.format(run=parser.run)
+    add = parser.add_argument
+    add('--from', dest='source', nargs='+', action='extend', required=True, metavar='SOURCE', help='what to convert')
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument('--to', metavar='FOLDER', help='folder of weights to write, or to add to')
+    where.add_argument('--to-diffusers', metavar='FOLDER', help='write a folder of weights under the published names')
+    add('--dtype', choices=('float16', 'bfloat16', 'float32'), default='float16', help='of the weights on disk (float16)')
+    add('--quiet', action='store_true', help='print warnings and errors only')
+    add('--version', action='version', version=f'st2v_jax {__version__}')
+    return parser

@@ -1,0 +1,174 @@
+"""A folder of weights of ours written under the published names: a diffusers folder, and the release's files beside it.
+
+    model_index.json  unet/  vae/  text_encoder/  image_encoder/  scheduler/     as diffusers and transformers read them
+    streaming_t2v.safetensors                                                    the names of streaming_t2v.ckpt
+    non_ema_0035000.safetensors  v2-1_512-ema-pruned.safetensors  open_clip_pytorch_model.safetensors    the Refiner's
+
+Tensors keep their type. What the published formats have no place for (the rhythm of chunks, guidance, the rows of a
+small text tower) stands in model_index.json, so that an import gives back the same model.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from st2v_jax import weights
+from st2v_jax.convert import refiner_tables, tables, unet_tables
+from st2v_jax.convert.engine import Exported, within
+from st2v_jax.convert.kinds import streaming_table
+from st2v_jax.convert.safetensors_reader import SafeTensors
+from st2v_jax.convert.safetensors_writer import write
+from st2v_jax.tokenizer import END, START, write_vocabulary
+
+
+FOLDERS = {
+    'unet': 'unet/diffusion_pytorch_model.safetensors',
+    'vae': 'vae/diffusion_pytorch_model.safetensors',
+    'text': 'text_encoder/model.safetensors',
+    'image': 'image_encoder/model.safetensors',
+}
+CLASSES = {
+    'unet': ['diffusers', 'UNet3DConditionModel'],
+    'vae': ['diffusers', 'AutoencoderKL'],
+    'text_encoder': ['transformers', 'CLIPTextModel'],
+    'tokenizer': ['transformers', 'CLIPTokenizer'],
+    'scheduler': ['diffusers', 'DDIMScheduler'],
+}
+
+
+def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = lambda name: None):
+    """Writes the model in `folder` to `to`; on_file is told the name of every file of weights before it is written.
+
+    Raises ValueError for a folder that is not a model of ours, or has CAM without all that belongs to it.
+    """
+    folder, to = Path(folder), Path(to)
+    config, tokenizer = weights.load_config(folder), weights.load_tokenizer(folder)
+    held = [name for name in weights.networks(config) if (folder / f'{name}.safetensors').is_file()]
+    lacking = [name for name in weights.NETWORKS if 'cam' in held and name not in held]
+    if lacking or not held:
+        raise weights.WeightsError(f'{folder} is no whole model of ours: {", ".join(lacking) or "networks"} missing')
+    for name, (networks, table, settings) in _files(config, held).items():
+        on_file(name)
+        file = to / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        leaves = {f'{n}/{path}': leaf for n in networks for path, leaf in SafeTensors(folder / f'{n}.safetensors').items()}
+        write(file, Exported(leaves, table), notes={'format': 'pt'})
+        if settings is not None:
+            _write_json(file.with_name('config.json'), settings)
+    _write_json(to / 'scheduler' / 'scheduler_config.json', _scheduler(config.diffusion))
+    if tokenizer.rows is None:
+        write_vocabulary(to / 'tokenizer', tokenizer.pad)
+    words = {'rows': tokenizer.rows, 'words': tokenizer.words, 'pad': tokenizer.pad}
+    parts = {name: kind for name, kind in CLASSES.items() if (to / name).is_dir()}
+    ours = {'config': config.to_dict(), 'networks': held, 'tokenizer': words}
+    _write_json(to / 'model_index.json', {'_class_name': 'TextToVideoSDPipeline', **parts, '_st2v_jax': ours})
+
+
+def _files(config, held):
+    """{name of a file: (networks in it, table, config.json beside it or None)}."""
+    own, first = config.for_refinement, 'initial' if 'initial' in held else 'unet'
+    diffusers = {
+        'unet': (first, unet_tables.INITIAL if first == 'initial' else unet_tables.UNET, _unet(config.unet)),
+        'vae': ('vae', within(tables.AUTOENCODER, ours='vae/'), _vae(config)),
+        'text': ('text', within(tables.text(config.text), ours='text/'), _text(config.text)),
+        'image': ('image', within(tables.IMAGE, ours='image/'), _image(config.image)),
+    }
+    if 'cam' in held:
+        del diffusers['image']
+    refiner = {
+        'non_ema_0035000': ('refiner', within(refiner_tables.refiner(config.refiner.unet), ours='refiner/')),
+        'v2-1_512-ema-pruned': (
+            'refiner_vae',
+            within(tables.autoencoder_ldm(own.vae), 'first_stage_model.', 'refiner_vae/'),
+        ),
+        'open_clip_pytorch_model': ('refiner_text', within(tables.text_open_clip(own.text), ours='refiner_text/')),
+    }
+    files = {FOLDERS[name]: ((n,), *others) for name, (n, *others) in diffusers.items() if n in held}
+    if 'cam' in held:
+        files['streaming_t2v.safetensors'] = weights.NETWORKS, streaming_table(config.unet, config.text), None
+    return files | {f'{name}.safetensors': ((n,), table, None) for name, (n, table) in refiner.items() if n in held}
+
+
+def _unet(config):
+    kinds = [f'{"CrossAttn" if attention else ""}{{}}Block3D' for attention in config.attention]
+    return {
+        '_class_name': 'UNet3DConditionModel',
+        'in_channels': config.in_channels,
+        'out_channels': config.out_channels,
+        'down_block_types': [kind.format('Down') for kind in kinds],
+        'up_block_types': [kind.format('Up') for kind in reversed(kinds)],
+        'block_out_channels': config.channels,
+        'layers_per_block': config.blocks,
+        'norm_num_groups': config.groups,
+        'cross_attention_dim': config.context_width,
+        'attention_head_dim': config.head_size,
+    }
+
+
+def _vae(config):
+    levels = len(config.vae.block_channels)
+    return {
+        '_class_name': 'AutoencoderKL',
+        'down_block_types': ['DownEncoderBlock2D'] * levels,
+        'up_block_types': ['UpDecoderBlock2D'] * levels,
+        'block_out_channels': config.vae.block_channels,
+        'layers_per_block': config.vae.layers_per_block,
+        'latent_channels': config.vae.latent_channels,
+        'norm_num_groups': config.vae.groups,
+        'sample_size': config.image_size,
+        'scaling_factor': config.scale_factor,
+    }
+
+
+def _transformer(config):
+    return {
+        'hidden_size': config.width,
+        'intermediate_size': config.mlp_width,
+        'num_hidden_layers': config.layers,
+        'num_attention_heads': config.heads,
+        'hidden_act': config.activation,
+        'layer_norm_eps': config.norm_epsilon,
+    }
+
+
+def _text(config):
+    return _transformer(config) | {
+        'architectures': ['CLIPTextModel' if config.embed_dim is None else 'CLIPTextModelWithProjection'],
+        'model_type': 'clip_text_model',
+        'vocab_size': config.vocab_size,
+        'max_position_embeddings': config.max_tokens,
+        'projection_dim': config.embed_dim or config.width,
+        'bos_token_id': START,
+        'eos_token_id': END,
+    }
+
+
+def _image(config):
+    return _transformer(config) | {
+        'architectures': ['CLIPVisionModelWithProjection'],
+        'model_type': 'clip_vision_model',
+        'image_size': config.image_size,
+        'patch_size': config.patch,
+        'projection_dim': config.embed_dim,
+    }
+
+
+def _scheduler(config):
+    return {
+        '_class_name': 'DDIMScheduler',
+        'num_train_timesteps': config.steps,
+        'beta_start': config.beta_start,
+        'beta_end': config.beta_end,
+        'beta_schedule': 'scaled_linear',
+        'prediction_type': 'v_prediction' if config.prediction == 'v' else config.prediction,
+        'rescale_betas_zero_snr': config.zero_terminal_snr,
+        'timestep_spacing': 'trailing' if config.zero_terminal_snr else 'leading',
+        'clip_sample': False,
+        'set_alpha_to_one': False,
+        'steps_offset': 1,
+    }
+
+
+def _write_json(file, value):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')

@@ -1,0 +1,103 @@
+"""Published files written into a folder of weights of ours, one array at a time."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from st2v_jax import weights
+from st2v_jax.convert.assembly import Assembly, assemble
+from st2v_jax.convert.pickle_machine import UnsafeCheckpointError
+from st2v_jax.convert.published import find
+from st2v_jax.convert.safetensors_reader import SafeTensors
+from st2v_jax.convert.safetensors_writer import write
+from st2v_jax.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a conversion is about to write; all of it has been checked.
+
+    Attributes:
+      arrays: network -> {path: array}, of the networks that are not in the folder yet.
+      done: networks that an earlier run wrote from the same files.
+      left_out: files that hold nothing we know.
+      initial: whether the UNet in the folder is a Video-LDM that now stands beside a streaming model.
+    """
+
+    folder: Path
+    dtype: np.dtype
+    assembly: Assembly
+    arrays: dict[str, Mapping[str, np.ndarray]]
+    done: tuple[str, ...]
+    left_out: tuple[Path, ...]
+    initial: bool
+
+    def sizes(self) -> dict[str, int]:
+        """network -> number of parameters, of what is to be written."""
+        return {name: sum(array.size for array in arrays.values()) for name, arrays in self.arrays.items()}
+
+
+def plan(sources: Sequence[str | Path], folder: str | Path, dtype=np.float16) -> Plan:
+    """Looks through the sources (see `published.find`) and checks that they make a model with what is in the folder.
+
+    Raises ValueError or OSError for what cannot be read, does not fit, or does not belong together.
+    """
+    folder = Path(folder)
+    found = [find(source) for source in sources]
+    config, tokenizer, held = None, None, ()
+    if (folder / 'config.json').is_file() or list(folder.glob('*.safetensors')):
+        held = {file.stem for file in folder.glob('*.safetensors')}
+    if (folder / 'config.json').is_file():
+        config, words = weights.load_config(folder), weights.load_tokenizer(folder)
+        tokenizer = {'rows': words.rows, 'words': words.words, 'pad': words.pad}
+    assembly = assemble(found, config, held, tokenizer)
+    files = assembly.files
+    initial = 'cam' in files and 'unet' in held and not {'cam', 'initial'} & held and 'initial' not in files
+    if initial:
+        assembly = dataclasses.replace(assembly, config=dataclasses.replace(assembly.config, initial=True))
+    done = tuple(name for name in files if name in held and _notes_in(folder, name) == _notes(files[name][0], dtype))
+    trees = lambda networks: weights.abstract(assembly.config, networks)
+    # The UNet comes last: with CAM in the folder a run that goes on knows it for the streaming model's.
+    names = sorted((name for name in files if name not in done), key=lambda name: name == 'unet')
+    left_out = tuple(file for place in found for file in place.left_out)
+    return Plan(folder, np.dtype(dtype), assembly, assembly.arrays(trees, names), done, left_out, initial)
+
+
+def carry_out(plan: Plan, on_array: Callable[[str, int], None] = lambda network, size: None):
+    """Writes the folder; each file appears when it is complete, and config.json last.
+
+    on_array: told the network and the number of parameters of every array that is written.
+    """
+    folder = plan.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if plan.initial:
+        (folder / 'unet.safetensors').rename(folder / 'initial.safetensors')
+    for name, arrays in plan.arrays.items():
+        file, checkpoint = plan.assembly.files[name]
+
+        def written(size, name=name, tensors=checkpoint.tensors):
+            tensors.forget()
+            on_array(name, size)
+
+        try:
+            notes = _notes(file, plan.dtype)
+            write(folder / f'{name}.safetensors', arrays, plan.dtype, notes=notes, on_array=written)
+        except ValueError as error:
+            raise ValueError(f'{name}/{error}; --dtype float32 or bfloat16 holds it') from error
+    weights.save(folder, plan.assembly.config, {}, tokenizer=Tokenizer(**plan.assembly.tokenizer))
+
+
+def _notes(file, dtype):
+    """What tells a file that was converted already."""
+    about = file.stat()
+    return {'from': file.name, 'size': str(about.st_size), 'time': str(about.st_mtime_ns), 'as': np.dtype(dtype).name}
+
+
+def _notes_in(folder, network):
+    try:
+        return SafeTensors(folder / f'{network}.safetensors').metadata
+    except UnsafeCheckpointError:
+        return None  # it is written again
