@@ -12,10 +12,7 @@ from configs import common
 
 def get_config(arg=''):
     size = common.size_of(arg)
-    config = common.run('autoencoder', size)
-    config.edge_weight = 1.0  # of the distance of image differences, against blur
-    config.kl_weight = 1e-5
-    config.schedule.peak = {'released': 1e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
+    config = common.autoencoder('autoencoder', 'vae', size)
     if size == 'small':
         config.steps = 20_000
         config.max_seconds = 300.0

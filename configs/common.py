@@ -65,6 +65,16 @@ def run(stage, size):
     return config
 
 
+def autoencoder(stage, network, size):
+    """The keys of the two stages that train an autoencoder, `network`."""
+    config = run(stage, size)
+    config.network = network
+    config.edge_weight = 1.0  # of the distance of image differences, against blur
+    config.kl_weight = 1e-5
+    config.schedule.peak = {'released': 1e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
+    return config
+
+
 def denoising(stage, size):
     """The keys of the three stages that denoise videos."""
     config = run(stage, size)
@@ -74,7 +84,12 @@ def denoising(stage, size):
     config.frozen = r''
     config.conditioning_noise = 0.0  # of the latents that conditioning frames are decoded from, at most
     config.dropout = ConfigDict({'text': 0.05, 'anchor': 0.05, 'both': 0.05})
-    config.data.frames = 32  # of a sample, from which a window of 16 is trained on
+    return encoded(config, size)
+
+
+def encoded(config, size):
+    """The config with the keys of a pool of encoded videos."""
+    config.data.frames = 32  # of a sample, from which a window of successive ones is trained on
     config.data.captions = 2  # wordings of each scene
     config.data.columns = 1  # of the pool at a time while it is made: batch_size * frames * columns frames at once
     if size == 'released':
@@ -104,10 +119,11 @@ def _small():
         guidance_anchor=1.5,
         refiner=RefinerConfig(
             # no attention at 32x32 latents, where it takes most time and shows least
-            unet=UNetConfig(channels=(48, 96, 96), attention=(False, True, True), blocks=1, head_size=24, input_heads=4,
+            unet=UNetConfig(channels=(64, 80, 80), attention=(False, True, True), blocks=1, head_size=16, input_heads=2,
                             context_width=width, groups=8),
             process=RefinerProcess(scale_clean=1.0, scale_noisy=1.0),
-            vae=None,
+            # that of 128 pixels draws double outlines at 256
+            vae=VaeConfig(block_channels=(32, 64, 80, 80), layers_per_block=1, groups=8),
             text=None,
             box=(256, 256),
             steps=12,
@@ -134,7 +150,7 @@ def _tiny():
         refiner=RefinerConfig(
             unet=UNetConfig(channels=(8, 8), attention=(False, True), blocks=1, head_size=8, input_heads=1,
                             context_width=width, groups=4),
-            vae=None,
+            vae=VaeConfig(block_channels=(8, 8), layers_per_block=1, groups=4),
             text=None,
             box=(32, 32),
             steps=2,

@@ -19,6 +19,22 @@ def diffusion_loss(network, x0, noise, t, table: Level, prediction):
     return jnp.mean(jnp.square(predicted.astype(jnp.float32) - target.astype(jnp.float32)))
 
 
+def sdedit_noise(x0, source, noise, t, table: Level, start):
+    """The noise that x0 seems to have at entries t [b] <= start, on the way that begins with a noised `source`.
+
+    SDEdit starts from alpha source + sigma noise at entry `start`, so x holds what is wrong with the source besides
+    noise: source - x0. The stochastic solver (`dpmpp_2m_sde_step`, given the right x0) forgets it in proportion to the
+    noise-to-signal ratio: at entry t
+
+        x_t = alpha_t (x0 + r_t (source - x0)) + sigma_t noise,    r_t = (alpha_start sigma_t / sigma_start alpha_t)^2,
+
+    which is x0 with the noise returned here. x0, source, noise [b,...]; the same noise where source is x0.
+    """
+    ratio = table.sigma[: start + 1] / table.alpha[: start + 1]
+    remains = jnp.asarray(ratio / ratio[start] ** 2, x0.dtype)[t]
+    return noise + jax.vmap(jnp.multiply)(remains, source - x0)
+
+
 def drop_conditions(key, batch, *, text=0.05, anchor=0.05, both=0.05):
     """Which examples lose which condition: (drop_text [batch], drop_anchor [batch]), booleans.
 

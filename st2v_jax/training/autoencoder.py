@@ -9,33 +9,45 @@ import jax.numpy as jnp
 from st2v_jax.data import pool, world
 from st2v_jax.models import build
 from st2v_jax.training.objective import Objective
+from st2v_jax.weights import networks
 
 LAST_FRAME = 1200  # the world is drawn at times 0..LAST_FRAME, the length of the longest videos
 
 
 def objective(config, model, params, tokenizer, mesh, key) -> Objective:
-    """Trains 'vae'; `finish` measures the scale that gives latents a standard deviation of one. Reads no captions."""
-    data, dtype = config.data, jnp.dtype(config.dtype)
-    network = build.vae(model, dtype)
+    """Trains `config.network`; `finish` measures the scale that gives latents a standard deviation of one.
+
+    The networks are 'vae', and 'refiner_vae' for the Refiner's larger frames, which starts as a copy of a 'vae' of its
+    sizes where there is one. Reads no captions.
+    """
+    data, name = config.data, config.network
+    if name not in networks(model):
+        raise ValueError(f'this model has no network {name}: its Refiner works with the autoencoder of streaming')
+    sized = dataclasses.replace(model.for_refinement, image_size=min(model.refiner.box)) if name != 'vae' else model
+    network, size = build.vae(sized, jnp.dtype(config.dtype)), sized.image_size
     indices = pool.rows(world.split_indices('train', data.seed, 0, data.scenes), config.batch_size, mesh)
-    params = {**params, 'vae': params.get('vae') or build.init(key, network)}
+    trained = params.get(name) or (params.get('vae') if sized.vae == model.vae else None) or build.init(key, network)
 
     def loss(params, scenes, key):
         draw_key, noise_key = jax.random.split(key)
-        frames = draw_frames(draw_key, scenes, data.seed, model.image_size)
-        mean, logvar = network(params['vae'], frames, method='encode')
+        frames = draw_frames(draw_key, scenes, data.seed, size)
+        mean, logvar = network(params[name], frames, method='encode')
         latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(noise_key, mean.shape)
-        made = network(params['vae'], latents, method='decode')
+        made = network(params[name], latents, method='decode')
         l1, mse, edges = reconstruction(made, frames)
         kl = 0.5 * jnp.mean(mean**2 + jnp.exp(logvar) - 1 - logvar)
         aux = {'l1': l1, 'psnr': 10 * jnp.log10(4 / mse), 'kl': kl}
         return l1 + 0.5 * mse + config.edge_weight * edges + config.kl_weight * kl, aux
 
     def finish(params, model):
-        scale = 1 / latent_deviation(network, params['vae'], indices, data.seed, model.image_size)
-        return params, dataclasses.replace(model, scale_factor=scale)
+        scale = 1 / latent_deviation(network, params[name], indices, data.seed, size)
+        own = {'scale_factor': scale}
+        if name != 'vae':
+            own = {'refiner': dataclasses.replace(model.refiner, **own)}
+        return params, dataclasses.replace(model, **own)
 
-    return Objective(params, lambda path: path.startswith('vae/'), pool.place(indices, mesh), loss, finish)
+    params = {**params, name: trained}
+    return Objective(params, lambda path: path.startswith(f'{name}/'), pool.place(indices, mesh), loss, finish)
 
 
 def draw_frames(key, scenes, seed, size):

@@ -132,44 +132,63 @@ def drop(key, batch: Batch, data: Data, dropout) -> Batch:
 
 
 def make_data(config, model, params, tokenizer, mesh, key) -> Data:
-    """Draws and encodes the pool: `config.data.scenes` training scenes of `config.data.frames` frames."""
+    """The pool of `config.data.scenes` training scenes of `config.data.frames` frames, encoded."""
     data, dtype = config.data, jnp.dtype(config.dtype)
     vae, text, image = build.vae(model, dtype), build.text_tower(model, dtype), build.image_tower(model, dtype)
-    indices = world.split_indices('train', data.seed, 0, data.scenes)
-    ids, _ = captions.token_table(tokenizer, data.seed, indices, data.captions)
-    inputs = {'scene': pool.rows(indices, config.batch_size, mesh), 'ids': pool.rows(ids, config.batch_size, mesh)}
-    encoders = {name: params[name] for name in ('vae', 'text', 'image') if name in params}
     side = model.image.image_size
 
     def embed(params, pixels):
         return image(params['image'], preprocess(pixels, side))
 
-    def make(inputs, params):
-        rows, columns = inputs['scene'].shape
-        join = partial(rearrange, pattern='r n ... -> (r n) ...')
-        scene, tokens = join(inputs['scene']), rearrange(inputs['ids'], 'r n v t -> (r n v) t')
-        keys = jax.vmap(partial(jax.random.fold_in, key))(scene)
-        frames = jax.vmap(partial(video, data, model.image_size))(keys, scene)
-        latents, _ = vae(params['vae'], rearrange(frames, 'b t h w c -> (b t) h w c'), method='encode')
-        latents = rearrange(latents * model.scale_factor, '(b t) h w c -> b t h w c', t=data.frames).astype(jnp.float16)
-        states = rearrange(text(params['text'], tokens), '(b v) t d -> b v t d', v=data.captions).astype(jnp.float16)
+    def make(params, keys, scenes):
+        frames = jax.vmap(partial(video, data, model.image_size))(keys, scenes)
+        encode, decode = (partial(vae, params['vae'], method=method) for method in ('encode', 'decode'))
+        latents = (each_frame(encode, frames)[0] * model.scale_factor).astype(jnp.float16)
         pixels = anchors = None
         if config.memory:
-            seen = jax.vmap(partial(worn, config.conditioning_noise))(keys, latents) / model.scale_factor
-            seen = vae(params['vae'], rearrange(seen, 'b t h w c -> (b t) h w c'), method='decode')
-            pixels = to_bytes(rearrange(seen, '(b t) h w c -> b t h w c', t=data.frames))
+            seen = jax.vmap(partial(worn, config.conditioning_noise))(keys, latents)
+            seen = each_frame(decode, seen / model.scale_factor)
+            pixels = to_bytes(seen)
             if config.anchor:
-                anchors = rearrange(embed(params, jnp.clip(seen, -1, 1)), '(b t) e -> b t e', t=data.frames)
-                anchors = anchors.astype(jnp.float16)
-        made = Videos(latents, states, pixels, anchors)
-        return jax.tree.map(partial(rearrange, pattern='(r n) ... -> r n ...', r=rows, n=columns), made)
+                anchors = each_frame(partial(embed, params), jnp.clip(seen, -1, 1)).astype(jnp.float16)
+        return latents, pixels, anchors
 
-    videos = pool.fill(make, inputs, encoders, mesh, columns=data.columns,
-                       compiler_options=config.compiler_options.to_dict())
-    empty_text = jax.jit(text)(params['text'], tokenizer.ids(['']))[0].astype(jnp.float32)
+    encoders = {name: params[name] for name in ('vae', 'text', 'image') if name in params}
+    (latents, pixels, anchors), states, empty_text = captioned_pool(make, text, encoders, tokenizer, config, mesh, key)
     grey = jnp.zeros((1, model.image_size, model.image_size, 3))
     empty_anchor = jax.jit(embed)(encoders, grey)[0].astype(jnp.float32) if config.anchor else None
-    return Data(videos, empty_text, empty_anchor)
+    return Data(Videos(latents, states, pixels, anchors), empty_text, empty_anchor)
+
+
+def captioned_pool(make, text, params, tokenizer, config, mesh, key):
+    """A pool of `config.data.scenes` training scenes: (what `make` makes of them, text states, the empty text's state).
+
+    make: (params, keys [b], scenes [b]) -> tree of arrays [b, ...], which become leaves [rows, n, ...].
+    text: the Network whose parameters are params['text']; states are [rows, n, captions, 77, d] float16 and [77, d].
+    """
+    data = config.data
+    indices = world.split_indices('train', data.seed, 0, data.scenes)
+    ids, _ = captions.token_table(tokenizer, data.seed, indices, data.captions)
+    inputs = {'scene': pool.rows(indices, config.batch_size, mesh), 'ids': pool.rows(ids, config.batch_size, mesh)}
+
+    def columns(inputs, params):
+        rows, n = inputs['scene'].shape
+        scenes, tokens = inputs['scene'].reshape(-1), rearrange(inputs['ids'], 'r n v t -> (r n v) t')
+        keys = jax.vmap(partial(jax.random.fold_in, key))(scenes)
+        states = rearrange(text(params['text'], tokens), '(b v) t d -> b v t d', v=data.captions).astype(jnp.float16)
+        made = make(params, keys, scenes), states
+        return jax.tree.map(partial(rearrange, pattern='(r n) ... -> r n ...', r=rows, n=n), made)
+
+    made, states = pool.fill(columns, inputs, params, mesh, columns=data.columns,
+                             compiler_options=config.compiler_options.to_dict())
+    empty = jax.jit(text)(params['text'], tokenizer.ids(['']))[0].astype(jnp.float32)
+    return made, states, empty
+
+
+def each_frame(function, videos):
+    """What a function of images [n, ...] makes of every frame of videos [b, t, ...]: a tree of arrays [b, t, ...]."""
+    made = function(rearrange(videos, 'b t ... -> (b t) ...'))
+    return jax.tree.map(partial(rearrange, pattern='(b t) ... -> b t ...', b=len(videos)), made)
 
 
 def video(data, size, key, scene):

@@ -18,7 +18,7 @@ from st2v_jax import sharding, weights
 from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.data import captions
 from st2v_jax.models import build
-from st2v_jax.training import autoencoder, contrastive, denoising, state, step
+from st2v_jax.training import autoencoder, contrastive, denoising, refinement, state, step
 from st2v_jax.training.logs import Logs
 
 OBJECTIVES = {
@@ -27,6 +27,8 @@ OBJECTIVES = {
     'video_ldm': denoising.objective,
     'cam': denoising.objective,
     'apm': denoising.objective,
+    'refiner_vae': autoencoder.objective,
+    'refiner': refinement.objective,
 }
 IN_FLIGHT = 2  # steps that the host may be ahead of the devices; a clock read further ahead would tell nothing
 
@@ -108,15 +110,18 @@ def train(config, workdir, source=None, *, command=''):
 def start(config, source):
     """(ModelConfig, parameters of the stages before by network, tokenizer) of a run.
 
-    The sizes are the run's own; what is measured in earlier stages, the scale of the latents, comes with the weights.
+    The sizes are the run's own; what is measured in earlier stages, the scales of latents, comes with the weights.
     """
     model = build.ModelConfig.from_dict(config.model.to_dict())
     if source is None:
         return model, {}, captions.tokenizer_for(model.text.vocab_size)
-    only = tuple(name for name in weights.NETWORKS if Path(source, f'{name}.safetensors').is_file())
+    only = tuple(name for name in weights.networks(model) if Path(source, f'{name}.safetensors').is_file())
     before, params = weights.load(source, only)
     model = dataclasses.replace(model, scale_factor=before.scale_factor)
-    ours, theirs = model.to_dict(), before.to_dict()
+    if 'refiner_vae' in only:
+        refiner = dataclasses.replace(model.refiner, scale_factor=before.refiner.scale_factor)
+        model = dataclasses.replace(model, refiner=refiner)
+    ours, theirs = _parts(model), _parts(before)
     parts = {'image_size', *only} | ({'unet'} if 'cam' in only else set())
     wrong = sorted(part for part in parts if theirs[part] != ours[part])
     wrong = [f'{part} is {theirs[part]} there and {ours[part]} here' for part in wrong]
@@ -124,6 +129,13 @@ def start(config, source):
         raise ValueError(f'the weights in {source} are of another model than the config: ' + '; '.join(wrong))
     tokenizer = weights.load_tokenizer(source) if 'text' in only else captions.tokenizer_for(model.text.vocab_size)
     return model, params, tokenizer
+
+
+def _parts(model):
+    """What a model's config says of each network, by name, and the size of its frames."""
+    values = model.to_dict()
+    refiner = values['refiner']
+    return {**values, 'refiner': refiner['unet'], 'refiner_vae': refiner['vae'], 'refiner_text': refiner['text']}
 
 
 def _restore_or_create(checkpoints, trained, optimizer, places):

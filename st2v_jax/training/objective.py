@@ -1,4 +1,4 @@
-"""What a stage of training is made of; autoencoder.py, contrastive.py and denoising.py make one each."""
+"""What a stage of training is made of; autoencoder.py, contrastive.py, denoising.py and refinement.py make one each."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,0 +1,23 @@
+"""The Refiner: SDEdit from a noised enlarged video back to a sharp one.
+
+    python train.py --config configs/refiner.py:small --workdir runs/refiner --from runs/refiner_vae/weights
+
+The paper takes MS-Vid2Vid-XL; the released size is that one. What the training pairs are: training/refinement.py.
+"""
+
+from configs import common
+
+
+def get_config(arg=''):
+    size = common.size_of(arg)
+    config = common.encoded(common.run('refiner', size), size)
+    config.source_noise = 0.3  # of the latents that sources are decoded from, at most
+    config.dropout = 0.1  # share of examples without their text
+    config.schedule.peak = {'released': 5e-5, 'small': 1e-3, 'tiny': 3e-3}[size]
+    if size == 'small':
+        config.steps = 20_000
+        config.max_seconds = 280.0
+        config.batch_size = 16
+        config.checkpoint_every = 0
+        config.data.scenes = 16 * 192
+    return config
