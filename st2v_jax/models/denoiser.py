@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -16,7 +17,7 @@ class Condition(NamedTuple):
     Attributes:
       unet: keys and values of each cross-attention of the UNet.
       extractor: the same for CAM's extractor, or None without conditioning frames.
-      frames: features [b, m, h, w, c] of the conditioning frames, or None.
+      frames: features [k, m, h, w, c] of the conditioning frames, or None.
     """
 
     unet: Any
@@ -38,18 +39,22 @@ class StreamingDenoiser(nnx.Module):
 
         Args:
           text: [b, 77, c] text tokens.
-          frames: [b, m, H, W, 3] conditioning frames in [-1, 1], or None: no short-term memory.
+          frames: [k, m, H, W, 3] conditioning frames in [-1, 1], or None: no short-term memory. k is b, or less where
+            the last b - k of the batch differ in the anchor alone from the b - k before them: CAM does not see the
+            anchor, so such guidance branches share what it remembers.
           image_embedding: [b, e] CLIP embedding of the anchor frame, or None: no long-term memory.
         """
         texts = text if image_embedding is None else self.apm.contexts(text, image_embedding)
         unet = self.unet.keys_values(texts)
         if frames is None:
             return Condition(unet)
-        return Condition(unet, self.cam.keys_values(text), self.cam.encode(frames))
+        return Condition(unet, self.cam.keys_values(text[:len(frames)]), self.cam.encode(frames))
 
     def __call__(self, x, t, condition):
         """Prediction [b, f, h, w, 4], float32, for noisy latents x [b, f, h, w, 4] at diffusion steps t [b]."""
         if condition.frames is None:
             return self.unet(x, t, condition.unet)
-        memory = self.cam.extract(x, t, condition.extractor, condition.frames)
+        own = len(condition.frames)
+        memory = self.cam.extract(x[:own], t[:own], condition.extractor, condition.frames)
+        memory = jax.tree.map(lambda of: jnp.concatenate([of, of[2 * own - len(x):]]) if own < len(x) else of, memory)
         return self.unet(x, t, condition.unet, inject=lambda *features: self.cam.inject(*features, memory))

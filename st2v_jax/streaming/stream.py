@@ -238,7 +238,7 @@ def _begin(system, settings, params, context, state):
         else:
             texts, anchors = [null, text], [none, state.anchor]
         anchors = jnp.concatenate(anchors)
-        memory = repeat(state.frames, 'b ... -> (n b) ...', n=len(texts))
+        memory = repeat(state.frames, 'b ... -> (n b) ...', n=2)  # one for each text
     condition = system.denoiser(_denoiser(params, state), jnp.concatenate(texts), memory, anchors, method='condition')
     return _noise(system, state, 0), condition
 

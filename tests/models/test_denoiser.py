@@ -47,9 +47,9 @@ def run():
     network = build.denoiser(TINY)
 
     @jax.jit
-    def run(params, x, text, frames=None, anchor=None):
+    def run(params, x, text, frames=None, anchor=None, t=(3, 700)):
         condition = network(params, text, frames, anchor, method='condition')
-        return network(params, x, jnp.array([3, 700]), condition)
+        return network(params, x, jnp.asarray(t), condition)
 
     return run
 
@@ -99,6 +99,17 @@ def test_the_extractor_sees_only_the_first_noisy_frames_and_the_text(params, inp
     changed = inputs['x'].copy()
     changed[:, TINY.memory :] += 1
     chex.assert_trees_all_equal(features(inputs['x'], inputs['anchor']), features(changed, inputs['anchor'] + 1))
+
+
+def test_guidance_branches_that_differ_in_the_anchor_share_what_cam_remembers(run, params, inputs):
+    params = perturbed(params)
+    branches = lambda a, b: np.concatenate([a, b[-1:]])
+    text, x = (branches(inputs[name], inputs[name]) for name in ('text', 'x'))
+    anchor, t = branches(inputs['anchor'], inputs['anchor'] + 1), jnp.array([3, 700, 700])
+    apart = run(params, x, text, branches(inputs['frames'], inputs['frames']), anchor, t)
+    shared = run(params, x, text, inputs['frames'], anchor, t)
+    np.testing.assert_allclose(shared, apart, atol=1e-5)
+    assert np.abs(apart[1] - apart[2]).max() > 1e-4
 
 
 def test_layer_norms_in_the_conditioning_encoder_are_the_papers(params):

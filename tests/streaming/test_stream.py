@@ -47,7 +47,9 @@ class Counter:
         if frames is None:
             return text[:, 0, 0] - STEP, jnp.zeros(len(text))
         # memory frames are drawn anew first: the chunk starts where the oldest of them stands
-        return frames[:, 0].mean((1, 2, 3)) - STEP, self.tint * anchor[:, 0]
+        last = frames[:, 0].mean((1, 2, 3)) - STEP
+        shared = len(text) - len(frames)
+        return jnp.concatenate([last, last[len(last) - shared:]]), self.tint * anchor[:, 0]
 
 
 def image(params, images):
