@@ -62,14 +62,24 @@ def program(value):
 
 
 def packed(container, pickled, storages, path):
-    """Writes a file around a pickle; storages: {key: array}."""
-    path.write_bytes(zipped(pickled, storages) if container == 'zip' else legacy(pickled, storages))
+    """Writes a file around a pickle; storages: {key: array}, of which a zip archive asks for one at a time."""
+    if container == 'zip':
+        with zipfile.ZipFile(path, 'w') as archive:
+            for record, data in _records(pickled, storages):
+                archive.writestr(f'archive/{record}', data)
+    else:
+        path.write_bytes(legacy(pickled, storages))
     return path
 
 
+def _records(pickled, storages):
+    yield from (('data.pkl', pickled), ('byteorder', b'little'), ('version', b'3\n'))
+    for key, array in storages.items():
+        yield f'data/{key}', memoryview(np.ravel(array).view(np.uint8))
+
+
 def records_of(pickled, storages):
-    records = {'data.pkl': pickled, 'byteorder': b'little', 'version': b'3\n'}
-    return records | {f'data/{key}': np.asarray(array).tobytes() for key, array in storages.items()}
+    return {record: bytes(data) for record, data in _records(pickled, storages)}
 
 
 def zipped(pickled, storages, method=zipfile.ZIP_STORED):
@@ -109,5 +119,8 @@ def safetensors(path, arrays, header=None):
         offsets = [at, at := at + array.nbytes]
         listed[called] = {'dtype': kinds[array.dtype], 'shape': list(array.shape), 'data_offsets': offsets}
     text = json.dumps(listed).encode() if header is None else header
-    path.write_bytes(struct.pack('<Q', len(text)) + text + b''.join(array.tobytes() for array in arrays.values()))
+    with open(path, 'wb') as stream:
+        stream.write(struct.pack('<Q', len(text)) + text)
+        for array in arrays.values():
+            stream.write(array.tobytes())
     return path

@@ -1,7 +1,7 @@
 """`python convert.py --from <published files> --to <folder>`: weights that others published, as a folder of ours.
 
-Exit codes: 0 done, 1 the disk failed, 2 bad input, 130 Ctrl-C. What is in a file is never run; a file that is cut short,
-altered, or holds anything but tensors is bad input.
+Exit codes: 0 done, 1 the disk failed, 2 bad input, 130 Ctrl-C. What is in a file is never run; a file that is cut
+short, altered, or holds anything but tensors is bad input.
 """
 
 import sys
@@ -93,7 +93,7 @@ def _parser():
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument('--to', metavar='FOLDER', help='folder of weights to write, or to add to')
     where.add_argument('--to-diffusers', metavar='FOLDER', help='write a folder of weights under the published names')
-    add('--dtype', choices=('float16', 'bfloat16', 'float32'), default='float16', help='of the weights on disk (float16)')
+    add('--dtype', choices=('float16', 'bfloat16', 'float32'), default='float16', help='of the weights (float16)')
     add('--quiet', action='store_true', help='print warnings and errors only')
     add('--version', action='version', version=f'st2v_jax {__version__}')
     return parser

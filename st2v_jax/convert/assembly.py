@@ -70,7 +70,7 @@ def assemble(
                 checkpoint = checkpoint.as_initial()
             if ours is not None and not {*checkpoint.networks} & {*ours['networks']}:
                 continue  # written for other programs: the model has it in another file
-            config = _merged(config, checkpoint.sizes)
+            config = merged(config, checkpoint.sizes)
             # One place may hold a network twice: the larger file, which comes first, is the one that fits together.
             here |= {name: (file, checkpoint) for name in checkpoint.networks if name not in here}
         files |= here
@@ -88,10 +88,10 @@ def assemble(
     return Assembly(config, files, tokenizer)
 
 
-def _merged(config, sizes):
+def merged(config, sizes):
     """config with what files tell of it; nested dicts belong to nested configs."""
     changes = {
-        name: _merged(getattr(config, name), value) if isinstance(value, dict) else value
+        name: merged(getattr(config, name), value) if isinstance(value, dict) else value
         for name, value in sizes.items()
     }
     return dataclasses.replace(config, **changes)

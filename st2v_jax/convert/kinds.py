@@ -115,8 +115,8 @@ class _File:
 def _streaming(file):
     base, extractor = file.under('base_model.'), file.under('unet.')
     unet = _unet_config(base)
-    mixers = next((name for name in base.tensors if name.endswith('.attn2.conv.weight')), 'base_model.attn2.conv.weight')
-    text_tokens, all_tokens = (file.size(mixers, axis) for axis in (0, 1))
+    mixer = 'mid_block.attentions.0.transformer_blocks.0.attn2.conv.weight'
+    text_tokens, all_tokens = (base.size(mixer, axis) for axis in (0, 1))
     blocks = extractor.count('controlnet_cond_embedding.blocks.{n}.weight')
     widths = [extractor.size(f'controlnet_cond_embedding.blocks.{n}.weight') for n in range(1, blocks, 2)]
     sizes = {

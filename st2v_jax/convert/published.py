@@ -115,8 +115,8 @@ def _fetch(repository):
             return Path(snapshot_download(repository, local_files_only=True))
         except Exception:
             raise FileNotFoundError(
-                f'{repository} is no file or folder here, and the Hugging Face hub cannot be reached or does not have it '
-                f'({type(error).__name__})'
+                f'{repository} is no file or folder here, and the Hugging Face hub cannot be reached or does not have '
+                f'it ({type(error).__name__})'
             ) from error
 
 

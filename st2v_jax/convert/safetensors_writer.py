@@ -23,7 +23,7 @@ def write(
     """Writes `file` beside its place and then renames it: a reader finds the old file or the new one.
 
     Args:
-      arrays: name -> array, asked for one by one in the order of the mapping, first for its shape, then for its numbers.
+      arrays: name -> array, asked for one by one in the order of the mapping, for its shape and later its numbers.
       dtype: of the file; None keeps every array's own.
       notes: texts that go into the header.
       on_array: told the number of elements of every array that is written.

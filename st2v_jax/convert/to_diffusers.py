@@ -20,7 +20,6 @@ from st2v_jax.convert.safetensors_reader import SafeTensors
 from st2v_jax.convert.safetensors_writer import write
 from st2v_jax.tokenizer import END, START, write_vocabulary
 
-
 FOLDERS = {
     'unet': 'unet/diffusion_pytorch_model.safetensors',
     'vae': 'vae/diffusion_pytorch_model.safetensors',
@@ -51,8 +50,8 @@ def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = 
         on_file(name)
         file = to / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        leaves = {f'{n}/{path}': leaf for n in networks for path, leaf in SafeTensors(folder / f'{n}.safetensors').items()}
-        write(file, Exported(leaves, table), notes={'format': 'pt'})
+        params = {network: SafeTensors(folder / f'{network}.safetensors') for network in networks}
+        write(file, Exported(params, table), notes={'format': 'pt'})
         if settings is not None:
             _write_json(file.with_name('config.json'), settings)
     _write_json(to / 'scheduler' / 'scheduler_config.json', _scheduler(config.diffusion))
