@@ -21,6 +21,7 @@ from st2v_jax.convert.pickle_machine import UnsafeCheckpointError
 from st2v_jax.convert.published import find, is_repository
 from st2v_jax.convert.safetensors_reader import SafeTensors
 from st2v_jax.models import build
+from st2v_jax.models.unet3d import UNet3D
 from st2v_jax.tokenizer import Tokenizer
 
 NETWORKS = ('vae', 'text', 'image', 'unet', 'cam', 'apm')  # of the streaming stage
@@ -159,7 +160,10 @@ def abstract(config, only=NETWORKS):
     if unknown:
         raise ValueError(f'no such network: {", ".join(unknown)}; they are {", ".join(known)}')
     own = config.for_refinement
+    unet = partial(build.network, UNet3D, config.unet)
     doors = {
+        'unet': unet,
+        'initial': unet,
         'vae': partial(build.vae, config),
         'text': partial(build.text_tower, config),
         'image': partial(build.image_tower, config),
@@ -167,10 +171,9 @@ def abstract(config, only=NETWORKS):
         'refiner_vae': partial(build.vae, own),
         'refiner_text': partial(build.text_tower, own),
     }
-    trees = {name: doors[name](jnp.float32).abstract for name in only if name in doors}
+    trees = {name: doors[name](dtype=jnp.float32).abstract for name in only if name in doors}
     if set(only) - set(doors):
-        trees |= build.denoiser(config, jnp.float32).abstract
-        trees['initial'] = trees['unet']
+        trees = build.denoiser(config, jnp.float32).abstract | trees
     return {name: trees[name] for name in only}
 
 
@@ -211,7 +214,7 @@ def _theirs(folder, assembly, only):
     lacking = [f'{name}: in none of the files' for name in only if name not in assembly.files]
     _raise(f'{folder} does not hold all of a model', lacking)
     try:
-        return assembly.arrays(partial(abstract, assembly.config), only)
+        return assembly.arrays(abstract, only)
     except ValueError as error:
         raise WeightsError(f'{folder}: {error}') from error
 

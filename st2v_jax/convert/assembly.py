@@ -12,6 +12,7 @@ from st2v_jax.convert.engine import ConversionError, Converted, Under
 from st2v_jax.convert.kinds import RELEASED, Checkpoint
 from st2v_jax.convert.published import Published
 from st2v_jax.models.build import ModelConfig
+from st2v_jax.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +32,15 @@ class Assembly:
     def arrays(self, abstract: Callable, only: Collection[str]) -> dict[str, Mapping[str, np.ndarray]]:
         """network -> {path: array}, fetched when asked for, of the networks in `only`; all of a file is checked first.
 
-        abstract: networks -> {network: tree of shapes}. Raises ConversionError with what does not fit in any file.
+        abstract: (config, networks) -> {network: tree of shapes}. Raises ConversionError with what does not fit in any
+        file.
         """
         arrays, complaints = {}, []
         for file, checkpoint in dict.fromkeys(self.files[name] for name in only):
             try:
-                converted = Converted(checkpoint.tensors, checkpoint.table, abstract(checkpoint.networks))
+                # With the file's own sizes: what of it is not used may be of others than the model's.
+                trees = abstract(merged(self.config, checkpoint.sizes), checkpoint.networks)
+                converted = Converted(checkpoint.tensors, checkpoint.table, trees)
                 here = [name for name in only if self.files[name][1] is checkpoint]
                 arrays |= {name: Under(converted, f'{name}/') for name in here}
             except ConversionError as error:
@@ -70,9 +74,11 @@ def assemble(
                 checkpoint = checkpoint.as_initial()
             if ours is not None and not {*checkpoint.networks} & {*ours['networks']}:
                 continue  # written for other programs: the model has it in another file
-            config = merged(config, checkpoint.sizes)
             # One place may hold a network twice: the larger file, which comes first, is the one that fits together.
-            here |= {name: (file, checkpoint) for name in checkpoint.networks if name not in here}
+            new = [name for name in checkpoint.networks if name not in here]
+            if new:
+                config = merged(config, checkpoint.sizes)
+            here |= dict.fromkeys(new, (file, checkpoint))
         files |= here
         if place.pad is not None:
             tokenizer = {'pad': place.pad}
@@ -80,8 +86,11 @@ def assemble(
             config = dataclasses.replace(config, diffusion=place.diffusion)
         if ours is not None:
             config, tokenizer = ModelConfig.from_dict(ours['config']), ours['tokenizer']
-    widths = {name: getattr(config, name) for name in ('text', 'unet') if name in (*files, *held)}
-    if len(widths) == 2 and config.text.width != config.unet.context_width:
+    config = dataclasses.replace(config, initial='initial' in (*files, *held))
+    size = Tokenizer(**tokenizer).size
+    if 'text' in files and size != config.text.vocab_size:
+        raise ValueError(f'the text tower has {config.text.vocab_size} rows, its tokenizer {size}')
+    if {'text', 'unet'} <= {*files, *held} and config.text.width != config.unet.context_width:
         raise ValueError(
             f'the UNet reads text of width {config.unet.context_width}, the text tower gives {config.text.width}'
         )

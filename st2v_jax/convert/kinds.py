@@ -47,10 +47,8 @@ class Checkpoint:
         return self.networks == ('unet',)
 
     def as_initial(self) -> 'Checkpoint':
-        """The same Video-LDM, beside a streaming model, which has a UNet of its own: it draws the first chunk."""
-        return dataclasses.replace(
-            self, sizes={**self.sizes, 'initial': True}, networks=('initial',), table=unet_tables.INITIAL
-        )
+        """The same Video-LDM beside a streaming model, whose UNet has these sizes too: it draws the first chunk."""
+        return dataclasses.replace(self, sizes={}, networks=('initial',), table=unet_tables.INITIAL)
 
 
 def recognise(tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], model=RELEASED) -> list[Checkpoint]:

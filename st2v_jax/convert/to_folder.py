@@ -59,11 +59,10 @@ def plan(sources: Sequence[str | Path], folder: str | Path, dtype=np.float16) ->
     if initial:
         assembly = dataclasses.replace(assembly, config=dataclasses.replace(assembly.config, initial=True))
     done = tuple(name for name in files if name in held and _notes_in(folder, name) == _notes(files[name][0], dtype))
-    trees = lambda networks: weights.abstract(assembly.config, networks)
     # The UNet comes last: with CAM in the folder a run that goes on knows it for the streaming model's.
     names = sorted((name for name in files if name not in done), key=lambda name: name == 'unet')
     left_out = tuple(file for place in found for file in place.left_out)
-    return Plan(folder, np.dtype(dtype), assembly, assembly.arrays(trees, names), done, left_out, initial)
+    return Plan(folder, np.dtype(dtype), assembly, assembly.arrays(weights.abstract, names), done, left_out, initial)
 
 
 def carry_out(plan: Plan, on_array: Callable[[str, int], None] = lambda network, size: None):

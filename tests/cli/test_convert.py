@@ -1,0 +1,305 @@
+"""`convert.py` end to end: what it makes of published files, what it says, refuses, and leaves behind when stopped."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch_files as files
+from safetensors.numpy import load_file, save_file
+
+from st2v_jax import weights
+from st2v_jax.cli import convert
+from st2v_jax.convert import published, to_folder
+from st2v_jax.tokenizer import Tokenizer, write_vocabulary
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """run('--from', ...) -> (exit code, stdout, stderr) of the command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['convert.py'])
+
+    def run(*arguments):
+        capsys.readouterr()
+        try:
+            code = convert.main([str(argument) for argument in arguments])
+        except SystemExit as leave:
+            code = leave.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def exported(tiny_folder, tmp_path_factory):
+    """The tiny model under the published names. Shared: do not write into it."""
+    folder = tmp_path_factory.mktemp('exported')
+    assert convert.main(['--from', str(tiny_folder), '--to-diffusers', str(folder), '--quiet']) == 0
+    return folder
+
+
+def same_networks(one, other):
+    names = {file.name for file in one.glob('*.safetensors')}
+    assert names == {file.name for file in other.glob('*.safetensors')}
+    for name in names:
+        a, b = load_file(one / name), load_file(other / name)
+        assert a.keys() == b.keys()
+        for path in a:
+            assert a[path].dtype == b[path].dtype
+            np.testing.assert_array_equal(a[path], b[path], f'{name}: {path}')
+
+
+def test_import_undoes_export_bit_for_bit(run, exported, tiny_folder, tmp_path):
+    assert {file.relative_to(exported).as_posix() for file in exported.rglob('*.*')} == {
+        'model_index.json',
+        'streaming_t2v.safetensors',
+        'non_ema_0035000.safetensors',
+        'scheduler/scheduler_config.json',
+        *(f'{part}/config.json' for part in ('unet', 'vae', 'text_encoder')),
+        *(f'{part}/diffusion_pytorch_model.safetensors' for part in ('unet', 'vae')),
+        'text_encoder/model.safetensors',
+    }
+    code, out, err = run('--from', exported, '--to', 'back')
+    assert code == 0, err
+    assert re.search(r'^cam: [\d.]+ M parameters of .*streaming_t2v.safetensors \(streaming model\)$', out, re.M)
+    assert out.endswith('saved back\n') and '100%' in err
+    same_networks(tmp_path / 'back', tiny_folder)
+    for name in ('config.json', 'words.json'):
+        assert json.loads(Path('back', name).read_text()) == json.loads((tiny_folder / name).read_text())
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
+def test_the_type_on_disk_can_be_chosen(run, exported, dtype, tmp_path):
+    assert run('--from', exported, '--to', 'back', '--dtype', dtype, '--quiet') == (0, '', '')
+    stored = published.read(tmp_path / 'back' / 'vae.safetensors')
+    assert {str(array.dtype) for array in stored.values()} == {dtype}
+    weights.load(tmp_path / 'back')
+
+
+def test_published_files_are_used_as_they_are(exported, tiny_folder):
+    config, params = weights.load(exported, weights.networks(weights.load_config(tiny_folder)))
+    ours, expected = weights.load(tiny_folder, weights.networks(config))
+    assert config == ours and params.keys() == expected.keys()
+    for name in params:
+        for path, array in weights.flatten(params[name]).items():
+            np.testing.assert_array_equal(array, weights.flatten(expected[name])[path])
+    tokenizer = weights.load_tokenizer(exported)
+    assert (tokenizer.rows, tokenizer.words) == (lambda t: (t.rows, t.words))(weights.load_tokenizer(tiny_folder))
+
+
+def test_a_stopped_conversion_goes_on(run, exported, tiny_folder, tmp_path, monkeypatch):
+    def interrupted(file, *rest, **options):
+        if file.stem == 'apm':
+            raise KeyboardInterrupt
+        write(file, *rest, **options)
+
+    write = to_folder.write
+    monkeypatch.setattr(to_folder, 'write', interrupted)
+    code, _, err = run('--from', exported, '--to', 'new')
+    assert code == 130 and err.endswith('stopped: run it again to go on\n')
+    done = {file.name: file.stat().st_mtime_ns for file in Path('new').iterdir()}
+    assert done and 'config.json' not in done and 'unet.safetensors' not in done
+    (tmp_path / 'new' / '.unet.safetensors.part').write_bytes(b'killed here')
+    (tmp_path / 'new' / 'vae.safetensors').write_bytes(b'not whole')
+    done.pop('vae.safetensors', None)
+
+    monkeypatch.setattr(to_folder, 'write', write)
+    code, out, _ = run('--from', exported, '--to', 'new')
+    assert code == 0 and all(f'{name.split(".")[0]}: is there already' in out for name in done)
+    assert {name: Path('new', name).stat().st_mtime_ns for name in done} == done
+    same_networks(tmp_path / 'new', tiny_folder)
+    assert not list(Path('new').glob('.*'))
+
+
+def test_a_write_that_fails_leaves_the_old_file(run, exported, tmp_path, monkeypatch):
+    assert run('--from', exported, '--to', 'new')[0] == 0
+    before = {file.name: file.read_bytes() for file in Path('new').iterdir()}
+
+    def full(*_, **__):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('st2v_jax.convert.safetensors_writer.os.replace', full)
+    code, _, err = run('--from', exported, '--to', 'new', '--dtype', 'float32')
+    assert code == 1 and err.endswith('error: new: No space left on device\n')
+    assert {file.name: file.read_bytes() for file in Path('new').iterdir()} == before
+
+
+def video_ldm(exported, folder):
+    """A Video-LDM by itself as diffusers has it, with a tokenizer that pads with 0, and a copy in half precision."""
+    for part in ('unet', 'vae', 'text_encoder', 'scheduler'):
+        shutil.copytree(exported / part, folder / part)
+    write_vocabulary(folder / 'tokenizer', pad=0)
+    text, tokens = folder / 'text_encoder' / 'model.safetensors', 'text_model.embeddings.token_embedding.weight'
+    tensors = load_file(text)
+    save_file(tensors | {tokens: np.resize(tensors[tokens], (Tokenizer().size, tensors[tokens].shape[1]))}, text)
+    (folder / 'unet' / 'diffusion_pytorch_model.fp16.safetensors').write_bytes(b'not read beside the other')
+    return folder
+
+
+def test_a_video_ldm_alone_draws_one_chunk(run, exported, tmp_path):
+    folder = video_ldm(exported, tmp_path / 'ms')
+    assert run('--from', 'ms', '--to', 'new', '--quiet') == (0, '', '')
+    assert {file.stem for file in Path('new').glob('*.safetensors')} == {'unet', 'vae', 'text'}
+    assert json.loads(Path('new', 'words.json').read_text())['pad'] == 0
+    assert weights.load_config(folder) == weights.load_config(tmp_path / 'new')
+    for place in (folder, tmp_path / 'new'):
+        assert weights.load(place)[1].keys() == {'unet', 'vae', 'text'}
+
+
+def test_beside_a_streaming_model_a_video_ldm_draws_the_first_chunk(run, exported, tiny_folder, tmp_path):
+    video_ldm(exported, tmp_path / 'ms')
+    file = 'ms/unet/diffusion_pytorch_model.safetensors'
+    save_file({name: array + np.float16(1) for name, array in load_file(file).items()}, file)
+    assert run('--from', exported, 'ms', '--to', 'together', '--quiet') == (0, '', '')
+    assert run('--from', 'ms', '--to', 'later')[0] == 0
+    assert run('--from', exported, '--to', 'later')[0] == 0
+    for folder in ('together', 'later'):
+        unet, initial = (load_file(f'{folder}/{name}.safetensors') for name in ('unet', 'initial'))
+        for path, array in load_file(tiny_folder / 'unet.safetensors').items():
+            np.testing.assert_array_equal(unet[path], array)
+            np.testing.assert_array_equal(initial[path], array + np.float16(1))
+    assert weights.load_config('together').initial
+
+
+BAD = {
+    'nothing there': (['--from', 'missing', '--to', 'new'], 'there is no file or folder missing'),
+    'no source': (['--to', 'new'], 'the following arguments are required: --from'),
+    'no target': (['--from', 'x'], 'one of the arguments --to --to-diffusers is required'),
+    'not weights': (['--from', __file__, '--to', 'new'], '.*neither a zip archive nor a pickle.*'),
+    'no weights in it': (['--from', 'empty', '--to', 'new'], 'empty holds none of the files we know'),
+    'other weights': (['--from', 'other.safetensors', '--to', 'new'], '.*none of the files we know'),
+    'a lost tensor': (['--from', 'lost.safetensors', '--to', 'new'], 'lost.safetensors: .*nothing in the checkpoint'),
+    'no size': (['--from', 'sizeless.safetensors', '--to', 'new'], '.*post_quant_conv.weight: missing, and the sizes'),
+    'code': (['--from', 'code.ckpt', '--to', 'new'], ".*'os.system' is not among the names that weights need"),
+    'the source': (['--from', 'empty', '--to', 'empty'], 'empty is a source: write to another folder'),
+    'two to export': (['--from', 'a', 'b', '--to-diffusers', 'new'], 'one folder of weights is exported at a time'),
+    'nothing to export': (['--from', 'empty', '--to-diffusers', 'new'], 'empty: there is no config.json of ours'),
+    'too large': (['--from', 'large.safetensors', '--to', 'new'], r'vae/.*a number is too large for float16; --dtype'),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_input_is_one_line_and_exit_code_2(run, exported, case, tmp_path):
+    Path('empty').mkdir()
+    vae = load_file(exported / 'vae' / 'diffusion_pytorch_model.safetensors')
+    shutil.copy(exported / 'vae' / 'config.json', 'config.json')
+    save_file({'w': np.zeros(3)}, 'other.safetensors')
+    without = lambda name: {key: array for key, array in vae.items() if key != name}
+    save_file(without('decoder.conv_out.bias'), 'lost.safetensors')
+    save_file(without('post_quant_conv.weight'), 'sizeless.safetensors')
+    save_file(vae | {'decoder.conv_out.bias': np.float32([1e6, 0, 0])}, 'large.safetensors')
+    pickled = files.program(files.call(files.name('os', 'system'), files.plain('x')))
+    Path('code.ckpt').write_bytes(files.zipped(pickled, {}))
+    arguments, reason = BAD[case]
+    code, out, err = run(*arguments, '--quiet')
+    assert code == 2 and out == ''
+    assert re.fullmatch(rf'error: .*{reason}.*\n', err), err
+    left = [] if not Path('new').exists() else list(Path('new').iterdir())
+    assert not left, 'nothing half-written'
+
+
+def test_text_and_unet_have_to_fit_together(run, exported, tmp_path):
+    video_ldm(exported, tmp_path / 'ms')
+    clip = {name: np.repeat(array, 2, -1) for name, array in load_file('ms/text_encoder/model.safetensors').items()}
+    Path('clip').mkdir()
+    save_file(clip, 'clip/model.safetensors')
+    code, _, err = run('--from', 'ms', 'clip', '--to', 'new')
+    assert code == 2 and re.search(r'error: the UNet reads text of width 16, the text tower gives 32\n', err), err
+
+
+@pytest.fixture
+def hub(exported, monkeypatch, tmp_path_factory):
+    """A hub that has one repository, org/model, and notes what is asked of it."""
+    import huggingface_hub
+
+    asked = []
+
+    def list_repo_files(repository):
+        if repository != 'org/model':
+            raise ConnectionError('no network')
+        held = [file.relative_to(exported).as_posix() for file in exported.rglob('*.*')]
+        return [*held, 'unet/model.fp16.bin', 'a.gif']
+
+    def snapshot_download(repository, allow_patterns=(), local_files_only=False):
+        if local_files_only:
+            raise FileNotFoundError
+        asked.extend(allow_patterns)
+        folder = tmp_path_factory.mktemp('cache')
+        for name in allow_patterns:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy(exported / name, folder / name)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, 'list_repo_files', list_repo_files)
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', snapshot_download)
+    return asked
+
+
+def test_a_repository_of_the_hub_is_fetched(run, hub, tiny_folder, tmp_path):
+    assert run('--from', 'org/model', '--to', 'new')[0] == 0
+    same_networks(tmp_path / 'new', tiny_folder)
+    assert 'unet/diffusion_pytorch_model.safetensors' in hub and not {'unet/model.fp16.bin', 'a.gif'} & {*hub}
+
+
+def test_a_hub_out_of_reach_is_one_line(run, hub):
+    code, _, err = run('--from', 'org/other', '--to', 'new')
+    assert code == 2
+    assert re.fullmatch(r'error: org/other is no file or folder here, and the Hugging Face hub cannot .*\n', err), err
+
+
+@pytest.mark.parametrize(
+    'names, chosen',
+    [
+        (['a.bin', 'a.safetensors', 'a.fp16.safetensors'], ['a.safetensors']),
+        (['a.fp16.bin', 'a.bin', 'a.fp16.safetensors'], ['a.bin']),
+        (['x/config.json', 'x/pytorch_model.bin', 'x/model.safetensors', 'x/other.bin'], ['x/model.safetensors']),
+        (
+            ['m-00001-of-00002.bin', 'm-00002-of-00002.bin', 'm.bin.index.json', 'n.fp16-00001-of-00001.safetensors',
+             'n.safetensors.index.fp16.json'],
+            ['m.bin.index.json', 'n.safetensors.index.fp16.json'],
+        ),
+        (['a.ckpt', 'b.pth', 'c.txt', 'd.json'], ['a.ckpt', 'b.pth']),
+    ],
+)  # fmt: skip
+def test_of_several_copies_of_a_model_one_is_read(names, chosen):
+    assert published.weight_files(names) == chosen
+
+
+MEASURED = """
+import resource, sys
+from st2v_jax.convert.to_folder import carry_out, plan
+from st2v_jax import weights
+from st2v_jax.convert.kinds import RELEASED
+weights.abstract(RELEASED, ['vae'])  # what is traced is no part of what a file takes
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+carry_out(plan([sys.argv[1]], sys.argv[2]))
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize('container', ['zip', 'legacy'])
+def test_memory_is_that_of_the_largest_tensor(container, tmp_path):
+    """The released autoencoder in float32: 335 MB, of which the largest tensor takes 9."""
+    shapes = json.loads((ROOT / 'tests' / 'manifests' / 'ms17b_vae.json').read_text())['tensors']
+    noise = np.random.default_rng(0).standard_normal(1 << 22).astype(np.float32)
+    arrays = {name: noise[: np.prod(shape, dtype=int)].reshape(shape) for name, shape in shapes.items()}
+    file = files.checkpoint(container, tmp_path / 'vae.bin', arrays)
+    command = [sys.executable, '-c', MEASURED, str(file), str(tmp_path / 'new')]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 50e6 < file.stat().st_size / 6
+    file.unlink()
+
+
+def test_help_teaches(run):
+    code, out, _ = run('--help')
+    assert code == 0
+    assert all(name in out for name in ('--to-diffusers', 'streaming_t2v.ckpt', 'examples:', 'docs/weights.md'))
