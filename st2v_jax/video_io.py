@@ -5,6 +5,7 @@ The settings that made a video travel in the file's comment as JSON; `read_metad
 
 import json
 import os
+import re
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -12,10 +13,15 @@ from pathlib import Path
 import numpy as np
 
 ENDINGS = ('.mp4', '.gif', '.png')
+PIECE = 8  # frames read at a time
 
 
 class OutputError(OSError):
     """A place where no video can be written."""
+
+
+class InputError(OSError):
+    """A file or folder that is no video."""
 
 
 class VideoWriter:
@@ -75,7 +81,7 @@ def check_output(path):
         raise OutputError(f'cannot write {path}: a pattern numbers its frames as in name-%04d.png')
     if place.exists() and not os.access(place, os.W_OK):
         raise OutputError(f'cannot write {path}: no permission')
-    if _is_folder(path):
+    if is_folder(path):
         place = place / 'frame'
         place = place if place.parent.exists() else place.parent  # a new folder needs a parent to be made in
     try:
@@ -95,12 +101,83 @@ def to_uint8(frames):
     return np.uint8(np.round((np.clip(frames, -1, 1) + 1) * 127.5))
 
 
-def read_video(path):
-    """All frames of a video file (mp4, gif or another that ffmpeg knows): uint8 [n,h,w,3]."""
-    import av
+class VideoReader:
+    """The frames of a video, read piece by piece: iterate over it once, for uint8 [n,h,w,3].
 
-    with av.open(str(path)) as file:
-        return np.stack([frame.to_ndarray(format='rgb24') for frame in file.decode(video=0)])
+    path: a file that ffmpeg knows (mp4, webm, gif, ...), or a folder of PNG files, in the order of their numbers.
+    Frames come as a player shows them: turned as the file says, with square pixels, all of the first one's size.
+
+    Attributes:
+      size: (height, width).
+      fps: frames per second; None for a folder and where the file does not say.
+      frames: their number as far as the file knows it, else None.
+
+    Raises InputError where there is no video to read: at once, or at the frame where a file is damaged.
+    """
+
+    def __init__(self, path):
+        self.path, self.fps, self.frames = str(path), None, None
+        if not os.path.exists(path):
+            raise InputError(f'cannot read {path}: there is no such file or folder')
+        self._decoded = self._of_folder() if os.path.isdir(path) else self._of_file()
+        self._first = next(self._decoded, None)
+        if self._first is None:
+            raise InputError(f'cannot read {path}: there are no frames in it')
+        self.size = self._first.shape[:2]
+
+    def __iter__(self):
+        waiting, self._first = [self._first], None
+        for frame in self._decoded:
+            if len(waiting) == PIECE:
+                yield np.stack(waiting)
+                waiting = []
+            waiting.append(frame)
+        yield np.stack(waiting)
+
+    def _of_folder(self):
+        from PIL import Image
+
+        number = lambda file: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', file.name)]
+        files, size = sorted(Path(self.path).glob('*.png'), key=number), None
+        self.frames = len(files)
+        for file in files:
+            try:
+                with Image.open(file) as picture:
+                    frame = np.asarray(picture.convert('RGB'))
+            except (OSError, SyntaxError) as error:  # what Pillow raises for damaged files
+                raise InputError(f'cannot read {file}: {error}') from error
+            size = size or frame.shape
+            if frame.shape != size:
+                raise InputError(f'cannot read {self.path}: {file.name} is of another size than the first frame')
+            yield frame
+
+    def _of_file(self):
+        import av
+
+        count = 0
+        try:
+            with av.open(self.path) as file:
+                if not file.streams.video:
+                    raise InputError(f'cannot read {self.path}: there is no video in it')
+                stream = file.streams.video[0]
+                rate = stream.average_rate or stream.guessed_rate
+                self.fps, self.frames = float(rate) if rate else None, stream.frames or None
+                aspect = stream.sample_aspect_ratio or 1
+                size = stream.height, max(1, round(stream.width * aspect))
+                for frame in file.decode(stream):
+                    pixels = frame.to_ndarray(format='rgb24', height=size[0], width=size[1])
+                    yield np.rot90(pixels, frame.rotation // 90)
+                    count += 1
+        except av.error.FFmpegError as error:
+            where = error.strerror
+            if isinstance(error, av.error.InvalidDataError):
+                where = f'it is damaged after {count} frames' if count else 'it is no video, or a damaged one'
+            raise InputError(f'cannot read {self.path}: {where}') from error
+
+
+def read_video(path):
+    """All frames of what a VideoReader reads: uint8 [n,h,w,3]."""
+    return np.concatenate(list(VideoReader(path)))
 
 
 def read_metadata(path):
@@ -168,7 +245,7 @@ class _Gif:
 
 class _Png:
     def __init__(self, path, fps, size, comment):
-        if _is_folder(path):
+        if is_folder(path):
             Path(path).mkdir(exist_ok=True)
             path = os.path.join(path, 'frame.png')
         self._folder, self._name = os.path.split(path)
@@ -198,9 +275,10 @@ def _numbers_frames(pattern):
         return False
 
 
-def _is_folder(path):
+def is_folder(path):
+    """Whether frames written to `path` become files of a folder."""
     return str(path).endswith(('/', os.sep)) or os.path.isdir(path)
 
 
 def _ending(path):
-    return '.png' if _is_folder(path) else Path(path).suffix.lower()
+    return '.png' if is_folder(path) else Path(path).suffix.lower()

@@ -87,7 +87,8 @@ def test_the_table_of_contents_is_complete_and_loads_late():
     with pytest.raises(AttributeError, match='st2v_jax has no pipeline'):
         _ = st2v_jax.pipeline
     heavy = (
-        'import st2v_jax, st2v_jax.cli.sample, sys; print({"jax", "transformers", "av", "torch"} & set(sys.modules))'
+        'import st2v_jax, st2v_jax.cli.sample, st2v_jax.cli.enhance, sys\n'
+        'print({"jax", "transformers", "av", "torch"} & set(sys.modules))'
     )
     done = subprocess.run([sys.executable, '-c', heavy], capture_output=True, text=True, check=True)
     assert done.stdout == 'set()\n'

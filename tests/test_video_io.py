@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from st2v_jax import video_io
-from st2v_jax.video_io import OutputError, VideoWriter, read_metadata, read_video
+from st2v_jax.video_io import InputError, OutputError, VideoReader, VideoWriter, read_metadata, read_video
 
 SETTINGS = {'prompt': 'a "red" ball – über sand', 'seed': 3, 'settings': {'steps': 25, 'eta': 0.0}}
 
@@ -146,3 +147,48 @@ def test_wrong_frames_are_refused(tmp_path):
     with pytest.raises(ValueError, match='more than 0 frames per second'):
         VideoWriter(tmp_path / 'still.mp4', 0, (32, 48))
     assert not (tmp_path / 'odd.mp4').exists() and not (tmp_path / 'still.mp4').exists()
+
+
+def test_a_video_is_read_piece_by_piece(tmp_path):
+    with VideoWriter(tmp_path / 'video.mp4', 12.5, (32, 48)) as video:
+        video.write(moving_square(20))
+    reader = VideoReader(tmp_path / 'video.mp4')
+    assert (reader.size, reader.fps) == ((32, 48), 12.5)
+    pieces = list(reader)
+    assert [len(piece) for piece in pieces] == [8, 8, 4] and pieces[0].dtype == np.uint8
+    np.testing.assert_array_equal(np.concatenate(pieces), read_video(tmp_path / 'video.mp4'))
+
+
+def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
+    for number in (10, 9, 2):
+        Image.new('RGB', (4, 2), (number, 0, 0)).save(tmp_path / f'frame{number}.png')
+    reader = VideoReader(tmp_path)
+    assert (reader.size, reader.fps, reader.frames) == ((2, 4), None, 3)
+    assert [frame[0, 0, 0] for piece in reader for frame in piece] == [2, 9, 10]
+    Image.new('RGB', (5, 5)).save(tmp_path / 'frame11.png')
+    with pytest.raises(InputError, match='frame11.png is of another size'):
+        list(VideoReader(tmp_path))
+
+
+def test_a_video_that_a_player_turns_is_turned(tmp_path):
+    with VideoWriter(tmp_path / 'lying.mp4', 8, (32, 48)) as video:
+        video.write(moving_square(3))
+    lying = bytearray((tmp_path / 'lying.mp4').read_bytes())
+    matrix = lying.find(b'tkhd') + 44  # of the track, as a phone held upright writes it: a quarter turn clockwise
+    lying[matrix : matrix + 36] = np.array([0, 2**16, 0, -(2**16), 0, 0, 0, 0, 2**30], '>i4').tobytes()
+    (tmp_path / 'upright.mp4').write_bytes(lying)
+    upright = read_video(tmp_path / 'upright.mp4')
+    np.testing.assert_array_equal(upright, np.rot90(read_video(tmp_path / 'lying.mp4'), -1, (1, 2)))
+
+
+def test_wide_pixels_become_square(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / 'wide.mp4'), 'w') as file:
+        stream = file.add_stream('libx264', rate=8)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, 'yuv420p'
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for frame in video_io.to_uint8(moving_square(3)):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+        file.mux(stream.encode())
+    assert read_video(tmp_path / 'wide.mp4').shape == (3, 32, 64, 3)

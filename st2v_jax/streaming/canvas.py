@@ -47,12 +47,13 @@ class Canvas:
 def fit(video, box, unet: UNetConfig, factor: int = 8) -> Canvas:
     """The Canvas of a video (height, width): as large as fits into `box` with its aspect, padded to at least the box.
 
-    box: (720, 1280) as released. factor: pixels a latent is wide. The whole is what `unet` accepts.
+    box: (720, 1280) as released. factor: pixels a latent is wide. Sizes are even, as H.264 needs them, which stores
+    colours at half the resolution. The whole is what `unet` accepts.
     """
     if min(*video, *box) < 1:
         raise ValueError(f'sizes are at least 1 pixel, not {tuple(video)} in {tuple(box)}')
     scale = min(whole / length for whole, length in zip(box, video, strict=True))
-    size = tuple(max(1, round(length * scale)) for length in video)
+    size = tuple(2 * max(1, round(length * scale / 2)) for length in video)
     latent = accepted_size([math.ceil(whole / factor) for whole in box], unet)
     return Canvas(size, tuple(factor * length for length in latent))
 

@@ -177,9 +177,10 @@ def _span_by_span(refiner, settings, plan, mesh, params, condition, keys, progre
         begins, ends = first * plan.stride, (first + settings.span) * plan.stride
         own = np.arange(begins, ends + plan.overlap)
         at = np.minimum(own, plan.frames - 1)
+        left = _left(settings.variant, keys.cuts, inputs[0], plan, np.arange(first, first + settings.span))
         new, predicted, tail = map(np.asarray, _span_step(
-            refiner, settings, plan, mesh, params, condition, keys, inputs, last, x[:, indices[chunks].ravel()],
-            x[:, at], x0[:, at], own, np.arange(first, first + settings.span), shift[chunks], tail))
+            refiner, settings, mesh, params, condition, keys.noise, inputs, last, x[:, indices[chunks].ravel()],
+            x[:, at], x0[:, at], own, left, shift[chunks], tail))
         if first + settings.span >= len(indices):
             ends = plan.frames
         count = min(ends, plan.frames) - begins
@@ -187,20 +188,25 @@ def _span_by_span(refiner, settings, plan, mesh, params, condition, keys, progre
     return out, x0
 
 
-@functools.partial(jax.jit, static_argnums=range(4))
-def _span_step(refiner, settings, plan, mesh, params, condition, keys, inputs, last, chunks, x, x0_last, frames,
-               numbers, shift, tail):
-    """x and x0 of the span's own frames and of its tail, and the tail as the next span needs it."""
+_left = jax.jit(blend.frames_from_left, static_argnums=(0, 3))
+
+
+@functools.partial(jax.jit, static_argnums=range(3))
+def _span_step(refiner, settings, mesh, params, condition, key, inputs, last, chunks, x, x0_last, frames, left, shift,
+               tail):
+    """x and x0 of the span's own frames and of its tail, and the tail as the next span needs it.
+
+    Nothing here knows how long the video is, so that it is compiled once.
+    """
     step, now, nxt = inputs
-    denoise = refiner.denoiser(settings, params, condition)
-    left = blend.frames_from_left(settings.variant, keys.cuts, step, plan, numbers)
-    places = np.arange(chunks.shape[1]).reshape(len(numbers), -1)
+    denoise, plan = refiner.denoiser(settings, params, condition), settings.plan(settings.length)
+    places = np.arange(chunks.shape[1]).reshape(len(shift), -1)
     decided, tail = blend.predict_groups(denoise, plan, now, chunks, places, shift, left, tail, group=settings.group,
                                          mesh=mesh)
     x0 = jnp.concatenate([decided, tail], 1)
     if mesh is not None:  # as in `blend.predict`
         x0 = jax.lax.with_sharding_constraint(x0, sharding.replicated(mesh))
-    noise = frame_noise(keys.noise, step + 1, frames, x.shape[2:])
+    noise = frame_noise(key, step + 1, frames, x.shape[2:])
     return dpmpp_2m_sde_step(x, x0, x0_last, last, now, nxt, noise), x0, tail
 
 

@@ -72,6 +72,39 @@ def test_a_prompt_becomes_a_video(run, tmp_path):
     assert Path('ball.mp4').read_bytes() == Path('first.mp4').read_bytes(), 'the command makes the same video again'
 
 
+def test_enhanced_videos_are_larger_and_leave_no_draft(run, tmp_path):
+    code, out, err = run('--prompt', PROMPT, '--num-frames', '7', '--enhance', '--output', 'ball.mp4')
+    assert code == 0, err
+    assert 'chunk 1/1 step 2/2' in err and 'enhancing step 2/2' in err
+    assert video_io.read_video('ball.mp4').shape == (7, 48, 48, 3)
+    about = video_io.read_metadata('ball.mp4')
+    assert about['settings']['steps'] == 2 and about['refinement']['length'] == 6
+    assert '--enhance' in about['command'] and about['command'] in out
+    assert [file.name for file in tmp_path.iterdir()] == ['ball.mp4']
+
+
+def test_an_enhancement_that_is_stopped_leaves_the_video_before_it(run, monkeypatch, tmp_path):
+    def stopped(enhancer, frames, prompt, **_):
+        yield from (frame for frame in frames if frame is None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('st2v_jax.text_to_video.generate', lambda *_, **__: iter([np.zeros((16, 32, 32, 3))]))
+    monkeypatch.setattr('st2v_jax.video_to_video.enhance', stopped)
+    code, _, err = run('--prompt', PROMPT, '--num-frames', '16', '--enhance', '--output', 'ball.gif')
+    assert code == 130
+    assert 'stopped: nothing was written, the video before its enhancement is in ball-draft.mp4; again: ' in err
+    assert [file.name for file in tmp_path.iterdir()] == ['ball-draft.mp4']
+    assert len(video_io.read_video('ball-draft.mp4')) == 16
+
+
+def test_enhancing_without_a_refiner_is_bad_input(run, tiny_folder, tmp_path_factory, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp('bad') / 'weights')
+    (folder / 'refiner.safetensors').unlink()
+    code, _, err = run('--prompt', PROMPT, '--enhance', weights=folder)
+    assert code == 2 and re.fullmatch('error: the weights in .*: refiner.safetensors: missing\n', err)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_output_is_named_after_prompt_and_seed(run, tmp_path):
     code, out, _ = run('--prompt', 'A red ball, moves/left!', '--num-frames', '2', '--seed', '7')
     assert code == 0

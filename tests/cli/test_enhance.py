@@ -1,0 +1,150 @@
+"""`enhance.py` end to end on a tiny random model: what it reads, makes, says, and refuses."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from st2v_jax import video_io
+from st2v_jax.cli import enhance
+
+PROMPT = 'a red ball moves left'
+SQUARE = np.full((7, 32, 32, 3), 40, np.uint8)  # two chunks of the tiny model
+SQUARE[:, 8:16, 8:16] = (220, 90, 60)
+
+
+@pytest.fixture
+def run(tiny_folder, capsys, monkeypatch, tmp_path):
+    """run('--input', ...) -> (exit code, stdout, stderr) of the command in this process, beside a `ball.mp4`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['enhance.py'])
+    with video_io.VideoWriter('ball.mp4', 12, (32, 32)) as video:
+        video.write(SQUARE)
+
+    def run(*arguments, prompt=PROMPT, weights=tiny_folder):
+        capsys.readouterr()
+        try:
+            code = enhance.main([*arguments, '--prompt', prompt, '--weights', str(weights)])
+        except SystemExit as leave:
+            code = leave.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_video_becomes_a_larger_one(run):
+    code, out, err = run('--input', 'ball.mp4', '--seed', '3')
+    assert code == 0, err
+    first, *_, last = out.splitlines()
+    assert first.startswith('device: CPU')
+    assert last.startswith('saved ball-enhanced.mp4 (7 frames, 0.6 s); again: python enhance.py --input ball.mp4 ')
+    assert 'warning' not in err
+    assert re.search(r'"ball.mp4" enhancing step 2/2 +100%.* steps/s \[\d\d:\d\d<', err) and 'writing' in err
+    video = video_io.VideoReader('ball-enhanced.mp4')
+    assert (video.size, video.fps, sum(map(len, video))) == ((48, 48), 12, 7)
+
+    about = video_io.read_metadata('ball-enhanced.mp4')
+    assert (about['prompt'], about['seed'], about['input']) == (PROMPT, 3, 'ball.mp4')
+    assert about['settings']['steps'] == 2 and about['settings']['variant'] == 'paper'
+    assert about['command'] in last
+
+    program, script, *again = shlex.split(about['command'])
+    assert (program, script) == ('python', 'enhance.py')
+    shutil.move('ball-enhanced.mp4', 'first.mp4')
+    assert enhance.main(again) == 0
+    assert Path('ball-enhanced.mp4').read_bytes() == Path('first.mp4').read_bytes()
+
+
+def test_folders_of_pictures_and_gifs_go_in_and_come_out(run):
+    with video_io.VideoWriter('frames/', 8, (32, 32)) as video:
+        video.write(SQUARE)
+    assert run('--input', 'frames/', '--output', 'ball.gif', '--quiet') == (0, '', '')
+    assert video_io.read_video('ball.gif').shape == (7, 48, 48, 3)
+    code, _, err = run('--input', 'ball.gif', '--output', 'new/', '--fps', '5')
+    assert code == 0, err
+    assert len(list(Path('new').glob('frame-*.png'))) == 7
+
+
+def test_unseen_words_are_named(run):
+    code, _, err = run('--input', 'ball.mp4', '--negative-prompt', 'blurry', prompt=f'{PROMPT} zebra')
+    assert code == 0
+    assert re.findall(r'warning: this model never saw (\w+)', err) == ['zebra', 'blurry']
+
+
+def write(path, data):
+    Path(path).parent.mkdir(exist_ok=True)
+    Path(path).write_bytes(data)
+
+
+def cut_short():
+    with video_io.VideoWriter('cut.mp4', 12, (32, 32)) as video:
+        video.write(np.random.default_rng(0).uniform(-1, 1, (7, 32, 32, 3)))
+    write('cut.mp4', Path('cut.mp4').read_bytes()[:-3000])
+
+
+BAD = {
+    'missing': (lambda: None, ['--input', 'no.mp4'], 'cannot read no.mp4: there is no such file or folder'),
+    'empty': (lambda: write('e.mp4', b''), ['--input', 'e.mp4'], 'cannot read e.mp4: it is no video, or a damaged one'),
+    'text': (lambda: write('a.txt', b'hello'), ['--input', 'a.txt'], 'cannot read a.txt: it is no video'),
+    'cut short': (cut_short, ['--input', 'cut.mp4'], r'cannot read cut.mp4: it is damaged after \d+ frames'),
+    'no pictures': (lambda: Path('none').mkdir(), ['--input', 'none'], 'cannot read none: there are no frames in it'),
+    'no picture': (lambda: write('p/1.png', b'?'), ['--input', 'p'], 'cannot read p/1.png: cannot identify image file'),
+    'no input': (lambda: None, [], 'the following arguments are required: --input'),
+    'the input': (lambda: None, ['--input', 'ball.mp4', '--output', './ball.mp4'], 'ball.mp4 is the input'),
+    'unknown ending': (lambda: None, ['--input', 'ball.mp4', '--output', 'a.avi'], 'cannot write a.avi: its ending'),
+    'steps': (lambda: None, ['--input', 'ball.mp4', '--steps', '600'], 'sampled in 1 to 599 steps, not 600'),
+    'devices': (lambda: None, ['--input', 'ball.mp4', '--devices', '9'], 'there are 8 devices to spread chunks over'),
+    'variant': (lambda: None, ['--input', 'ball.mp4', '--variant', 'S'], "invalid choice: 'S'"),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_input_is_one_line_and_exit_code_2(run, case):
+    prepare, arguments, reason = BAD[case]
+    prepare()
+    before = sorted(Path().rglob('*'))
+    code, _, err = run(*arguments)
+    assert code == 2
+    lines = [line for line in err.splitlines() if line and not line.startswith('"cut.mp4" reading')]  # the bar's
+    assert len(lines) == 1 and re.fullmatch(rf'error: .*{reason}.*', lines[0]), err
+    assert sorted(Path().rglob('*')) == before, 'nothing half-written'
+
+
+def test_an_empty_prompt_is_refused(run):
+    code, _, err = run('--input', 'ball.mp4', prompt=' ')
+    assert code == 2 and re.fullmatch('error: the prompt is empty.*\n', err)
+
+
+def test_weights_without_a_refiner_are_refused(run, tiny_folder, tmp_path_factory):
+    folder = shutil.copytree(tiny_folder, tmp_path_factory.mktemp('bad') / 'weights')
+    (folder / 'refiner.safetensors').unlink()
+    code, _, err = run('--input', 'ball.mp4', weights=folder)
+    assert code == 2 and re.fullmatch('error: the weights in .*: refiner.safetensors: missing\n', err)
+
+
+@pytest.mark.parametrize('done, written', [(0, 'nothing was written'), (4, '4 of 7 frames are in ball-enhanced.mp4')])
+def test_ctrl_c_leaves_what_plays_or_nothing(run, done, written, monkeypatch):
+    def enhanced(enhancer, frames, prompt, on_step, **_):
+        list(frames)
+        on_step(2, 2)
+        if done:
+            yield np.zeros((done, 48, 48, 3))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('st2v_jax.video_to_video.enhance', enhanced)
+    code, _, err = run('--input', 'ball.mp4')
+    assert code == 130 and f'stopped: {written}; again: python enhance.py --input ball.mp4' in err
+    assert (len(video_io.read_video('ball-enhanced.mp4')) if done else 0) == done
+    assert done or not Path('ball-enhanced.mp4').exists()
+
+
+def test_help_teaches():
+    script = Path(__file__).parents[2] / 'enhance.py'
+    done = subprocess.run([sys.executable, script, '--help'], capture_output=True, text=True, check=True)
+    for name in ('--input', '--prompt', '--variant', 'examples:', 'python enhance.py --input', '$TMPDIR'):
+        assert name in done.stdout
