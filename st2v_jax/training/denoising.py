@@ -1,7 +1,7 @@
 """The denoising objective of the stages video_ldm, cam and apm (section 7 of the method, "Training").
 
 The videos are drawn, encoded and, as conditioning frames, decoded again once, before the first step; a step then reads
-latents, pixels and text states from the pool.
+latents, pixels and tokens from the pool. The text tower runs in the step, so that it can be trained too.
 """
 
 import re
@@ -26,31 +26,31 @@ class Videos(NamedTuple):
 
     Attributes:
       latents: [..., t, h, w, c] float16, scaled.
-      text: [..., captions, 77, d] float16.
+      ids: [..., captions, 77] token ids.
       pixels: [..., t, H, W, 3] uint8, decoded from noisy latents: what CAM is conditioned on. None without memory.
       anchors: [..., t, e] float16, image embeddings of those pixels. None without anchor.
     """
 
     latents: Any
-    text: Any
+    ids: Any
     pixels: Any = None
     anchors: Any = None
 
 
 class Batch(NamedTuple):
-    """What a step trains on: latents [b,f,h,w,c], text [b,77,d], frames [b,m,H,W,3] or None, anchor [b,e] or None."""
+    """What a step trains on: latents [b,f,h,w,c], ids [b,77], frames [b,m,H,W,3] or None, anchor [b,e] or None."""
 
     latents: Any
-    text: Any
+    ids: Any
     frames: Any = None
     anchor: Any = None
 
 
 class Data(NamedTuple):
-    """The pool, and the conditions that stand for none: empty_text [77,d], empty_anchor [e]."""
+    """The pool, and the conditions that stand for none: empty_ids [77], empty_anchor [e]."""
 
     videos: Videos
-    empty_text: Any
+    empty_ids: Any
     empty_anchor: Any
 
 
@@ -58,9 +58,9 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     """Trains what `config.trained` matches and `config.frozen` does not, both patterns of parameter paths."""
     require(params, ('vae', 'text') + ('unet',) * config.memory + ('image', 'cam') * config.anchor, config.stage)
     dtype = jnp.dtype(config.dtype)
-    network = build.denoiser(model, dtype)
+    network, tower = build.denoiser(model, dtype), build.text_tower(model, dtype)
     fresh = build.init(key, network)
-    started = {'unet': params.get('unet') or fresh['unet']}
+    started = {'text': params['text'], 'unet': params.get('unet') or fresh['unet']}
     if config.memory:
         started['cam'] = params.get('cam') or build.copy_encoder({**started, 'cam': fresh['cam']})['cam']
     if config.anchor:
@@ -72,7 +72,9 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         batch_key, drop_key, noise_key, t_key = jax.random.split(key, 4)
         batch = draw(batch_key, data.videos, model, anchored=config.anchor)
         batch = drop(drop_key, batch, data, config.dropout)
-        condition = network(params, batch.text, batch.frames, batch.anchor, method='condition')
+        text = tower(params['text'], batch.ids)
+        params = {name: tree for name, tree in params.items() if name != 'text'}
+        condition = network(params, text, batch.frames, batch.anchor, method='condition')
         noise = jax.random.normal(noise_key, batch.latents.shape)
         t = jax.random.randint(t_key, (len(noise),), 0, model.diffusion.steps)
         predict = partial(network, params, condition=condition)
@@ -116,7 +118,7 @@ def draw(key, videos, model, *, anchored) -> Batch:
         anchors = jax.vmap(lambda row, i: row[i])(chosen.anchors, anchor).astype(jnp.float32)
     return Batch(
         latents=cut(chosen.latents, model.frames).astype(jnp.float32),
-        text=pool.draw(caption_key, chosen.text).astype(jnp.float32),
+        ids=pool.draw(caption_key, chosen.ids),
         frames=None if chosen.pixels is None else from_bytes(cut(chosen.pixels, model.memory)),
         anchor=anchors,
     )
@@ -124,17 +126,17 @@ def draw(key, videos, model, *, anchored) -> Batch:
 
 def drop(key, batch: Batch, data: Data, dropout) -> Batch:
     """The batch with some conditions replaced by none; `dropout` has the shares text, anchor and both."""
-    no_text, no_anchor = drop_conditions(key, len(batch.text), **dropout)
-    text = jnp.where(no_text[:, None, None], data.empty_text, batch.text)
+    no_text, no_anchor = drop_conditions(key, len(batch.ids), **dropout)
+    ids = jnp.where(no_text[:, None], data.empty_ids, batch.ids)
     if batch.anchor is None:
-        return batch._replace(text=text)
-    return batch._replace(text=text, anchor=jnp.where(no_anchor[:, None], data.empty_anchor, batch.anchor))
+        return batch._replace(ids=ids)
+    return batch._replace(ids=ids, anchor=jnp.where(no_anchor[:, None], data.empty_anchor, batch.anchor))
 
 
 def make_data(config, model, params, tokenizer, mesh, key) -> Data:
     """The pool of `config.data.scenes` training scenes of `config.data.frames` frames, encoded."""
     data, dtype = config.data, jnp.dtype(config.dtype)
-    vae, text, image = build.vae(model, dtype), build.text_tower(model, dtype), build.image_tower(model, dtype)
+    vae, image = build.vae(model, dtype), build.image_tower(model, dtype)
     side = model.image.image_size
 
     def embed(params, pixels):
@@ -153,36 +155,32 @@ def make_data(config, model, params, tokenizer, mesh, key) -> Data:
                 anchors = each_frame(partial(embed, params), jnp.clip(seen, -1, 1)).astype(jnp.float16)
         return latents, pixels, anchors
 
-    encoders = {name: params[name] for name in ('vae', 'text', 'image') if name in params}
-    (latents, pixels, anchors), states, empty_text = captioned_pool(make, text, encoders, tokenizer, config, mesh, key)
+    encoders = {name: params[name] for name in ('vae', 'image') if name in params}
+    (latents, pixels, anchors), ids = captioned_pool(make, encoders, tokenizer, config, mesh, key)
     grey = jnp.zeros((1, model.image_size, model.image_size, 3))
     empty_anchor = jax.jit(embed)(encoders, grey)[0].astype(jnp.float32) if config.anchor else None
-    return Data(Videos(latents, states, pixels, anchors), empty_text, empty_anchor)
+    return Data(Videos(latents, ids, pixels, anchors), tokenizer.ids([''])[0], empty_anchor)
 
 
-def captioned_pool(make, text, params, tokenizer, config, mesh, key):
-    """A pool of `config.data.scenes` training scenes: (what `make` makes of them, text states, the empty text's state).
+def captioned_pool(make, params, tokenizer, config, mesh, key):
+    """A pool of `config.data.scenes` training scenes: (what `make` makes of them, ids [rows, n, captions, 77]).
 
     make: (params, keys [b], scenes [b]) -> tree of arrays [b, ...], which become leaves [rows, n, ...].
-    text: the Network whose parameters are params['text']; states are [rows, n, captions, 77, d] float16 and [77, d].
     """
     data = config.data
     indices = world.split_indices('train', data.seed, 0, data.scenes)
     ids, _ = captions.token_table(tokenizer, data.seed, indices, data.captions)
-    inputs = {'scene': pool.rows(indices, config.batch_size, mesh), 'ids': pool.rows(ids, config.batch_size, mesh)}
 
-    def columns(inputs, params):
-        rows, n = inputs['scene'].shape
-        scenes, tokens = inputs['scene'].reshape(-1), rearrange(inputs['ids'], 'r n v t -> (r n v) t')
+    def columns(indices, params):
+        rows, n = indices.shape
+        scenes = indices.reshape(-1)
         keys = jax.vmap(partial(jax.random.fold_in, key))(scenes)
-        states = rearrange(text(params['text'], tokens), '(b v) t d -> b v t d', v=data.captions).astype(jnp.float16)
-        made = make(params, keys, scenes), states
+        made = make(params, keys, scenes)
         return jax.tree.map(partial(rearrange, pattern='(r n) ... -> r n ...', r=rows, n=n), made)
 
-    made, states = pool.fill(columns, inputs, params, mesh, columns=data.columns,
-                             compiler_options=config.compiler_options.to_dict())
-    empty = jax.jit(text)(params['text'], tokenizer.ids(['']))[0].astype(jnp.float32)
-    return made, states, empty
+    made = pool.fill(columns, pool.rows(indices, config.batch_size, mesh), params, mesh, columns=data.columns,
+                     compiler_options=config.compiler_options.to_dict())
+    return made, pool.place(pool.rows(ids, config.batch_size, mesh), mesh)
 
 
 def each_frame(function, videos):

@@ -1,8 +1,9 @@
 """The objective of the stage refiner: a video of the Video-LDM, enlarged, becomes one of the world at that size.
 
 The refinement stage uses its network in one way only: SDEdit (section 8 of the method) from a noised enlarged video. So
-it is trained on just that: entries up to `start` of its levels, and what SDEdit holds there (`diffusion.loss`). That
-it sees what it is to make good, and not noise alone, is our addition; the release says nothing of its training.
+it is trained on just that: the noisiest levels, which SDEdit never sees, are left out, and below them x is what SDEdit
+holds there (`diffusion.loss`). That the network sees what it is to make good, and not noise alone, is our addition; the
+release says nothing of its training.
 """
 
 from functools import partial
@@ -27,43 +28,52 @@ class Pairs(NamedTuple):
     Attributes:
       clean: [..., t, h, w, c] float16, scaled latents of the world at the size of the canvas.
       source: the same of the world at the size of the Video-LDM, through its autoencoder, worn, and enlarged.
-      text: [..., captions, 77, d] float16.
+      ids: [..., captions, 77] token ids.
     """
 
     clean: Any
     source: Any
-    text: Any
+    ids: Any
 
 
 class Data(NamedTuple):
-    """The pool, and the text that stands for none: [77, d]."""
+    """The pool, and the tokens that stand for no text: [77]."""
 
     pairs: Pairs
-    empty_text: Any
+    empty_ids: Any
 
 
 def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     """Trains 'refiner', from what `weights.refinement` says it works with and the autoencoder of the Video-LDM."""
     names = refinement(model)
     require(params, dict.fromkeys(('vae', names['vae'], names['text'])), config.stage)
-    network = build.refiner(model, jnp.dtype(config.dtype))
-    started = params.get('refiner') or build.init(key, network)
+    dtype = jnp.dtype(config.dtype)
+    network, tower = build.refiner(model, dtype), build.text_tower(model.for_refinement, dtype)
+    started = {'refiner': params.get('refiner') or build.init(key, network), names['text']: params[names['text']]}
     data = make_data(config, model, params, tokenizer, mesh, jax.random.fold_in(key, 1))
-    table, start = refiner_levels(model.refiner.process), model.refiner.start
+    table, (first, last) = refiner_levels(model.refiner.process), config.starts
 
     def loss(params, data, key):
         batch_key, drop_key, noise_key, t_key = jax.random.split(key, 4)
         batch = draw(batch_key, data.pairs, model.refiner.length)
-        no_text, _ = drop_conditions(drop_key, len(batch.text), text=config.dropout, anchor=0, both=0)
-        text = jnp.where(no_text[:, None, None], data.empty_text, batch.text)
+        no_text, _ = drop_conditions(drop_key, len(batch.ids), text=config.dropout, anchor=0, both=0)
+        text = tower(params[names['text']], jnp.where(no_text[:, None], data.empty_ids, batch.ids))
         contexts = network(params['refiner'], text, method='keys_values')
-        t = jax.random.randint(t_key, (len(text),), 0, start + 1)
+        start, t = levels(t_key, len(text), first, last)
         noise = jax.random.normal(noise_key, batch.clean.shape)
         noise = sdedit_noise(batch.clean, batch.source, noise, t, table, start)
         predict = partial(network, params['refiner'], contexts=contexts)
         return diffusion_loss(predict, batch.clean, noise, t, table, 'v'), {}
 
-    return Objective({'refiner': started}, lambda path: True, data, loss, lambda new, model: ({**params, **new}, model))
+    is_trained = lambda path: path.startswith('refiner/')
+    return Objective(started, is_trained, data, loss, lambda new, model: ({**params, **new}, model))
+
+
+def levels(key, count, first, last):
+    """(start [count], t [count]): entries where SDEdit begins, uniform in first..last, and where it is, in 0..start."""
+    start_key, t_key = jax.random.split(key)
+    start = jax.random.randint(start_key, (count,), first, last + 1)
+    return start, jax.random.randint(t_key, (count,), 0, start + 1)
 
 
 def draw(key, pairs, length) -> Pairs:
@@ -74,14 +84,13 @@ def draw(key, pairs, length) -> Pairs:
     keys = jax.random.split(window_key, rows)
     start, _ = jax.vmap(partial(windows, length=frames, frames=length, anchored=False))(keys)
     cut = jax.vmap(lambda row, i: jax.lax.dynamic_slice_in_dim(row, i, length).astype(jnp.float32))
-    text = pool.draw(caption_key, chosen.text).astype(jnp.float32)
-    return Pairs(cut(chosen.clean, start), cut(chosen.source, start), text)
+    return Pairs(cut(chosen.clean, start), cut(chosen.source, start), pool.draw(caption_key, chosen.ids))
 
 
 def make_data(config, model, params, tokenizer, mesh, key) -> Data:
     """The pool of `config.data.scenes` training scenes of `config.data.frames` frames, encoded."""
     data, dtype, own = config.data, jnp.dtype(config.dtype), model.for_refinement
-    vae, large_vae, text = build.vae(model, dtype), build.vae(own, dtype), build.text_tower(own, dtype)
+    vae, large_vae = build.vae(model, dtype), build.vae(own, dtype)
     small = model.image_size
     canvas = fit((small, small), model.refiner.box, model.refiner.unet, own.vae.downsampling)
 
@@ -98,6 +107,6 @@ def make_data(config, model, params, tokenizer, mesh, key) -> Data:
         return encode(params, clean), encode(params, jnp.clip(seen, -1, 1))
 
     names = refinement(model)
-    encoders = {'vae': params['vae'], 'large_vae': params[names['vae']], 'text': params[names['text']]}
-    (clean, source), states, empty_text = captioned_pool(make, text, encoders, tokenizer, config, mesh, key)
-    return Data(Pairs(clean, source, states), empty_text)
+    encoders = {'vae': params['vae'], 'large_vae': params[names['vae']]}
+    (clean, source), ids = captioned_pool(make, encoders, tokenizer, config, mesh, key)
+    return Data(Pairs(clean, source, ids), tokenizer.ids([''])[0])
