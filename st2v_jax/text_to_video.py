@@ -1,5 +1,6 @@
 """A long video from one prompt, as functions: `load` a model once, `generate` as many videos as you like."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,11 @@ class Model:
     params: dict[str, Any]
     system: stream.System
 
+    @property
+    def max_frames(self) -> float:
+        """Frames of a video at most: infinity, or one chunk where there is a Video-LDM without CAM and APM."""
+        return math.inf if 'cam' in self.params else self.config.frames
+
     def settings(self, **overrides) -> stream.SampleSettings:
         """The sampling settings of this model: its own and its profile's, then the overrides (`SampleSettings`).
 
@@ -51,10 +57,9 @@ def load(folder=None, dtype=None) -> Model:
     nothing. Raises WeightsError for a folder that is not a model or whose weights do not fit its config.
     """
     folder = weights.SHIPPED if folder is None else folder
-    config, params = weights.load(folder)
-    tokenizer = weights.load_tokenizer(folder)
     dtype = default_dtype() if dtype is None else dtype
-    params = jax.device_put(build.cast(params, dtype))
+    tokenizer = weights.load_tokenizer(folder)
+    config, params = weights.load(folder, place=weights.on_device(dtype))
     return Model(config, tokenizer, params, stream.system(config, dtype))
 
 
@@ -91,6 +96,8 @@ def generate(
     check(prompts, seed)
     if num_frames < 1:
         raise ValueError(f'a video has at least 1 frame, not {num_frames}')
+    if num_frames > model.max_frames:
+        raise ValueError(f'without CAM and APM there is one chunk of {model.max_frames} frames, not {num_frames}')
     chosen = model.settings(**settings)
     ids = model.tokenizer.ids(prompts)
     null_ids = model.tokenizer.ids([negative_prompt] * len(prompts))

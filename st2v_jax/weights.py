@@ -67,14 +67,18 @@ def load(folder, only=None, place=lambda array: array.astype(np.float32)):
     """
     theirs = _published(folder)
     config = load_config(folder) if theirs is None else theirs.config
-    if only is None:
-        held = [file.stem for file in Path(folder).glob('*.safetensors')] if theirs is None else theirs.files
-        only = [name for name in streaming(config) if name not in MEMORIES or {*MEMORIES} & {*held}]
-    only = tuple(only)
+    only = _sampled(folder, theirs, config) if only is None else tuple(only)
     stored = _ours(Path(folder), config, only) if theirs is None else _theirs(folder, theirs, only)
     with ThreadPoolExecutor() as pool:
         placed = {name: dict(zip(arrays, pool.map(place, arrays.values()))) for name, arrays in stored.items()}
     return config, {name: unflatten(arrays) for name, arrays in placed.items()}
+
+
+def describe(folder):
+    """(ModelConfig, names of the networks) that `load` gives without `only`, without reading any parameters."""
+    theirs = _published(folder)
+    config = load_config(folder) if theirs is None else theirs.config
+    return config, _sampled(folder, theirs, config)
 
 
 def on_device(dtype, sharding=None):
@@ -190,6 +194,11 @@ def _published(folder):
         return assemble([find(folder)])
     except (ValueError, OSError) as error:
         raise WeightsError(f'{folder}: there is no config.json of ours, and {error}') from error
+
+
+def _sampled(folder, theirs, config):
+    held = {file.stem for file in Path(folder).glob('*.safetensors')} if theirs is None else {*theirs.files}
+    return tuple(name for name in streaming(config) if name not in MEMORIES or held & {*MEMORIES})
 
 
 def _ours(folder, config, only):

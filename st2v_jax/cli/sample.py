@@ -46,6 +46,8 @@ def main(argv=None) -> int:
         if arguments.list_words:
             return _list_words(arguments)
         jobs = _jobs(arguments)
+        if arguments.plan:
+            return _plan(arguments, len(jobs))
         model, enhancer = loading.load(lambda: _load(arguments), quiet=arguments.quiet)
         settings = _settings(arguments, model)
         warn_about_words(model.tokenizer, [*(job.prompt for job in jobs), arguments.negative_prompt])
@@ -198,6 +200,15 @@ def _load(arguments):
     return load(arguments.weights), load_enhancer(arguments.weights)
 
 
+def _plan(arguments, videos):
+    from st2v_jax.cli import planning
+    from st2v_jax.planning import abstract_model
+
+    model = loading.load(lambda: abstract_model(arguments.weights), quiet=False)
+    planning.show(model, _settings(arguments, model), arguments.num_frames, videos)
+    return 0
+
+
 def _settings(arguments, model):
     names = ('steps', 'profile', 'guidance_text', 'guidance_anchor', 'eta', 'decode_frames')
     chosen = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
@@ -236,6 +247,7 @@ def _parser():
     add = parser.add_argument
     add('--num-frames', type=options.at_least_1, default=48, metavar='N', help='frames in the video, any number (48)')
     add('--enhance', action='store_true', help='then draw the whole video once more, larger and sharper')
+    add('--plan', action='store_true', help='print what it will take on this device, stage by stage, and stop')
     add('--output', metavar='PATH', help='video.mp4, video.gif, frame.png or folder/ (default: from prompt and seed)')
     add('--seed', type=options.seed, default=0, metavar='N', help='another seed, another video of the same prompt (0)')
     add('--steps', type=options.at_least_1, metavar='N', help='denoising steps of each chunk (default: 20)')

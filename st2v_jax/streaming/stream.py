@@ -316,14 +316,23 @@ def _jit_step(system, settings, params, condition, state, trajectory, inputs):
     return step(trajectory, inputs)
 
 
+def parts(system: System, settings: SampleSettings):
+    """A chunk as the three programs that a watched `stream` runs.
+
+    begin(params, context, state) -> (noise x, condition); step(params, condition, state, trajectory, inputs) ->
+    trajectory; end(params, x, state) -> (new frames, the state after it).
+    """
+    return tuple(functools.partial(part, system, settings) for part in (_jit_begin, _jit_step, _jit_end))
+
+
 def _watched_chunk(on_step, system, settings, params, context, state):
-    x, condition = _jit_begin(system, settings, params, context, state)
+    begin, one_step, end = parts(system, settings)
+    x, condition = begin(params, context, state)
     levels, _ = _sampler(system, settings, params, condition, state)
     trajectory, inputs = sampling.begin(x, levels), sampling.steps(levels)
     index, total = int(state.index), len(levels.t) - 1
     for i in range(total):
-        trajectory = _jit_step(system, settings, params, condition, state, trajectory,
-                               jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
+        trajectory = one_step(params, condition, state, trajectory, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
         jax.block_until_ready(trajectory.x)
         on_step(index, i + 1, total)
-    return _jit_end(system, settings, params, trajectory.x, state)
+    return end(params, trajectory.x, state)

@@ -1,0 +1,43 @@
+"""`--plan`: the table of what a video will take, before anything is loaded."""
+
+from st2v_jax.cli.report import warn
+
+GIB = 2**30
+
+
+def show(model, settings, num_frames, videos=1):
+    """Prints parameters, stages, time and memory for `videos` of num_frames; model as `abstract_model` gives it."""
+    import jax
+
+    from st2v_jax import planning
+    from st2v_jax.cost import measure
+
+    counts = planning.parameters(model)
+    listed = ', '.join(f'{name} {count / 1e6:,.0f} M' for name, count in counts.items())
+    print(f'parameters: {listed}; in all {sum(counts.values()) / 1e6:,.0f} M, {planning.resident(model) / GIB:.2f} GiB')
+    rates = measure(next(leaf.dtype for leaf in jax.tree.leaves(model.params) if leaf.ndim > 1))
+    print(f'this device: products {rates.flops["product"] / 1e12:.3g} TFLOP/s, convolutions '
+          f'{rates.flops["convolution"] / 1e12:.3g}, memory {rates.bandwidth / 1e9:.0f} GB/s, a kernel every '
+          f'{1e6 * rates.launch:.1f} us at least (measured now)')
+    found = planning.stages(model, settings, num_frames)
+    print(f'{"stage":<24} {"times":>6} {"TFLOP":>9} {"ms each":>10} {"seconds":>9} {"GiB":>7}')
+    total = 0
+    for stage in found:
+        seconds = stage.seconds(rates)
+        total += seconds * stage.repeats
+        memory = (planning.resident(model) + stage.cost.temporary) / GIB
+        print(f'{stage.name:<24} {stage.repeats:>6} {stage.cost.flops / 1e12:>9.4g} {1e3 * seconds:>10.4g} '
+              f'{seconds * stage.repeats:>9.3g} {memory:>7.2f}')
+    peak, limit = planning.peak(model, found), planning.device_memory()
+    each = f', {videos} videos {_time(total * videos)}' if videos > 1 else ''
+    print(f'{num_frames} frames: {_time(total)}{each}, and compiling when it runs for the first time; at most '
+          f'{peak / GIB:.2f} GiB' + ('' if limit is None else f' of {limit / GIB:.1f}'), flush=True)
+    if limit is not None and peak > limit:
+        options = planning.remedies(model, settings, num_frames, limit)
+        helps = f'{" and ".join(options)} brings it below' if options else 'only a smaller model or a larger device helps'
+        warn(f'that is more memory than the device has: {helps}')
+
+
+def _time(seconds):
+    unit, name = next((unit, name) for unit, name in ((3600, 'h'), (60, 'min'), (1, 's')) if seconds >= 2 * unit or unit == 1)
+    return f'{seconds / unit:.2g} {name}'

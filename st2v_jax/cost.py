@@ -1,0 +1,338 @@
+"""What a program costs, told from its trace: floating-point operations, memory traffic, time on a device, peak memory.
+
+The trace is cut into kernels as a fusing compiler does. Matrix products, convolutions and attentions are kernels of
+their own, which read and write memory; what is elementwise is computed where it is needed and reaches memory only for
+them, for reductions, or where several others read it. A kernel takes as long as its arithmetic or its traffic takes,
+whichever is longer, and a moment to start (Williams et al. 2009, doi:10.1145/1498765.1498785). The device's rates are
+measured when they are asked for, and never stored.
+"""
+
+import dataclasses
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
+
+from st2v_jax.models.attention import attend
+from st2v_jax.models.layers import GroupNorm
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """flops and bytes of one kernel, which runs `repeats` times; kind is 'product', 'convolution', 'attention', ..."""
+
+    kind: str
+    flops: int
+    bytes: int
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """kernels of a program, and the bytes of its arguments and of what it holds besides, at most."""
+
+    kernels: tuple[Kernel, ...]
+    arguments: int
+    temporary: int
+
+    @property
+    def flops(self) -> int:
+        return sum(kernel.flops * kernel.repeats for kernel in self.kernels)
+
+    def seconds(self, device: 'Rates') -> float:
+        """Time on a device of these rates."""
+        return sum(device.seconds(kernel) * kernel.repeats for kernel in self.kernels)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A device: FLOP/s by kind of kernel, bytes/s of products and of all else, seconds from one kernel to the next."""
+
+    flops: dict[str, float]
+    product_bandwidth: float
+    bandwidth: float
+    launch: float
+
+    def seconds(self, kernel: Kernel) -> float:
+        if kernel.kind == 'product':  # the slope and the offset of large and thin products: they hardly overlap
+            return self.launch + kernel.flops / self.flops['product'] + kernel.bytes / self.product_bandwidth
+        arithmetic = kernel.flops / self.flops[kernel.kind] if kernel.flops else 0
+        return self.launch + max(arithmetic, kernel.bytes / self.bandwidth)
+
+
+def cost(function: Callable, *args) -> Cost:
+    """The Cost of function(*args); args may be jax.ShapeDtypeStruct, nothing is computed."""
+    closed = jax.make_jaxpr(function)(*args)
+    walk = _Walk()
+    values = walk.run(closed.jaxpr, [_Value.held(v.aval) for v in closed.jaxpr.constvars],
+                      [_Value.held(v.aval) for v in closed.jaxpr.invars])
+    for value in values:
+        walk.materialize(value)
+    return Cost(tuple(walk.kernels), sum(_size(v.aval) for v in closed.jaxpr.invars), walk.peak())
+
+
+def flops(function: Callable, *args) -> int:
+    """Floating-point operations of function(*args): two a multiply-add of products, convolutions and attentions."""
+    return cost(function, *args).flops
+
+
+class _Value:
+    """An array of the program: `reads` are the arrays in memory that it is computed from, itself if it is one."""
+
+    def __init__(self, size, reads):
+        self.size, self.reads = size, reads
+        self.born = self.died = 0
+
+    @classmethod
+    def held(cls, aval):
+        value = cls(_size(aval), frozenset())
+        value.reads = frozenset({value})
+        return value
+
+
+class _Walk:
+    """Kernels of a program in order, and the lifetimes of the arrays between them."""
+
+    def __init__(self):
+        self.kernels, self.made, self.reduced = [], [], set()
+        self.inner = {}  # kernel number -> bytes that a loop holds while it runs
+
+    def run(self, jaxpr, constants, arguments):
+        """Values of the results."""
+        values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments]))
+        of = lambda v: values[v] if v in values else _Value(0, frozenset())  # a literal
+        uses = Counter(v for e in jaxpr.eqns for v in e.invars if not hasattr(v, 'val'))
+        uses.update(v for v in jaxpr.outvars if not hasattr(v, 'val'))
+        for equation in jaxpr.eqns:
+            ins = [_Value(0, frozenset()) if hasattr(v, 'val') else of(v) for v in equation.invars]
+            outs = self.step(equation, ins)
+            for variable, value in zip(equation.outvars, outs):
+                values[variable] = value
+                large = [read for read in value.reads if 2 * read.size >= value.size]
+                if uses[variable] > 1 and len(large) > 1 and value not in value.reads:
+                    self.materialize(value)
+        return [_Value(0, frozenset()) if hasattr(v, 'val') else of(v) for v in jaxpr.outvars]
+
+    def step(self, equation, ins):
+        name, params = equation.primitive.name, equation.params
+        sizes = [_size(v.aval) for v in equation.outvars]
+        shapes = [getattr(v.aval, 'shape', ()) for v in equation.invars], [v.aval.shape for v in equation.outvars]
+        if name in _KERNELS:
+            work = _KERNELS[name](params, *shapes)
+            kind = {'dot_general': 'product', 'conv_general_dilated': 'convolution'}.get(name, 'other')
+            return self.kernel(kind, work, ins, sizes)
+        if name.startswith('dot_product_attention'):  # cuDNN's flash attention
+            return self.kernel('attention', _attention_flops(params, *shapes), ins, sizes)
+        if name.startswith(_REDUCTIONS):
+            return self.reduction(ins, sizes)
+        if name in _GATHERS:
+            return [self.copied(ins, size) for size in sizes]
+        bodies = _jaxprs(params)
+        if not bodies:
+            reads = frozenset().union(*(value.reads for value in ins))
+            return [_Value(size, reads) for size in sizes]
+        if name == 'scan':
+            return self.loop(bodies[0], ins, sizes, params['length'])
+        if name == 'while':
+            return self.loop(bodies[-1], ins[-len(sizes):], sizes, 1)
+        if name == 'cond':  # the branch that costs most
+            ins, bodies = ins[1:], [max(bodies, key=lambda body: _flops_of(body, ins))]
+        (body, *_) = bodies
+        return self.run(body.jaxpr, [_Value.held(c) for c in map(jax.typeof, body.consts)], ins)
+
+    def materialize(self, value):
+        """Computes the value into memory, unless it is there."""
+        if value not in value.reads:
+            self.emit(Kernel('elementwise', 0, _total(value.reads) + value.size), value.reads, [value])
+
+    def kernel(self, kind, work, ins, sizes):
+        for value in ins:
+            self.materialize(value)
+        outs = [_Value(size, frozenset()) for size in sizes]
+        self.emit(Kernel(kind, work, _total(ins) + sum(sizes)), ins, outs)
+        return outs
+
+    def reduction(self, ins, sizes):
+        reads = frozenset().union(*(value.reads for value in ins))
+        outs = [_Value(size, frozenset()) for size in sizes]
+        # Several moments of the same arrays are taken in one pass.
+        fresh = reads not in self.reduced
+        self.reduced.add(reads)
+        if fresh:
+            self.emit(Kernel('reduction', 0, _total(reads) + sum(sizes)), reads, outs)
+        else:
+            self.hold(outs)
+        return outs
+
+    def copied(self, ins, size):
+        for value in ins:
+            self.materialize(value)
+        out = _Value(size, frozenset())
+        self.emit(Kernel('elementwise', 0, 2 * size), ins, [out])
+        return out
+
+    def loop(self, body, ins, sizes, length):
+        for value in ins:
+            self.materialize(value)
+        inner = _Walk()
+        held = [_Value.held(v.aval) for v in body.jaxpr.invars]
+        for value in inner.run(body.jaxpr, [_Value.held(jax.typeof(c)) for c in body.consts], held):
+            inner.materialize(value)
+        self.kernels += [dataclasses.replace(k, repeats=k.repeats * length) for k in inner.kernels]
+        outs = [_Value(size, frozenset()) for size in sizes]
+        self.inner[len(self.kernels)] = inner.peak()
+        self.hold(outs)
+        for value in ins:
+            value.died = len(self.kernels)
+        return outs
+
+    def emit(self, kernel, reads, outs):
+        self.kernels.append(kernel)
+        for value in reads:
+            value.died = len(self.kernels)
+        self.hold(outs)
+
+    def hold(self, values):
+        for value in values:
+            value.reads = frozenset({value})
+            value.born = value.died = len(self.kernels)
+        self.made += values
+
+    def peak(self):
+        """Bytes of the arrays that are in memory together, at most; without the arguments."""
+        change = Counter()
+        for value in self.made:
+            change[value.born] += value.size
+            change[value.died + 1] -= value.size
+        for number, size in self.inner.items():
+            change[number] += size
+            change[number + 1] -= size
+        most = now = 0
+        for number in sorted(change):
+            now += change[number]
+            most = max(most, now)
+        return most
+
+
+def _dot_flops(params, ins, outs):
+    contracted = params['dimension_numbers'][0][0]
+    return 2 * math.prod(outs[0]) * math.prod(ins[0][axis] for axis in contracted)
+
+
+def _convolution_flops(params, ins, outs):
+    layout = params['dimension_numbers'].rhs_spec
+    return 2 * math.prod(outs[0]) * math.prod(ins[1][axis] for axis in layout[1:])
+
+
+def _attention_flops(params, ins, outs):
+    (b, t, heads, d), s = ins[0], ins[1][1]  # q k^T, and its product with v
+    return 4 * b * t * s * heads * d
+
+
+def _nothing(params, ins, outs):
+    return 0
+
+
+_KERNELS = {
+    'dot_general': _dot_flops,
+    'conv_general_dilated': _convolution_flops,
+    'sort': _nothing,
+    'cumsum': _nothing,
+    'random_bits': _nothing,
+    'threefry2x32': _nothing,
+}
+_REDUCTIONS = ('reduce_', 'argmax', 'argmin')
+_GATHERS = ('gather', 'dynamic_slice')
+
+
+def _jaxprs(params):
+    """The closed programs among the parameters of an equation."""
+    found = []
+    for value in params.values():
+        for item in value if isinstance(value, (tuple, list)) else [value]:
+            if hasattr(item, 'jaxpr'):
+                found.append(item)
+            elif hasattr(item, 'eqns'):
+                found.append(ClosedJaxpr(item, ()))
+    return found
+
+
+def _flops_of(body, ins):
+    walk = _Walk()
+    walk.run(body.jaxpr, [_Value.held(jax.typeof(c)) for c in body.consts], ins)
+    return sum(kernel.flops * kernel.repeats for kernel in walk.kernels)
+
+
+def _size(aval):
+    try:
+        return math.prod(aval.shape) * aval.dtype.itemsize
+    except (AttributeError, TypeError):  # a random key
+        return 8 * math.prod(getattr(aval, 'shape', ()))
+
+
+def _total(values):
+    return sum(value.size for value in values)
+
+
+def measure(dtype=jnp.bfloat16) -> Rates:
+    """The Rates of the device at hand, in a few seconds: each from a kernel such as the networks have them."""
+    cpu = jax.default_backend() == 'cpu'
+    array = lambda *shape: jax.random.normal(jax.random.key(math.prod(shape)), shape, jnp.float32).astype(dtype)
+    n, rows, width, side, frames = (1024, 4096, 128, 16, 4) if cpu else (8192, 1 << 15, 640, 32, 32)
+    launch = _seconds(_chain, jnp.eye(64)) / CHAIN
+    timed = lambda function, x: _seconds(jax.jit(function), x) - launch
+
+    square, thin = array(n, n), array(width, width)
+    product = 2 * n**3 / timed(lambda x: (x @ square * n**-0.5).astype(dtype), square)
+    x = array(rows, width)
+    left = timed(lambda x: (x @ thin * width**-0.5).astype(dtype), x) - 2 * rows * width**2 / product
+    product_bandwidth = (2 * rows + width) * width * x.dtype.itemsize / left if left > 0 else math.inf
+
+    images, kernel = array(frames, side, side, width), array(3, 3, width, width) / (3 * width**0.5)
+    convolve = lambda x: jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    convolution = flops(convolve, images) / timed(convolve, images)
+
+    heads = array(frames, side * side, width // 64, 64)
+    attention = 4 * heads.size * side * side / timed(lambda x: attend(x, x, x), heads)
+
+    norm = GroupNorm(width, 32, epsilon=1e-5, dtype=dtype)
+    passed = lambda x: jax.nn.silu(norm(x))
+    counted = cost(passed, images)
+    traffic = sum(kernel.bytes for kernel in counted.kernels)
+    seconds = timed(passed, images) - launch * (len(counted.kernels) - 1)
+    return Rates(
+        {'product': product, 'convolution': convolution, 'attention': attention, 'other': product},
+        product_bandwidth, traffic / seconds, launch,
+    )
+
+
+CHAIN = 256
+
+
+@jax.jit
+def _chain(x):
+    """Products that take no time themselves, one after the other."""
+    b = jnp.eye(64)
+    for _ in range(CHAIN):
+        x = x @ b
+    return x
+
+
+def _seconds(step, x, runs=10, blocks=5):
+    """Time of x = step(x): the median block's, after one to warm up."""
+    times = []
+    for _ in range(blocks + 1):
+        began = time.perf_counter()
+        for _ in range(runs):
+            x = step(x)
+        jax.block_until_ready(x)
+        times.append((time.perf_counter() - began) / runs)
+    return statistics.median(times[1:])
