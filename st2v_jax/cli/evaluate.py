@@ -1,4 +1,4 @@
-"""`python evaluate.py train-checker | generate | measure | report`: what a model's long videos show, in numbers."""
+"""`python evaluate.py COMMAND`: what a model's long videos show, and what refinement makes of them, in numbers."""
 
 import argparse
 import datetime
@@ -16,8 +16,12 @@ One after the other:
   python evaluate.py report --results docs/small-model/results.json \\
     --training docs/small-model/training/*.json --output docs/small-model.md
 generate measures what it makes; measure does it again for videos that were kept.
+The refinement stage, on videos that were kept:
+  python evaluate.py refine --weights runs/refiner/weights --videos runs/evaluation/videos.npz --out runs/refinement
+  python evaluate.py refinement-report --results docs/refinement/results.json --output docs/refinement.md
 """
 SHEET_FRAMES = (1, 8, 16, 32, 64, 120, 180, 240)
+VARIANTS = ('B', 'B+S', 'paper', 'release')  # as streaming/blend.py has them, which would take a while to import
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -97,8 +101,29 @@ def _parse(argv):
                        help="summary.json of train.py's stages, in order")
     write.add_argument('--output', type=Path, required=True, help='Markdown file to write')
 
+    finer = command('refine', refine, 'refine videos in all variants, measure and draw them')
+    finer.add_argument('--weights', type=Path, help='folder of a model with a Refiner (default: the shipped one)')
+    finer.add_argument('--out', type=Path, required=True, help='folder for results.json and pictures')
+    finer.add_argument('--videos', type=Path, help='videos.npz of generate (default: the model makes some)')
+    finer.add_argument('--captions', type=int, default=16, help='videos to refine, at most')
+    finer.add_argument('--world', type=int, default=8, help='of their scenes to refine as the world draws them')
+    finer.add_argument('--frames', type=int, default=240, help='of each video that the model makes')
+    finer.add_argument('--batch', type=int, default=32, help='videos that the model makes at once')
+    finer.add_argument('--seed', type=int, default=2_000_003, help='of the world and of the noise')
+    finer.add_argument('--variants', nargs='+', choices=VARIANTS, default=VARIANTS)
+    finer.add_argument('--dtype', choices=('float32', 'bfloat16'), help='default: bfloat16 on an accelerator')
+    finer.add_argument('--steps', type=int, help='denoising steps (default: of the model, as the three below)')
+    finer.add_argument('--start', type=int, help='entry of the table where SDEdit begins')
+    finer.add_argument('--guidance', type=float)
+    finer.add_argument('--rescale', type=float)
+
+    wrote = command('refinement-report', refinement_report, 'write the page about refinement from stored JSON')
+    wrote.add_argument('--results', type=Path, required=True, help='results.json of refine')
+    wrote.add_argument('--training', type=Path, nargs='*', default=[], help="summary.json of train.py's stages")
+    wrote.add_argument('--output', type=Path, required=True, help='Markdown file to write')
+
     options = parser.parse_args(argv)
-    for name in ('captions', 'frames', 'batch', 'steps', 'sheet', 'size', 'seconds'):
+    for name in ('captions', 'frames', 'batch', 'steps', 'sheet', 'size', 'seconds', 'start'):
         value = getattr(options, name, None)
         if value is not None and value <= 0:
             parser.error(f'--{name} is more than 0, not {value}')
@@ -247,10 +272,73 @@ def measure(options):
     return 0
 
 
+def refine(options):
+    """Refines generated videos, and videos of the world whose larger truth is known."""
+    import jax
+    import numpy as np
+
+    from st2v_jax import text_to_video, video_to_video
+    from st2v_jax.metrics import pictures, refinement, survey
+
+    dtype = _dtype(options.dtype)
+    enhancer = video_to_video.load_enhancer(options.weights, dtype)
+    chosen = ('steps', 'start', 'guidance', 'rescale')
+    chosen = {name: getattr(options, name) for name in chosen if getattr(options, name) is not None}
+    settings = enhancer.settings(**chosen)
+    if options.videos:
+        videos, indices, seed = pictures.kept(options.videos)
+        videos, scenes = videos[: options.captions], survey.many_scenes(seed, indices[: options.captions])
+    else:
+        _, scenes = survey.unseen_scenes(options.seed, options.captions)
+        model = text_to_video.load(options.weights, dtype)
+        videos = make_videos(model, model.settings(), survey.captions(scenes), options.frames, seed=options.seed,
+                             batch=options.batch)
+    options.out.mkdir(parents=True, exist_ok=True)
+    prompts, plan = survey.captions(scenes), settings.plan(videos.shape[1])
+    numbers = [n for n in SHEET_FRAMES if n < plan.frames][::2] + [plan.frames]
+    known = jax.tree.map(lambda leaf: np.asarray(leaf)[: options.world], scenes)
+    small, large = videos.shape[2], enhancer.canvas(videos.shape[2:4]).size[0]
+    began = time.monotonic()
+    results = {}
+    for name, inputs, truth in (
+        ('generated', videos, None),
+        ('world', *(survey.rendering(known, range(plan.frames), size) for size in (small, large))),
+    ):
+        made = refinement.all_refined(enhancer, inputs, prompts, options.variants, seed=options.seed, **chosen)
+        inputs = refinement.enlarged(enhancer, inputs)
+        kinds = {'input': inputs, **made} | ({} if truth is None else {'truth': truth})
+        print(f'{name}: {len(inputs)} videos refined after {time.monotonic() - began:.0f} s', flush=True)
+        results[name] = {'kinds': refinement.compared(inputs, made, plan, truth),
+                         'pictures': refinement.draw(options.out, name, kinds, prompts[:len(inputs)], numbers)}
+        for kind, found in results[name]['kinds'].items():
+            print(f'  {kind}: ' + ', '.join(f'{row} {np.mean(values):.3f}' for row, values in found.items()))
+    results = {'made': {
+        'date': datetime.date.today().isoformat(), 'device': jax.devices()[0].device_kind, 'jax': jax.__version__,
+        'dtype': np.dtype(dtype).name, 'command': options.command_line, 'videos': len(videos), 'frames': plan.frames,
+        'size': [small, large], 'seed': options.seed, 'settings': vars(settings), 'captions': prompts,
+        'seconds': time.monotonic() - began,
+    }} | results
+    _write_json(options.out / 'results.json', results)
+    print(f'results: {options.out / "results.json"}')
+    return 0
+
+
 def report(options):
-    """Writes the page; nothing but the JSON files is read."""
+    """Writes the page about the model."""
     from st2v_jax.metrics.report import page
 
+    return _write_page(page, options)
+
+
+def refinement_report(options):
+    """Writes the page about refinement."""
+    from st2v_jax.metrics.refinement_report import page
+
+    return _write_page(page, options)
+
+
+def _write_page(page, options):
+    """Nothing but the JSON files is read."""
     read = lambda path: json.loads(path.read_text(encoding='utf-8'))
     pictures = os.path.relpath(options.results.parent, options.output.parent)
     text = page(read(options.results), [read(path) for path in options.training], Path(pictures).as_posix())

@@ -20,7 +20,7 @@ def diffusion_loss(network, x0, noise, t, table: Level, prediction):
 
 
 def sdedit_noise(x0, source, noise, t, table: Level, start):
-    """The noise that x0 seems to have at entries t [b] <= start, on the way that begins with a noised `source`.
+    """The noise that x0 seems to have at entries t [b] <= start [b], on the way that begins with a noised `source`.
 
     SDEdit starts from alpha source + sigma noise at entry `start`, so x holds what is wrong with the source besides
     noise: source - x0. The stochastic solver (`dpmpp_2m_sde_step`, given the right x0) forgets it in proportion to the
@@ -30,8 +30,8 @@ def sdedit_noise(x0, source, noise, t, table: Level, start):
 
     which is x0 with the noise returned here. x0, source, noise [b,...]; the same noise where source is x0.
     """
-    ratio = table.sigma[: start + 1] / table.alpha[: start + 1]
-    remains = jnp.asarray(ratio / ratio[start] ** 2, x0.dtype)[t]
+    sigma, alpha = (jnp.asarray(leaf, x0.dtype) for leaf in (table.sigma, table.alpha))
+    remains = sigma[t] / alpha[t] * jnp.square(alpha[start] / sigma[start])
     return noise + jax.vmap(jnp.multiply)(remains, source - x0)
 
 

@@ -3,9 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions
+from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions, sdedit_noise
 from st2v_jax.diffusion.predict import denoiser
+from st2v_jax.diffusion.refiner_schedule import RefinerProcess, refiner_levels, sdedit_levels
 from st2v_jax.diffusion.schedule import DiffusionConfig, Level, noise_levels
+from st2v_jax.diffusion.solvers import dpmpp_2m_sde_step
 
 CONFIG = DiffusionConfig(prediction='v', zero_terminal_snr=True)
 TABLE = noise_levels(CONFIG)
@@ -51,3 +53,32 @@ def test_shares_can_be_chosen_or_turned_off():
     assert text.mean() == pytest.approx(0.1, abs=0.004) and not anchor.any()
     with pytest.raises(ValueError, match='at most 1 together'):
         drop_conditions(jax.random.key(0), 4, text=0.6, anchor=0.3, both=0.2)
+
+
+def test_training_sees_what_the_solver_holds_on_its_way_from_a_worn_source():
+    """From the noised source, with the true prediction at every step, x is at each level what `sdedit_noise` says."""
+    table, start = refiner_levels(RefinerProcess(scale_clean=1.0, scale_noisy=1.0)), 499
+    levels = sdedit_levels(table, 5, start)
+    at = [Level(*(leaf[i] for leaf in levels)) for i in range(6)]
+    x0, source, count = 0.5, 0.9, 200_000
+    noise = jax.random.normal(jax.random.key(0), (6, count))
+    x, last = at[0].alpha * source + at[0].sigma * noise[0], at[0]
+    for i in range(4):
+        x, last = dpmpp_2m_sde_step(x, x0, x0, last, at[i], at[i + 1], noise[i + 1]), at[i]
+        t = int(at[i + 1].t)
+        exact = Level(*(leaf[t] for leaf in table))
+        clean, worn = jnp.full((1, 1), x0), jnp.full((1, 1), source)
+        seen = sdedit_noise(clean, worn, jnp.zeros((1, 1)), jnp.array([t]), table, jnp.array([start]))
+        mean = float(exact.alpha * x0 + exact.sigma * seen[0, 0])
+        assert float(x.mean()) == pytest.approx(mean, abs=4 / count**0.5 + 2e-3)
+        assert float(x.std()) == pytest.approx(exact.sigma, rel=0.02)
+    assert mean - exact.alpha * x0 < 0.1 * (source - x0)  # almost forgotten
+
+
+def test_a_flawless_source_leaves_the_noise_as_it_is():
+    table = refiner_levels(RefinerProcess())
+    t = jnp.array([0, 100, 300, 599])
+    np.testing.assert_array_equal(sdedit_noise(X0, X0, NOISE, t, table, jnp.full(4, 599)), NOISE)
+    worse = sdedit_noise(X0, X0 + 1, NOISE, t, table, jnp.full(4, 599)) - NOISE
+    start = table.alpha[599] / table.sigma[599]  # there the whole error is in x: alpha (x0 + error) + sigma noise
+    np.testing.assert_allclose(worse[3], start, rtol=1e-4)
