@@ -5,7 +5,7 @@ from pathlib import Path
 from st2v_jax.cli.train import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-STAGES = ('autoencoder', 'clip', 'video_ldm', 'cam', 'apm')
+STAGES = ('autoencoder', 'clip', 'video_ldm', 'cam', 'apm', 'refiner_vae', 'refiner')
 
 
 def stage_config(stage, size='tiny', **overrides):

@@ -101,9 +101,10 @@ def test_all_stages_in_sequence_make_a_video(tmp_path):
         rows = [json.loads(row) for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
         assert [row['step'] for row in rows] == [2, 4]
         before = ('--from', str(workdir / 'weights'))
-    folder = tmp_path / 'apm' / 'weights'
-    config, params = weights.load(folder)
-    assert set(params) == set(weights.NETWORKS) and config.scale_factor != 0.18215
+    folder = tmp_path / 'refiner' / 'weights'
+    config, params = weights.load(folder, weights.networks(weights.load_config(folder)))
+    assert set(params) == {*weights.NETWORKS, 'refiner', 'refiner_vae'}
+    assert config.scale_factor != config.refiner.scale_factor != 0.18215 != config.scale_factor  # both were measured
     # what a stage freezes passes through it unchanged
     _, first = weights.load(tmp_path / 'autoencoder' / 'weights', ['vae'])
     jax.tree.map(np.testing.assert_array_equal, first['vae'], params['vae'])

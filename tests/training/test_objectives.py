@@ -12,7 +12,7 @@ from configs_of import stage_config
 from st2v_jax import sharding
 from st2v_jax.data import captions, world
 from st2v_jax.models import build
-from st2v_jax.training import autoencoder, contrastive, denoising, loop, state, step
+from st2v_jax.training import autoencoder, contrastive, denoising, loop, refinement, state, step
 
 
 @pytest.fixture(scope='module')
@@ -82,7 +82,7 @@ def test_denoising_learns_and_the_freeze_map_holds(apm):
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
     trained, frozen = jax.device_get((apm.state.params, apm.frozen))
     jax.tree.map(np.testing.assert_array_equal, before[1], frozen)
-    assert set(frozen) == {'unet'} and set(trained) == {'unet', 'cam', 'apm'}
+    assert set(frozen) == {'unet', 'text'} and set(trained) == {'unet', 'cam', 'apm'}
 
     def names(tree):
         return {jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in jax.tree.leaves_with_path(tree)}
@@ -102,12 +102,39 @@ def test_the_memory_of_a_batch_is_the_beginning_of_what_is_denoised(apm):
     again = denoising.draw(jax.random.key(5), videos, apm.model, anchored=True)
     jax.tree.map(np.testing.assert_array_equal, batch, again)
     f, m = apm.model.frames, apm.model.memory
-    for i in range(len(batch.text)):
+    for i in range(len(batch.ids)):
         # samples are two chunks long: of frames 1-32, 17-32 are denoised, 17-24 condition, the anchor is one of 1-16
         row = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), videos)
         (scene,) = [n for n in range(len(row.latents)) if (row.latents[n, f:] == np.float16(batch.latents[i])).all()]
         np.testing.assert_allclose(denoising.from_bytes(row.pixels[scene, f : f + m]), batch.frames[i], atol=1e-6)
         assert any((row.anchors[scene, n] == np.float16(batch.anchor[i])).all() for n in range(f))
+
+
+@pytest.fixture(scope='module')
+def refiner(encoders):
+    model = build.ModelConfig.from_dict(stage_config('refiner').model.to_dict())
+    return Stage('refiner', {**encoders, 'refiner_vae': build.init(jax.random.key(3), build.vae(model.for_refinement))})
+
+
+@pytest.mark.slow
+def test_the_refiner_learns(refiner):
+    losses = refiner.run(30)
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+    assert set(refiner.state.params) == {'refiner'} and set(refiner.frozen) == {'text'}
+
+
+@pytest.mark.slow
+def test_pairs_are_one_video_twice_on_the_canvas(refiner):
+    pairs, length = refiner.objective.data.pairs, refiner.model.refiner.length
+    assert pairs.clean.shape == pairs.source.shape == (*pairs.clean.shape[:3], 16, 16, 4)  # 32x32 pixels
+    batch = refinement.draw(jax.random.key(5), pairs, length)
+    for i in range(len(batch.ids)):
+        clean, source = (np.asarray(leaf[i]) for leaf in (pairs.clean, pairs.source))
+        places = [(n, slice(first, first + length)) for n in range(len(clean))
+                  for first in range(clean.shape[1] - length + 1)]
+        places = [place for place in places if (clean[place] == np.float16(batch.clean[i])).all()]
+        assert any((source[place] == np.float16(batch.source[i])).all() for place in places)
+    assert (batch.source != batch.clean).any()
 
 
 @pytest.mark.slow
@@ -118,6 +145,12 @@ def test_eight_devices_train_as_one():
     # gradients, by way of their first moments
     first, second = (optax.tree.get(stage.state.opt, 'mu') for stage in (one, many))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), first, second)
+
+
+def test_the_refiner_sees_no_level_above_its_start():
+    start, t = map(np.asarray, refinement.levels(jax.random.key(0), 20_000, 200, 300))
+    assert set(start) == set(range(200, 301)) and t.min() == 0 and (t <= start).all()
+    assert t[start == 300].max() > 290 and t.mean() == pytest.approx(125, abs=2)
 
 
 def test_windows_of_the_two_chunk_stage():
@@ -137,10 +170,10 @@ def test_windows_of_the_other_stages_lie_anywhere_in_the_sample():
 
 def test_dropped_conditions_are_the_empty_text_and_the_empty_image():
     n = 400
-    batch = denoising.Batch(None, jnp.ones((n, 3, 2)), None, jnp.ones((n, 4)))
-    data = denoising.Data(None, jnp.zeros((3, 2)), jnp.zeros(4))
+    batch = denoising.Batch(None, jnp.ones((n, 3), int), None, jnp.ones((n, 4)))
+    data = denoising.Data(None, jnp.zeros(3, int), jnp.zeros(4))
     dropped = denoising.drop(jax.random.key(0), batch, data, {'text': 0.2, 'anchor': 0.2, 'both': 0.2})
-    no_text, no_anchor = 1 - dropped.text[:, 0, 0], 1 - dropped.anchor[:, 0]
+    no_text, no_anchor = 1 - dropped.ids[:, 0], 1 - dropped.anchor[:, 0]
     for share in (no_text * (1 - no_anchor), no_anchor * (1 - no_text), no_text * no_anchor):
         assert 0.13 < float(share.mean()) < 0.27
 
