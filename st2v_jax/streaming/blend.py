@@ -105,11 +105,28 @@ def frames_from_left(variant, key, step, plan: Plan, numbers=None):
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(key, numbers)
 
 
-def predict_group(denoise, plan: Plan, level, chunks, shift, left, tail):
+def denoise_group(denoise, level, chunks, mesh=None):
+    """Clean predictions of chunks [g,b,m,h,w,c]: one batch of g * b, or on each device of the mesh one of its share.
+
+    denoise: (x [n,m,h,w,c], level) -> x0; n counts chunks, and within them videos.
+
+    The devices work apart, in `shard_map`, and chunks are no axis of vmap: cuDNN's attention knows neither keys that
+    are split otherwise than the queries nor keys that all chunks share.
+    """
+    def own(chunks):
+        return denoise(rearrange(chunks, 'g b ... -> (g b) ...'), level).reshape(chunks.shape)
+
+    if mesh is not None:
+        split = sharding.split_rows(mesh).spec
+        own = jax.shard_map(own, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
+    return own(chunks)
+
+
+def predict_group(denoise, plan: Plan, level, chunks, shift, left, tail, *, mesh=None):
     """Clean predictions of g neighbouring chunks, blended with each other and with the chunk to their left.
 
     Args:
-      denoise: (x [b,m,h,w,c], level) -> x0.
+      denoise: as for `denoise_group`.
       chunks: [g,b,m,h,w,c].
       shift: [g] frames by which a chunk was shifted back.
       left: [g,b] as from `frames_from_left`.
@@ -119,7 +136,7 @@ def predict_group(denoise, plan: Plan, level, chunks, shift, left, tail):
       The frames now decided, [g,b,m-O,h,w,c], and the tail that the next group needs.
     """
     overlap = plan.overlap
-    x0 = jax.vmap(denoise, (0, None))(chunks, level)
+    x0 = denoise_group(denoise, level, chunks, mesh)
     # A shifted chunk comes to where it would have been; what then hangs over the end of the video is cut away later.
     x0 = jax.vmap(partial(jnp.roll, axis=1))(x0, -shift)
     tails = jnp.concatenate([tail[None], x0[:-1, :, -overlap:]])
@@ -139,9 +156,7 @@ def predict_groups(denoise, plan: Plan, level, x, indices, shift, left, tail, *,
     def body(tail, inputs):
         indices, shift, left = inputs
         chunks = rearrange(x[:, indices], 'b g f h w c -> g b f h w c')
-        if mesh is not None:
-            chunks = jax.lax.with_sharding_constraint(chunks, sharding.split_rows(mesh))
-        decided, tail = predict_group(denoise, plan, level, chunks, shift, left, tail)
+        decided, tail = predict_group(denoise, plan, level, chunks, shift, left, tail, mesh=mesh)
         return tail, rearrange(decided, 'g b f h w c -> b (g f) h w c')
 
     grouped = (rearrange(indices, '(k g) f -> k g f', g=group), rearrange(shift, '(k g) -> k g', g=group),
@@ -170,9 +185,11 @@ def predict(denoise, plan: Plan, x, level, left, *, group=1, mesh=None):
 
 def predict_apart(denoise, chunks, level, *, group=1):
     """Clean predictions of chunks [b,n,m,h,w,c] that know nothing of each other, `group` at a time: the baselines."""
-    chunks = rearrange(chunks, 'b n ... -> n b ...')
-    x0 = jax.lax.map(lambda chunk: denoise(chunk, level), chunks, batch_size=group)
-    return rearrange(x0, 'n b ... -> b n ...')
+    count = chunks.shape[1]
+    padded = jnp.pad(chunks, [(0, 0), (0, -count % group)] + [(0, 0)] * (chunks.ndim - 2), mode='edge')
+    groups = rearrange(padded, 'b (k g) ... -> k g b ...', g=group)
+    x0 = jax.lax.map(lambda group: denoise_group(denoise, level, group), groups)
+    return rearrange(x0, 'k g b ... -> b (k g) ...')[:, :count]
 
 
 def join(chunks, plan: Plan):

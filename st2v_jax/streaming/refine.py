@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import repeat
 
 from st2v_jax import sharding
 from st2v_jax.diffusion import predict, sampling
@@ -90,8 +91,14 @@ class Refiner:
         return refiner_levels(self.process)
 
     def denoiser(self, settings, params, condition):
-        """denoise(x, level) -> x0, guided; the network and the reading of v are told whole steps, as released."""
-        network = lambda x, t: self.unet(params, x, t, condition)
+        """denoise(x, level) -> x0, guided, for any number of chunks of each video.
+
+        The network and the reading of v are told whole steps, as released.
+        """
+        def network(x, t):
+            spread = lambda leaf: repeat(leaf, '(n b) ... -> (n g b) ...', n=2, g=len(x) // len(leaf))
+            return self.unet(params, x, t, jax.tree.map(spread, condition))
+
         guided = predict.single_scale(network, settings.guidance, rescale=settings.rescale)
         return predict.at_entries(predict.denoiser(guided, 'v'), self.table)
 

@@ -32,7 +32,7 @@ TOYS = {'pointwise': Refiner(pointwise), 'averaging': Refiner(averaging)}  # mad
 
 def run(frames=31, toy='averaging', folder=None, mesh=None, on_step=None, progress=None, **settings):
     settings = RefineSettings(**SMALL | settings)
-    refiner, params, condition = TOYS[toy], jnp.float32(0.4), (jnp.float32(0.05),)
+    refiner, params, condition = TOYS[toy], jnp.float32(0.4), (jnp.full((4, 1, 1, 1, 1), 0.05),)
     if progress is None:
         latents = np.random.default_rng(0).standard_normal((2, 1200, *SHAPE), np.float32)[:, :frames]
         progress = begin(refiner, settings, KEYS, latents, folder=folder)
