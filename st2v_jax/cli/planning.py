@@ -34,10 +34,12 @@ def show(model, settings, num_frames, videos=1):
           f'{peak / GIB:.2f} GiB' + ('' if limit is None else f' of {limit / GIB:.1f}'), flush=True)
     if limit is not None and peak > limit:
         options = planning.remedies(model, settings, num_frames, limit)
-        helps = f'{" and ".join(options)} brings it below' if options else 'only a smaller model or a larger device helps'
+        helps = f'{" and ".join(options)} brings it below' if options else 'a smaller model or a larger device helps'
         warn(f'that is more memory than the device has: {helps}')
 
 
 def _time(seconds):
-    unit, name = next((unit, name) for unit, name in ((3600, 'h'), (60, 'min'), (1, 's')) if seconds >= 2 * unit or unit == 1)
-    return f'{seconds / unit:.2g} {name}'
+    for unit, name in ((3600, 'h'), (60, 'min')):
+        if seconds >= 2 * unit:
+            return f'{seconds / unit:.1f} {name}'
+    return f'{seconds:.2g} s'
