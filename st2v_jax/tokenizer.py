@@ -8,9 +8,11 @@ marks its end as it does in CLIP.
 
 import functools
 import gzip
+import html
 import json
 import os
 import tempfile
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -30,9 +32,11 @@ class Tokenizer:
     words: the words the tower was trained on; empty means that every word whose tokens have rows counts as known.
     pad: the id after the end of a prompt. None is the end token, as in Hugging Face's CLIP; OpenCLIP and the
         tokenizers of Stable Diffusion 2 use 0.
+    unescape: whether `&amp;` and the like are read as what they stand for, as OpenCLIP does and Hugging Face does not.
     """
 
-    def __init__(self, rows=None, words=(), *, pad=None):
+    def __init__(self, rows=None, words=(), *, pad=None, unescape=False):
+        self.unescape = unescape
         self.rows = None if rows is None else tuple(int(token) for token in rows)
         self.words = tuple(words)
         if self.rows is None:
@@ -78,12 +82,12 @@ class Tokenizer:
         """The words of the prompt that the tower never saw, in their order, each once. Always [] for all of CLIP."""
         if self.rows is None:
             return []
-        unknown = (_text(group) for group in _groups(prompt) if not self._knows(group))
+        unknown = (_text(group) for group in _groups(prompt, self.unescape) if not self._knows(group))
         return list(dict.fromkeys(word for word in unknown if _is_word(word)))
 
     def _split(self, prompt):
         """-> (ids that fit between start and end, the text that did not fit)."""
-        room, tokens, groups = LENGTH - 2, [], _groups(prompt)
+        room, tokens, groups = LENGTH - 2, [], _groups(prompt, self.unescape)
         for kept, group in enumerate(groups):
             tokens += self._to_ids(group)
             if len(tokens) > room:
@@ -125,12 +129,15 @@ def _is_word(text):
     return any(character.isalnum() for character in text)
 
 
-def _groups(prompt):
+def _groups(prompt, unescape=False):
     """The prompt's tokens, word by word: a list of tuples of CLIP ids. CLIP marks the last token of a word."""
     if not isinstance(prompt, str):
         raise TypeError(f'a prompt is a string, not {prompt!r}')
+    prompt = _fix_text()(prompt)
+    if unescape:
+        prompt = html.unescape(html.unescape(prompt))
     groups, word = [], []
-    for token in _clip().encode(prompt, add_special_tokens=False):
+    for token in _clip().encode(' '.join(prompt.split()).lower(), add_special_tokens=False):
         word.append(token)
         if token >= START or _spelling()[token].endswith('</w>'):
             groups.append(tuple(word))
@@ -143,6 +150,16 @@ def _text(group):
 
 
 @functools.cache
+def _fix_text():
+    """What CLIP does to a text first: ftfy mends wrong encodings, curled quotes and the like."""
+    try:
+        from ftfy import fix_text
+    except ImportError:  # a text that needs no mending comes out the same
+        return functools.partial(unicodedata.normalize, 'NFC')
+    return fix_text
+
+
+@functools.cache
 def _clip():
     """transformers' CLIPTokenizer over the shipped vocabulary; imported here because that takes a second."""
     # Its advice is to install PyTorch, which this package does without
@@ -151,13 +168,20 @@ def _clip():
     from transformers.utils import logging
 
     quiet = logging.get_verbosity()
-    logging.set_verbosity_error()  # it suggests installing ftfy, which changes no token of a well-formed prompt
+    logging.set_verbosity_error()  # it warns of long prompts, which are cut here
     try:
         with tempfile.TemporaryDirectory() as folder:
             write_vocabulary(folder)
-            return CLIPTokenizer.from_pretrained(folder)
+            tokenizer = CLIPTokenizer.from_pretrained(folder)
+        tokenizer.fix_text = str  # texts come mended; version 4 would else split some of them otherwise, without ftfy
+        return tokenizer
     finally:
         logging.set_verbosity(quiet)
+
+
+def vocabulary():
+    """{token as it is written: id} of CLIP."""
+    return {token: number for number, token in enumerate(_spelling())}
 
 
 def write_vocabulary(folder, pad=END):
@@ -166,7 +190,7 @@ def write_vocabulary(folder, pad=END):
     settings = {'tokenizer_class': 'CLIPTokenizer', 'model_max_length': LENGTH, 'pad_token': _spelling()[pad]}
     settings |= {'bos_token': _spelling()[START], 'eos_token': _spelling()[END], 'unk_token': _spelling()[END]}
     files = {
-        'vocab.json': json.dumps({token: number for number, token in enumerate(_spelling())}),
+        'vocab.json': json.dumps(vocabulary()),
         'merges.txt': '\n'.join(['#version: 0.2', *_merges(), '']),
         'tokenizer_config.json': json.dumps(settings),
     }

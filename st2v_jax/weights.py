@@ -111,7 +111,7 @@ def load_tokenizer(folder=SHIPPED, network='text'):
     config = load_config(folder) if theirs is None else theirs.config
     vocab_size, tokenizer = config.text.vocab_size, Tokenizer()
     if network == 'refiner_text':
-        vocab_size, tokenizer = config.refiner.text.vocab_size, Tokenizer(pad=0)
+        vocab_size, tokenizer = config.refiner.text.vocab_size, Tokenizer(pad=0, unescape=True)
     elif theirs is not None:
         tokenizer = Tokenizer(**theirs.tokenizer)
     elif words.is_file():

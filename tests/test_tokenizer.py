@@ -1,6 +1,8 @@
 """The tokenizer gives CLIP's ids offline, and a small tower's rows for the words it knows."""
 
 import hashlib
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,3 +108,59 @@ def test_wrong_arguments_are_named():
         Tokenizer([-1, 5, 5, START, END])
     with pytest.raises(ValueError, match='for_words'):
         Tokenizer(words=('a',))
+
+
+# Words that are hard to split alike: accents, scripts, emoji of several code points, typography, HTML.
+HARD = (
+    'a red ball Bounces OVER café naïve Ünïcødé straße İstanbul 北京 東京タワー привет ελληνικά 😀 👩‍👩‍👧 🇩🇪 “quoted” it’s '
+    "don't we'll 3.14 1,000 #hash @you e-mail under_score ½ ﬁne … — \u00a0 \t zero\u200bwidth ＦＵＬＬ x² ™ ✂️ नमस्ते สวัสดี "
+    'AT&T <b>bold</b> &amp; &lt;tag&gt; &#39;s &eacute;t&eacute; a&amp;amp;b ’tis e\u0301 N\u0303 ſ'
+).split(' ')
+ENTITIES = {'&amp;', '&lt;tag&gt;', '&#39;s', '&eacute;t&eacute;', 'a&amp;amp;b'}
+
+
+def sentences(count):
+    random = np.random.default_rng(0)
+    return [' '.join(random.choice(HARD, random.choice([1, 3, 8, 20, 120]))) for _ in range(count)]
+
+
+@pytest.fixture(scope='module')
+def open_clip():
+    """open_clip's tokenizer, from its file alone: the package would import all of its models."""
+    pytest.importorskip('torch')
+    package = importlib.util.find_spec('open_clip')
+    if package is None:
+        pytest.skip('open_clip_torch is not installed')
+    file = Path(package.submodule_search_locations[0], 'tokenizer.py')
+    spec = importlib.util.spec_from_file_location('open_clip_tokenizer', file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.SimpleTokenizer()
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings('ignore:the prompt is longer')
+def test_ids_are_those_of_open_clip(open_clip):
+    prompts = sentences(1000)
+    theirs = open_clip(prompts).numpy()
+    ours = Tokenizer(pad=0, unescape=True).ids(prompts)
+    np.testing.assert_array_equal(ours, theirs)
+
+    # The streaming model's tower, which reads text as transformers does, differs by HTML alone: ftfy unescapes a text
+    # that has no < in it; open_clip unescapes every text, twice.
+    different = (Tokenizer(pad=0).ids(prompts) != theirs).any(1)
+    assert 0 < different.sum() < 500
+    for prompt in (prompt for prompt, differs in zip(prompts, different) if differs):
+        assert ENTITIES & {*prompt.split()} and ('<' in prompt or 'a&amp;amp;b' in prompt)
+    without = [prompt for prompt in prompts if not ENTITIES & {*prompt.split()}]
+    np.testing.assert_array_equal(Tokenizer(pad=0).ids(without), open_clip(without).numpy())
+
+
+@pytest.mark.filterwarnings('ignore:the prompt is longer')
+def test_ids_are_those_of_the_folder_that_we_write(tmp_path):
+    from transformers import CLIPTokenizer
+
+    tokenizer.write_vocabulary(tmp_path, pad=0)
+    theirs, prompts = CLIPTokenizer.from_pretrained(tmp_path), ['a photo of a cat', 'café 😀 3.14', 'x ' * 90]
+    ids = theirs(prompts, padding='max_length', max_length=77, truncation=True)['input_ids']
+    np.testing.assert_array_equal(Tokenizer(pad=0).ids(prompts), ids)

@@ -10,6 +10,7 @@ from st2v_jax.convert.kinds import RELEASED, Checkpoint, recognise
 from st2v_jax.convert.safetensors_reader import read_json
 from st2v_jax.diffusion.schedule import DiffusionConfig
 from st2v_jax.models.build import ModelConfig
+from st2v_jax.tokenizer import vocabulary
 
 # diffusion_pytorch_model.fp16.safetensors, model-00001-of-00002.safetensors, pytorch_model.bin.index.json, ...
 _WEIGHTS = re.compile(
@@ -124,16 +125,18 @@ def _json(file):
     return read_json(file.read_bytes()) if file is not None and file.is_file() else {}
 
 
-def _pad(vocabulary):
+def _pad(file):
     """The id of the padding token by the files of the tokenizer beside its vocab.json; None without them."""
-    if vocabulary is None:
+    if file is None:
         return None
-    ids, settings = _json(vocabulary), ('tokenizer_config.json', 'special_tokens_map.json')
-    tokens = [_json(vocabulary.with_name(name)).get('pad_token') for name in settings]
+    ids, settings = _json(file), ('tokenizer_config.json', 'special_tokens_map.json')
+    if ids != vocabulary():
+        raise ValueError(f'{file}: the vocabulary is not that of CLIP, which ours is')
+    tokens = [_json(file.with_name(name)).get('pad_token') for name in settings]
     token = next((token for token in tokens if token is not None), '<|endoftext|>')  # as CLIPTokenizer of transformers
     token = token.get('content') if isinstance(token, dict) else token
     if token not in ids:
-        raise ValueError(f'{vocabulary}: the padding token {token!r} is not in it')
+        raise ValueError(f'{file}: the padding token {token!r} is not in it')
     return ids[token]
 
 
