@@ -83,7 +83,14 @@ def describe(folder):
 
 def on_device(dtype, sharding=None):
     """A `place` for `load`: arrays on the device, kernels and embeddings in `dtype`, the others in float32."""
-    return lambda array: jax.device_put(np.asarray(array, dtype if array.ndim > 1 else np.float32), sharding)
+    def place(array):
+        wanted = np.dtype(dtype if array.ndim > 1 else np.float32)
+        if wanted == np.float32:
+            return jax.device_put(np.asarray(array, wanted), sharding)
+        # numpy casts to bfloat16 in one thread at a time; a device does it in no time.
+        return jax.device_put(array, sharding).astype(wanted)
+
+    return place
 
 
 def load_config(folder):
