@@ -285,15 +285,16 @@ def refine(options):
     chosen = ('steps', 'start', 'guidance', 'rescale')
     chosen = {name: getattr(options, name) for name in chosen if getattr(options, name) is not None}
     settings = enhancer.settings(**chosen)
+    options.out.mkdir(parents=True, exist_ok=True)
     if options.videos:
         videos, indices, seed = pictures.kept(options.videos)
         videos, scenes = videos[: options.captions], survey.many_scenes(seed, indices[: options.captions])
     else:
-        _, scenes = survey.unseen_scenes(options.seed, options.captions)
+        indices, scenes = survey.unseen_scenes(options.seed, options.captions)
         model = text_to_video.load(options.weights, dtype)
         videos = make_videos(model, model.settings(), survey.captions(scenes), options.frames, seed=options.seed,
                              batch=options.batch)
-    options.out.mkdir(parents=True, exist_ok=True)
+        pictures.keep(options.out / 'videos.npz', videos, indices, options.seed)
     prompts, plan = survey.captions(scenes), settings.plan(videos.shape[1])
     numbers = [n for n in SHEET_FRAMES if n < plan.frames][::2] + [plan.frames]
     known = jax.tree.map(lambda leaf: np.asarray(leaf)[: options.world], scenes)

@@ -37,6 +37,7 @@ def refined(enhancer, videos, prompts, variant, *, seed, on_video=lambda: None, 
 
 def all_refined(enhancer, videos, prompts, variants, **options):
     """{variant: `refined` videos}; the variants are compiled side by side."""
+    enhancer.tokenizer.ids(prompts[:1])  # transformers does not let several threads import it
     with ThreadPoolExecutor(len(variants)) as pool:
         futures = {variant: pool.submit(refined, enhancer, videos, prompts, variant, **options)
                    for variant in variants}
@@ -56,16 +57,16 @@ def measured(videos, plan, inputs, truth=None):
 
     flow_deviation, flow: standard deviation and mean over time of the mean flow magnitude, pixels a frame.
     border_ratio: change between consecutive frames where chunks are joined, divided by that elsewhere.
-    change: that change, in grey values. sharpness: also in grey values. kept: PSNR to the input in dB.
-    error: PSNR to the truth in dB.
+    change: that change, in grey values. sharpness: also in grey values. psnr_input: to the input, in dB.
+    psnr_truth: to the truth, in dB.
     """
     rows = []
     for number, video in enumerate(videos):
         magnitudes, changes = flow_magnitudes(video), frame_changes(video)
         row = {'flow_deviation': float(magnitudes.std()), 'flow': float(magnitudes.mean()),
                'border_ratio': border_ratio(changes, plan), 'change': float(changes.mean()),
-               'sharpness': sharpness(video), 'kept': psnr(video, inputs[number])}
-        rows.append(row | ({} if truth is None else {'error': psnr(video, truth[number])}))
+               'sharpness': sharpness(video), 'psnr_input': psnr(video, inputs[number])}
+        rows.append(row | ({} if truth is None else {'psnr_truth': psnr(video, truth[number])}))
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 

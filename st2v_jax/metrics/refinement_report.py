@@ -48,7 +48,8 @@ def _training(training):
 def _set(title, found, folder):
     kinds = found['kinds']
     columns = {'flow_deviation': 'deviation of flow', 'flow': 'flow', 'border_ratio': 'border ratio',
-               'change': 'change', 'sharpness': 'sharpness', 'kept': 'PSNR to input', 'error': 'PSNR to truth'}
+               'change': 'change', 'sharpness': 'sharpness', 'psnr_input': 'PSNR to input',
+               'psnr_truth': 'PSNR to truth'}
     columns = {name: text for name, text in columns.items() if name in kinds['input']}
     rows = [[NAMES[kind], *[_mean(values[name]) for name in columns]] for kind, values in kinds.items()]
     lines = [f'## {title}', '', *table(['', *columns.values()], rows)]

@@ -40,6 +40,21 @@ def test_from_captions_to_the_page(checker, tiny_folder, tmp_path, capsys):
     assert 'identity' in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_from_videos_to_the_page_about_refinement(tiny_folder, tmp_path):
+    out, page = tmp_path / 'out', tmp_path / 'page.md'
+    options = ['--frames', '22', '--captions', '2', '--world', '1', '--steps', '1', '--variants', 'B', 'paper']
+    assert evaluate.main(['refine', '--weights', str(tiny_folder), '--out', str(out), *options]) == 0
+    results = json.loads((out / 'results.json').read_text())
+    names = [f'{name}-{kind}.png' for name in ('generated', 'world') for kind in ('slices', 'frames')]
+    assert {path.name for path in out.iterdir()} == {'results.json', 'videos.npz', *names}
+    assert list(results['generated']['kinds']) == ['input', 'B', 'paper']
+    assert list(results['world']['kinds']) == ['input', 'B', 'paper', 'truth']
+    assert len(results['generated']['kinds']['B']['flow_deviation']) == 2 and results['made']['settings']['steps'] == 1
+    assert evaluate.main(['refinement-report', '--results', str(out / 'results.json'), '--output', str(page)]) == 0
+    assert all(name in page.read_text() for name in (*names, 'ground truth', '8.72'))
+
+
 def test_a_video_does_not_depend_on_its_batch(tiny_folder):
     from st2v_jax import text_to_video
 
