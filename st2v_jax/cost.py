@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, Literal
 
 from st2v_jax.models.attention import attend
 from st2v_jax.models.layers import GroupNorm
@@ -70,10 +70,7 @@ def cost(function: Callable, *args) -> Cost:
     """The Cost of function(*args); args may be jax.ShapeDtypeStruct, nothing is computed."""
     closed = jax.make_jaxpr(function)(*args)
     walk = _Walk()
-    values = walk.run(closed.jaxpr, [_Value.held(v.aval) for v in closed.jaxpr.constvars],
-                      [_Value.held(v.aval) for v in closed.jaxpr.invars])
-    for value in values:
-        walk.materialize(value)
+    walk.program(closed)
     return Cost(tuple(walk.kernels), sum(_size(v.aval) for v in closed.jaxpr.invars), walk.peak())
 
 
@@ -103,21 +100,29 @@ class _Walk:
         self.kernels, self.made, self.reduced = [], [], set()
         self.inner = {}  # kernel number -> bytes that a loop holds while it runs
 
+    def program(self, closed):
+        """A whole program, whose results stay."""
+        held = lambda variables: [_Value.held(v.aval) for v in variables]
+        results = self.run(closed.jaxpr, held(closed.jaxpr.constvars), held(closed.jaxpr.invars))
+        for value in results:
+            self.materialize(value)
+        for value in results:
+            value.died = len(self.kernels)
+
     def run(self, jaxpr, constants, arguments):
         """Values of the results."""
         values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments]))
-        of = lambda v: values[v] if v in values else _Value(0, frozenset())  # a literal
-        uses = Counter(v for e in jaxpr.eqns for v in e.invars if not hasattr(v, 'val'))
-        uses.update(v for v in jaxpr.outvars if not hasattr(v, 'val'))
+        of = lambda v: _Value(0, frozenset()) if isinstance(v, Literal) else values[v]
+        read = [*(v for equation in jaxpr.eqns for v in equation.invars), *jaxpr.outvars]
+        uses = Counter(v for v in read if not isinstance(v, Literal))
         for equation in jaxpr.eqns:
-            ins = [_Value(0, frozenset()) if hasattr(v, 'val') else of(v) for v in equation.invars]
-            outs = self.step(equation, ins)
+            outs = self.step(equation, [of(v) for v in equation.invars])
             for variable, value in zip(equation.outvars, outs):
                 values[variable] = value
                 large = [read for read in value.reads if 2 * read.size >= value.size]
                 if uses[variable] > 1 and len(large) > 1 and value not in value.reads:
                     self.materialize(value)
-        return [_Value(0, frozenset()) if hasattr(v, 'val') else of(v) for v in jaxpr.outvars]
+        return [of(v) for v in jaxpr.outvars]
 
     def step(self, equation, ins):
         name, params = equation.primitive.name, equation.params
@@ -142,9 +147,9 @@ class _Walk:
         if name == 'while':
             return self.loop(bodies[-1], ins[-len(sizes):], sizes, 1)
         if name == 'cond':  # the branch that costs most
-            ins, bodies = ins[1:], [max(bodies, key=lambda body: _flops_of(body, ins))]
+            ins, bodies = ins[1:], [max(bodies, key=_flops)]
         (body, *_) = bodies
-        return self.run(body.jaxpr, [_Value.held(c) for c in map(jax.typeof, body.consts)], ins)
+        return self.run(body.jaxpr, [_Value.held(v.aval) for v in body.jaxpr.constvars], ins)
 
     def materialize(self, value):
         """Computes the value into memory, unless it is there."""
@@ -181,9 +186,7 @@ class _Walk:
         for value in ins:
             self.materialize(value)
         inner = _Walk()
-        held = [_Value.held(v.aval) for v in body.jaxpr.invars]
-        for value in inner.run(body.jaxpr, [_Value.held(jax.typeof(c)) for c in body.consts], held):
-            inner.materialize(value)
+        inner.program(body)
         self.kernels += [dataclasses.replace(k, repeats=k.repeats * length) for k in inner.kernels]
         outs = [_Value(size, frozenset()) for size in sizes]
         self.inner[len(self.kernels)] = inner.peak()
@@ -263,9 +266,9 @@ def _jaxprs(params):
     return found
 
 
-def _flops_of(body, ins):
+def _flops(body):
     walk = _Walk()
-    walk.run(body.jaxpr, [_Value.held(jax.typeof(c)) for c in body.consts], ins)
+    walk.program(body)
     return sum(kernel.flops * kernel.repeats for kernel in walk.kernels)
 
 
