@@ -128,7 +128,7 @@ def _small():
             box=(256, 256),
             steps=12,
             start=499,
-            guidance=3.0,
+            guidance=2.0,
             scaled_start=False,
         ),
     )

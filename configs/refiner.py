@@ -12,7 +12,7 @@ def get_config(arg=''):
     size = common.size_of(arg)
     config = common.encoded(common.run('refiner', size), size)
     config.source_noise = 0.3  # of the latents that sources are decoded from, at most
-    config.starts = (199, config.model.refiner.start)  # where SDEdit may begin, so that `start` can be chosen later
+    config.starts = (99, config.model.refiner.start)  # where SDEdit may begin, so that `start` can be chosen later
     config.dropout = 0.1  # share of examples without their text
     config.schedule.peak = {'released': 5e-5, 'small': 8e-4, 'tiny': 3e-3}[size]
     if size == 'small':
