@@ -1,5 +1,7 @@
 """The functions of the public API: load a model once, generate videos of exactly the frames asked for."""
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +10,8 @@ import numpy as np
 import pytest
 
 import st2v_jax
+from st2v_jax import weights
+from st2v_jax.cli import sample
 
 PROMPT = 'a red ball moves left'
 
@@ -103,3 +107,34 @@ def test_sampling_imports_no_other_framework(tiny_folder):
     )
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
     assert done.stdout == 'set()\n', done.stderr
+
+
+def test_a_video_ldm_alone_makes_one_chunk(tiny_folder, tmp_path):
+    for name in ('config.json', 'words.json', 'vae.safetensors', 'text.safetensors', 'unet.safetensors'):
+        shutil.copy(tiny_folder / name, tmp_path)
+    alone = st2v_jax.load(tmp_path)
+    (frames,) = video(alone, num_frames=16)
+    (whole,) = video(st2v_jax.load(tiny_folder), num_frames=16)
+    np.testing.assert_array_equal(frames, whole)
+    with pytest.raises(ValueError, match='without CAM and APM there is one chunk of 16 frames, not 17'):
+        st2v_jax.generate(alone, PROMPT, 17)
+
+
+def test_the_command_says_how_many_frames_there_are(tiny_folder, tmp_path, capsys):
+    for name in ('config.json', 'words.json', 'vae.safetensors', 'text.safetensors', 'unet.safetensors'):
+        shutil.copy(tiny_folder / name, tmp_path)
+    assert sample.main(['--prompt', PROMPT, '--weights', str(tmp_path), '--num-frames', '17']) == 2
+    assert capsys.readouterr().err == 'error: this model has no CAM and APM: it makes 16 frames at most, not 17\n'
+
+
+def test_a_unet_of_its_own_draws_the_first_chunk(tiny_folder, tiny_config, tiny_params, tmp_path, model):
+    config = dataclasses.replace(tiny_config, initial=True)
+    other = jax.tree.map(lambda leaf: 0.9 * leaf, tiny_params['unet'])
+    shutil.copytree(tiny_folder, tmp_path / 'same')
+    shutil.copytree(tiny_folder, tmp_path / 'other')
+    weights.save(tmp_path / 'same', config, {'initial': tiny_params['unet']})
+    weights.save(tmp_path / 'other', config, {'initial': other})
+    plain = video(model, num_frames=17)
+    same, first = (video(st2v_jax.load(tmp_path / name), num_frames=17) for name in ('same', 'other'))
+    np.testing.assert_array_equal(np.concatenate(plain), np.concatenate(same))
+    assert np.abs(plain[0] - first[0]).max() > 1e-3

@@ -212,6 +212,9 @@ def _plan(arguments, videos):
 def _settings(arguments, model):
     names = ('steps', 'profile', 'guidance_text', 'guidance_anchor', 'eta', 'decode_frames')
     chosen = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.num_frames > model.max_frames:
+        raise BadInput(f'this model has no CAM and APM: it makes {model.max_frames} frames at most, '
+                       f'not {arguments.num_frames}')
     try:
         return model.settings(**chosen)
     except ValueError as error:
