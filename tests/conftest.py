@@ -69,3 +69,11 @@ def tiny_folder(tiny_config, tiny_params, tmp_path_factory):
     folder = tmp_path_factory.mktemp('weights') / 'tiny'
     weights.save(folder, tiny_config, tiny_params, tokenizer=Tokenizer.for_words(TINY_WORDS))
     return folder
+
+
+@pytest.fixture
+def unoptimised():
+    """Programs are compiled without most optimisations, in half the time: for tests that run each of them once."""
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', False)

@@ -13,6 +13,7 @@ import pytest
 import st2v_jax
 from st2v_jax import weights
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 PROMPT = 'a red ball moves left'
 
 
@@ -52,9 +53,9 @@ def test_a_seed_repeats_a_video_however_its_frames_come(enhancer):
     assert np.abs(run(enhancer, video, seed=1) - once).max() > 1e-3
 
 
-def test_text_negative_prompt_and_profile_reach_the_video(enhancer):
+def test_text_and_negative_prompt_reach_the_video(enhancer):
     plain = run(enhancer)
-    for change in ({'prompt': 'a blue star'}, {'negative_prompt': 'sand'}, {'profile': 'release'}):
+    for change in ({'prompt': 'a blue star'}, {'negative_prompt': 'sand'}):
         assert np.abs(run(enhancer, **change) - plain).max() > 1e-5
 
 
@@ -139,13 +140,13 @@ from st2v_jax.tokenizer import Tokenizer
 
 def vae(params, x, method):
     if method == 'encode':
-        return jnp.tile(reduce(x, 'n (h a) (w b) c -> n h w c', 'mean', a=8, b=8), 4), None
+        return jnp.tile(reduce(x, 'n (h a) (w b) c -> n h w c', 'mean', a=8, b=8), 16), None
     return repeat(x[..., :3], 'n h w c -> n (h a) (w b) c', a=8, b=8)
 
 def unet(params, *args, method=None):
     return () if method else jnp.tanh(args[0])
 
-config = build.ModelConfig(refiner=RefinerConfig(vae=None, text=None, box=(250, 448), steps=2))
+config = build.ModelConfig(refiner=RefinerConfig(vae=None, text=None, box=(130, 224), steps=2))
 enhancer = video_to_video.Enhancer(config, Tokenizer(), {'refiner': {}, 'vae': {}, 'text': {}}, Refiner(unet), vae,
                                    lambda params, ids: ids)
 
@@ -162,7 +163,7 @@ for count in COUNTS:
     over, most = threading.Event(), 0.0
     watcher = threading.Thread(target=watch)
     watcher.start()
-    frames = (np.full((1, 125, 224, 3), number % 256, np.uint8) for number in range(count))
+    frames = (np.full((1, 65, 112, 3), number % 256, np.uint8) for number in range(count))
     got = sum(len(piece) for piece in video_to_video.enhance(enhancer, frames, 'a ball', span=2))
     over.set()
     watcher.join()
@@ -174,8 +175,8 @@ for count in COUNTS:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='measured by what Linux says about a process')
 def test_memory_does_not_grow_with_the_video():
-    """1,200 frames against 200, in a process of their own. One of the four copies of their latents would be 86 MB more,
-    the enhanced frames over a gigabyte; latents in files are not counted, for the system can drop them."""
+    """1,200 frames against 200, in a process of their own. One of the four copies of their latents would be 91 MB more,
+    the enhanced frames 350 MB; latents in files are not counted, for the system can drop them."""
     program = TOYS.replace('COUNTS', '(200, 1200)')
     plain = os.environ | {'XLA_FLAGS': '', 'MALLOC_ARENA_MAX': '1'}  # else freed memory stays with many threads
     done = subprocess.run([sys.executable, '-c', program], env=plain, capture_output=True, text=True)

@@ -13,6 +13,7 @@ import pytest
 from st2v_jax import video_io
 from st2v_jax.cli import enhance
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 PROMPT = 'a red ball moves left'
 SQUARE = np.full((7, 32, 32, 3), 40, np.uint8)  # two chunks of the tiny model
 SQUARE[:, 8:16, 8:16] = (220, 90, 60)

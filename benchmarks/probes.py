@@ -1,0 +1,152 @@
+"""What the benchmarks share: random parameters, timed blocks of chained steps, the device's own rate, their options."""
+
+import argparse
+import contextlib
+import datetime
+import json
+import math
+import statistics
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from st2v_jax.cost import flops
+
+SIZES = ('released', 'small', 'tiny')
+
+def random_parameters(abstract, dtype):
+    """Parameters as sampling holds them (kernels in `dtype`, vectors in float32), made on the device.
+
+    One program for each shape; no leaf passes through the host.
+    """
+    key = jax.random.key(0, impl='unsafe_rbg')
+
+    @jax.jit(static_argnums=(1, 2))
+    def normal(key, shape, dtype):
+        fan_in = math.prod(shape[:-1]) if len(shape) > 1 else 100
+        return (jax.random.normal(key, shape, jnp.float32) * fan_in**-0.5).astype(dtype)
+
+    def born(path, leaf):
+        if jax.tree_util.keystr(path, simple=True, separator='/').endswith('scale'):
+            return jnp.ones(leaf.shape, jnp.float32)
+        number = zlib.crc32(jax.tree_util.keystr(path).encode())
+        return normal(jax.random.fold_in(key, number), leaf.shape, dtype if leaf.ndim > 1 else jnp.float32)
+
+    return jax.tree.map_with_path(born, abstract)
+
+
+def block_times(step, state, inputs, *, runs, blocks):
+    """Seconds a step, one number a block of `runs` chained steps, after one block of warming up.
+
+    step(state, inputs[i]) -> state; the state may be donated.
+    """
+    times = []
+    for _ in range(blocks + 1):
+        began = time.perf_counter()
+        for i in range(runs):
+            state = step(state, inputs[i % len(inputs)])
+        jax.block_until_ready(state)
+        times.append((time.perf_counter() - began) / runs)
+    return times[1:], state
+
+
+def matmul_rate(n, dtype, *, blocks):
+    """(n, FLOP/s of the [n, n] x [n, n] product in `dtype`): the median block's. n: None for what suits the device."""
+    n = n or (1024 if jax.default_backend() == 'cpu' else 8192)
+    a, b = (jax.random.normal(jax.random.key(i), (n, n), jnp.float32).astype(dtype) for i in range(2))
+    product = jax.jit(lambda x, b: (x @ b * n**-0.5).astype(dtype))
+    times, _ = block_times(product, a, [b], runs=10, blocks=blocks)
+    return n, 2 * n**3 / statistics.median(times)
+
+
+def xla_flops(compiled):
+    """XLA's count for the compiled program in TFLOP (on a GPU it may leave library calls out), or None."""
+    with contextlib.suppress(NotImplementedError):
+        analysis = compiled.cost_analysis() or {}
+        if analysis.get('flops', 0) > 0:
+            return analysis['flops'] / 1e12
+    return None
+
+
+def timed_step(step, fixed, state, inputs, *, rate, runs, blocks, trace_dir=None):
+    """Numbers by name of step(*fixed, state, inputs[i]) -> state, compiled, chained and timed; the state is donated.
+
+    rate: FLOP/s that the share refers to. trace_dir: where a profile of a few steps goes.
+    """
+    work = flops(step, *fixed, state, inputs[0])
+    began = time.perf_counter()
+    compiled = jax.jit(step, donate_argnums=len(fixed)).lower(*fixed, state, inputs[0]).compile()
+    compile_seconds = time.perf_counter() - began
+    chained = lambda state, inputs: compiled(*fixed, state, inputs)
+    times, state = block_times(chained, state, inputs, runs=runs, blocks=blocks)
+    if trace_dir:
+        with jax.profiler.trace(trace_dir):
+            block_times(chained, state, inputs, runs=3, blocks=1)
+    seconds = statistics.median(times)
+    return {
+        'ms': 1e3 * seconds,
+        'ms_blocks': [1e3 * t for t in times],
+        'tflop': work / 1e12,
+        'tflop_xla': xla_flops(compiled),
+        'share': work / seconds / rate,
+        'floor_ms': 1e3 * work / rate,
+        'compile_s': compile_seconds,
+    }
+
+
+def describe(title, what, numbers):
+    """The line about what `timed_step` measured."""
+    xla = numbers['tflop_xla']
+    return (f'{title}: {numbers["ms"]:.4g} ms {what}, {numbers["tflop"]:.4g} TFLOP'
+            + (f' (XLA counts {xla:.4g})' if xla else '')
+            + f', {100 * numbers["share"]:.3g} % of the matmul rate (floor {numbers["floor_ms"]:.4g} ms), '
+            f'compiled in {numbers["compile_s"]:.3g} s')
+
+
+def peak_gib(device):
+    """Most memory of the device in use so far, in GiB; None where it does not say."""
+    stats = device.memory_stats() or {}
+    return stats['peak_bytes_in_use'] / 2**30 if 'peak_bytes_in_use' in stats else None
+
+
+def parser(description, *, runs):
+    """The options that every benchmark has."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument('--size', choices=SIZES, default='released', help='model size (default: %(default)s)')
+    made.add_argument('--dtype', choices=('bfloat16', 'float32'), default='bfloat16')
+    made.add_argument('--runs', type=int, default=runs, help='chained steps a timed block (default: %(default)s)')
+    made.add_argument('--blocks', type=int, default=5, help='timed blocks; the median counts (default: %(default)s)')
+    made.add_argument('--json', help='also write the numbers to this file')
+    return made
+
+
+def add_rate_options(parser):
+    """The options of those that compare with the device's rate and can be profiled."""
+    parser.add_argument('--matmul', type=int, help='size of the probe (default: 8192, on a CPU 1024)')
+    parser.add_argument('--trace-dir', help='also write a profile of a few steps there')
+
+
+def parse(parser, argv):
+    """The arguments, checked."""
+    args = parser.parse_args(argv)
+    if min(args.runs, args.blocks) < 1:
+        parser.error(f'--runs and --blocks are 1 or more, got {args.runs} and {args.blocks}')
+    return args
+
+
+def setting(device, args):
+    """What was measured on what, for the JSON."""
+    return {'date': datetime.date.today().isoformat(), 'device': device.device_kind, 'jax': jax.__version__,
+            'size': args.size, 'dtype': args.dtype, 'runs': args.runs, 'blocks': args.blocks}
+
+
+def store(path, result):
+    """Writes the JSON where it is asked for."""
+    if path:
+        Path(path).write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')

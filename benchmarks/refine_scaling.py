@@ -1,0 +1,66 @@
+"""How much faster a refinement is on several devices: 8 chunks, spread over the data axis of a mesh.
+
+    python benchmarks/refine_scaling.py [--size released] [--devices 2] [--json out.json]
+
+The whole of refine() is timed step by step, with latents that come from the host and go back to it, on one device and
+then on all; a chunk belongs to one device. The first step, which compiles, is left out. Parameters are random.
+"""
+
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import probes  # which finds st2v_jax
+from refine_step import TOKENS, latent_size, model_config
+
+from st2v_jax import sharding
+from st2v_jax.models import build
+from st2v_jax.streaming import blend, refine
+
+CHUNKS = 8
+
+
+def step_seconds(config, refiner, params, dtype, devices, *, steps):
+    """Seconds of a refinement's steps after the first, on so many devices."""
+    settings = refine.settings_for(config, steps=steps, group=devices, span=CHUNKS)
+    frames = settings.length + (CHUNKS - 1) * (settings.length - settings.overlap)
+    latents = np.random.default_rng(0).standard_normal((1, frames, *latent_size(config), 4), np.float32)
+    mesh = sharding.make_mesh({sharding.DATA: devices}, jax.devices()[:devices])
+    params = jax.device_put(params, sharding.replicated(mesh))
+    texts = jax.random.normal(jax.random.key(1), (2, TOKENS, config.refiner.unet.context_width), dtype)
+    condition = jax.jit(lambda params, texts: refiner.unet(params, texts, method='keys_values'))(params, texts)
+    keys = blend.split_keys(jax.random.key(0)[None])
+    ends = []
+    progress = refine.begin(refiner, settings, keys, latents)
+    refine.refine(refiner, settings, params, condition, keys, progress, frames, mesh=mesh,
+                  on_step=lambda *_: ends.append(time.perf_counter()))
+    return np.diff(ends).tolist()
+
+
+def main(argv=None):
+    parser = probes.parser(__doc__, runs=3)
+    parser.add_argument('--devices', type=int, default=2, help='to spread the chunks over (default: %(default)s)')
+    args = probes.parse(parser, argv)
+    if args.devices > len(jax.devices()) or CHUNKS % args.devices:
+        parser.error(f'--devices is 1, 2, 4 or 8 of the {len(jax.devices())} there are, not {args.devices}')
+    config, dtype = model_config(args.size), jnp.dtype(args.dtype).type
+    refiner = refine.Refiner(build.refiner(config, dtype), config.refiner.process)
+    params = probes.random_parameters(refiner.unet.abstract, dtype)
+    result = probes.setting(jax.devices()[0], args) | {'chunks': CHUNKS, 'devices': args.devices}
+    for devices in (1, args.devices):
+        seconds = step_seconds(config, refiner, params, dtype, devices, steps=args.runs + 1)
+        result[f'step_s_on_{devices}'] = seconds
+        print(f'{devices} x {result["device"]}: {statistics.median(seconds):.4g} s a step of {CHUNKS} chunks',
+              flush=True)
+    one, many = (statistics.median(result[f'step_s_on_{devices}']) for devices in (1, args.devices))
+    result['ratio'] = one / many
+    print(f'{args.devices} devices are {result["ratio"]:.3g} times as fast as one')
+    probes.store(args.json, result)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Milliseconds of the Refiner on one chunk of frames, on whatever device is there, and how long a video would take.
+
+    python benchmarks/refine_step.py [--size released] [--json out.json] [--trace-dir DIR]
+
+Two programs are timed: the UNet on one chunk, and a guided step as refinement takes it (the UNet on the two guidance
+branches, guidance with its rescaling, fresh noise, the stochastic DPM-Solver++(2M)). Encoding and decoding are timed by
+the frame. From these follows the time of a whole video: its chunks times steps times the guided step, and its frames
+through the autoencoder. Parameters are random. Counting, chaining and the share are those of denoise_step.py.
+"""
+
+import statistics
+import sys
+
+import jax
+import jax.numpy as jnp
+import probes  # which finds st2v_jax
+
+from st2v_jax import weights
+from st2v_jax.diffusion import sampling
+from st2v_jax.diffusion.refiner_schedule import sdedit_levels
+from st2v_jax.models import build
+from st2v_jax.models.refiner import RefinerConfig
+from st2v_jax.models.unet3d import UNetConfig
+from st2v_jax.models.vae import VaeConfig
+from st2v_jax.streaming import blend, refine
+from st2v_jax.streaming.canvas import fit
+
+TOKENS = 77
+
+
+def model_config(size):
+    """The ModelConfig of 'released', 'small' (the shipped model) or 'tiny', with the Refiner's own networks."""
+    if size == 'released':
+        return build.ModelConfig().for_refinement
+    if size == 'small':
+        return weights.load_config(weights.SHIPPED).for_refinement
+    unet = UNetConfig(channels=(32,), attention=(True,), blocks=1, head_size=16, context_width=32, groups=8)
+    tiny = RefinerConfig(unet, vae=VaeConfig((32, 32)), box=(16, 32), steps=4, length=6, overlap=2)
+    return build.ModelConfig(refiner=tiny).for_refinement
+
+
+def latent_size(config):
+    """(rows, columns) of the Refiner's latents."""
+    factor = config.vae.downsampling
+    return tuple(length // factor for length in fit((1, 1), config.refiner.box, config.refiner.unet, factor).whole)
+
+
+def measure(config, dtype, *, frames, piece, runs, blocks, matmul, trace_dir=None):
+    """All numbers of one model config, as a JSON dict; `piece` frames are encoded or decoded at once."""
+    settings = refine.settings_for(config)
+    plan, size = settings.plan(frames), latent_size(config)
+    refiner = refine.Refiner(build.refiner(config, dtype), config.refiner.process)
+    params = probes.random_parameters(refiner.unet.abstract, dtype)
+    matmul, rate = probes.matmul_rate(matmul, dtype, blocks=blocks)
+    shape = (1, settings.length, *size, config.refiner.unet.in_channels)
+    result = {'box': config.refiner.box, 'latents': shape[1:], 'parameters': build.parameter_count(params),
+              'matmul_size': matmul, 'matmul_tflops': rate / 1e12}
+
+    texts = jax.random.normal(jax.random.key(1), (2, TOKENS, config.refiner.unet.context_width), dtype)
+    condition = jax.jit(lambda params, texts: refiner.unet(params, texts, method='keys_values'))
+    levels = sdedit_levels(refiner.table, settings.steps, settings.start)
+    inputs = [jax.tree.map(lambda leaf, i=i: leaf[i], sampling.steps(levels)) for i in range(settings.steps)]
+    begun = sampling.begin(jax.random.normal(jax.random.key(2), shape), levels)
+    timing = dict(rate=rate, runs=runs, blocks=blocks)
+
+    def forward(params, condition, x, inputs):
+        return refiner.unet(params, x, jnp.broadcast_to(inputs[1].t, len(x)), condition)
+
+    def step(params, condition, trajectory, inputs):
+        denoise = refiner.denoiser(settings, params, condition)
+        keys = blend.split_keys(jax.random.key(0)[None])
+        advance = blend.denoising_step(denoise, settings.plan(settings.length), settings.variant, keys)
+        return advance(trajectory, inputs)
+
+    for name, run, fixed, state in (
+        ('forward', forward, (params, condition(params, texts[1:])), begun.x),
+        ('step', step, (params, condition(params, texts)), begun),
+    ):
+        timed = probes.timed_step(run, fixed, jax.tree.map(jnp.copy, state), inputs,
+                                  trace_dir=trace_dir if name == 'step' else None, **timing)
+        result |= {f'{name}_{what}': value for what, value in timed.items()}
+        result[f'{name}_peak_gib'] = probes.peak_gib(jax.devices()[0])
+    pixels = (length * config.vae.downsampling for length in size)
+    result |= autoencoder(config, dtype, (piece, *pixels, 3), runs=runs, blocks=blocks)
+    refined = plan.count * settings.steps * result['step_ms'] / 1e3
+    coded = frames * (result['encode_ms'] + result['decode_ms']) / 1e3
+    return result | {'video_frames': frames, 'video_chunks': plan.count, 'video_steps': settings.steps,
+                     'video_refined_s': refined, 'video_coded_s': coded, 'video_s': refined + coded}
+
+
+def autoencoder(config, dtype, shape, *, runs, blocks):
+    """Milliseconds a frame of encoding and decoding `shape` [n,H,W,3]."""
+    network = build.vae(config, dtype)
+    params = probes.random_parameters(network.abstract, dtype)
+    encode = jax.jit(lambda frames: network(params, frames, method='encode')[0])
+    decode = jax.jit(lambda latents: network(params, latents, method='decode'))
+    frames = jnp.zeros(shape)
+    found = {}
+    for name, run, given in (('encode', encode, frames), ('decode', decode, encode(frames))):
+        times, _ = probes.block_times(lambda _, given, run=run: run(given), None, [given], runs=max(1, runs // 4),
+                                      blocks=blocks)
+        found[f'{name}_ms'] = 1e3 * statistics.median(times) / len(frames)
+    return found
+
+
+def main(argv=None):
+    parser = probes.parser(__doc__, runs=8)
+    parser.add_argument('--frames', type=int, default=240, help='of the video that is projected (default: %(default)s)')
+    parser.add_argument('--piece', type=int, default=4, help='frames encoded or decoded at once (default: %(default)s)')
+    probes.add_rate_options(parser)
+    args = probes.parse(parser, argv)
+    device, config = jax.devices()[0], model_config(args.size)
+    result = probes.setting(device, args) | measure(
+        config, jnp.dtype(args.dtype).type, frames=args.frames, piece=args.piece, runs=args.runs, blocks=args.blocks,
+        matmul=args.matmul, trace_dir=args.trace_dir)
+    print(f'{device.device_kind}: {args.size} size, {args.dtype}, latents {result["latents"]} of one chunk')
+    print(f'matrix product {result["matmul_size"]}^3: {result["matmul_tflops"]:.4g} TFLOP/s')
+    for name, title, what in (('forward', 'UNet', 'a forward'), ('step', 'guidance batch 2', 'a guided step')):
+        timed = {key.removeprefix(f'{name}_'): value for key, value in result.items() if key.startswith(f'{name}_')}
+        print(probes.describe(title, what, timed))
+        if timed['peak_gib']:
+            print(f'  peak device memory so far: {timed["peak_gib"]:.3g} GiB')
+    print(f'autoencoder: encoding {result["encode_ms"]:.4g} ms a frame, decoding {result["decode_ms"]:.4g} ms')
+    height, width = config.refiner.box
+    print(f'{args.frames} frames of {width}x{height}: {result["video_chunks"]} chunks, {result["video_steps"]} steps, '
+          f'{result["video_s"]:.4g} s, of which {result["video_coded_s"]:.3g} s in the autoencoder')
+    probes.store(args.json, result)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
