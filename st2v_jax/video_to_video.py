@@ -88,7 +88,7 @@ def enhance(
     seed: 0 .. 2**32 - 1; the same seed, settings and device give the same video.
     profile: 'paper' or 'release', how frames are enlarged and chunks blended; the model's own for None.
     decode_frames: frames encoded or decoded at once; bounds memory, changes nothing else.
-    folder: where the latents of the video lie as temporary files while it is worked on, about 4 MB a frame of 1280x720.
+    folder: where the latents of the video lie as temporary files while it is worked on, about 1 MB a frame of 1280x720.
     on_step: called as on_step(step, steps) after every denoising step, which is one of the whole video.
     settings: of `RefineSettings`, such as steps=20, variant='B+S', guidance=5.0.
 

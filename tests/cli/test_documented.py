@@ -1,0 +1,29 @@
+"""Commands that the pages show are commands that exist: their options are taken. What they make is tested beside."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from st2v_jax.cli import enhance, sample
+
+ROOT = Path(__file__).parents[2]
+PARSERS = {'sample.py': sample._parser, 'enhance.py': enhance._parser}
+PAGES = (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'))
+COMMANDS = [
+    shlex.split(command, comments=True)
+    for page in PAGES
+    for command in re.findall(r'^(?:.*&& )?python ((?:sample|enhance)\.py --.*)', page.read_text('utf-8'), re.M)
+]
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=shlex.join)
+def test_documented_commands_are_taken(command):
+    script, *arguments = command
+    if '--help' not in arguments:
+        PARSERS[script]().parse_args(arguments)
+
+
+def test_the_pages_show_commands():
+    assert {script for script, *_ in COMMANDS} == set(PARSERS)
