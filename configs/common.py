@@ -127,7 +127,7 @@ def _small():
             text=None,
             box=(256, 256),
             steps=12,
-            start=499,
+            start=299,
             guidance=2.0,
             scaled_start=False,
         ),

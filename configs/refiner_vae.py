@@ -2,7 +2,8 @@
 
     python train.py --config configs/refiner_vae.py:small --workdir runs/refiner_vae --from runs/apm/weights
 
-The small one starts as the autoencoder of 128 pixels, which at 256 reaches 30.1 dB and draws double outlines.
+The small one starts as the autoencoder of 128 pixels, which at 256 reaches 30.1 dB and draws double outlines; it
+ends at 40.7 dB after 2.2 K steps, two minutes of an H200.
 
 The released Refiner comes with Stable Diffusion's. It ends by measuring the latents' scale factor.
 """
