@@ -33,7 +33,7 @@ IGNORED = {
     # the temperature of the contrastive loss, and what the release left of open_clip's text tower in its image encoder
     'streaming_t2v_ckpt': r'image_encoder\.model\.(positional_embedding|text_projection|logit_scale|'
     r'token_embedding\.weight|ln_final\.(weight|bias))',
-    # the image tower, which the Refiner has no use for; the last block, for the layer before it is read; the temperature
+    # the image tower, of no use to the Refiner; the last block, for the layer before it is read; the temperature
     'open_clip_pytorch_model': r'visual\..+|transformer\.resblocks\.23\..+|text_projection|logit_scale',
 }
 
