@@ -47,6 +47,7 @@ def run(stage, size):
     config.steps = 4 if tiny else 400_000  # whichever limit comes first ends the run
     config.max_seconds = 0.0  # of the whole command up to saving the weights; 0 is no limit
     config.batch_size = 8
+    config.accumulation = 1  # parts of a batch whose gradients are taken one after the other, to save memory
     config.schedule = ConfigDict()
     config.schedule.peak = 5e-5
     config.schedule.warmup = 0.002 if released else 0.05

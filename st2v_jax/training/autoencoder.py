@@ -28,11 +28,16 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     indices = pool.rows(world.split_indices('train', data.seed, 0, data.scenes), config.batch_size, mesh)
     trained = params.get(name) or (params.get('vae') if sized.vae == model.vae else None) or build.init(key, network)
 
-    def loss(params, scenes, key):
+    def examples(scenes, key):
         draw_key, noise_key = jax.random.split(key)
         frames = draw_frames(draw_key, scenes, data.seed, size)
+        latents, _ = jax.eval_shape(partial(network, method='encode'), network.abstract, frames)
+        return frames, jax.random.normal(noise_key, latents.shape)
+
+    def loss(params, examples):
+        frames, noise = examples
         mean, logvar = network(params[name], frames, method='encode')
-        latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(noise_key, mean.shape)
+        latents = mean + jnp.exp(0.5 * logvar) * noise
         made = network(params[name], latents, method='decode')
         l1, mse, edges = reconstruction(made, frames)
         kl = 0.5 * jnp.mean(mean**2 + jnp.exp(logvar) - 1 - logvar)
@@ -47,7 +52,8 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         return params, dataclasses.replace(model, **own)
 
     params = {**params, name: trained}
-    return Objective(params, lambda path: path.startswith(f'{name}/'), pool.place(indices, mesh), loss, finish)
+    is_trained = lambda path: path.startswith(f'{name}/')
+    return Objective(params, is_trained, pool.place(indices, mesh), examples, loss, finish)
 
 
 def draw_frames(key, scenes, seed, size):

@@ -16,6 +16,9 @@ LARGEST_SCALE = 100.0  # of the logits, as in CLIP
 def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     """Trains 'text' and 'image', and a temperature that is not saved with them."""
     data, dtype = config.data, jnp.dtype(config.dtype)
+    if config.accumulation != 1:
+        raise ValueError('stage clip compares all examples of a batch with each other: '
+                         f'accumulation is 1, not {config.accumulation}')
     towers = {'text': build.text_tower(model, dtype), 'image': build.image_tower(model, dtype)}
     fresh = {name: params.get(name) or build.init(jax.random.fold_in(key, i), towers[name])
              for i, name in enumerate(towers)}
@@ -26,13 +29,15 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     table = {'scene': indices, 'ids': ids, 'group': group}
     table = {name: pool.rows(values, config.batch_size, mesh) for name, values in table.items()}
 
-    def loss(params, table, key):
+    def examples(table, key):
         scene_key, frame_key, caption_key = jax.random.split(key, 3)
         batch = pool.draw(scene_key, table)
         frames = draw_frames(frame_key, batch['scene'][:, None], data.seed, model.image_size)
-        ids = pool.draw(caption_key, batch['ids'])
-        texts = towers['text'](params['text'], ids, method='embed')
-        images = towers['image'](params['image'], preprocess(frames, model.image.image_size))
+        return {'frames': frames, 'ids': pool.draw(caption_key, batch['ids']), 'group': batch['group']}
+
+    def loss(params, batch):
+        texts = towers['text'](params['text'], batch['ids'], method='embed')
+        images = towers['image'](params['image'], preprocess(batch['frames'], model.image.image_size))
         scale = jnp.minimum(jnp.exp(params['temperature']['log_scale']), LARGEST_SCALE)
         value, accuracy = contrast(texts, images, scale, batch['group'])
         return value, {'accuracy': accuracy, 'scale': scale}
@@ -41,7 +46,7 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         return {name: tree for name, tree in params.items() if name != 'temperature'}, model
 
     params = {**params, **fresh, 'temperature': temperature}
-    return Objective(params, _is_trained, pool.place(table, mesh), loss, finish)
+    return Objective(params, _is_trained, pool.place(table, mesh), examples, loss, finish)
 
 
 def _is_trained(path):

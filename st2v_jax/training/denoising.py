@@ -68,22 +68,25 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     data = make_data(config, model, params, tokenizer, mesh, jax.random.fold_in(key, 1))
     table = noise_levels(model.diffusion)
 
-    def loss(params, data, key):
+    def examples(data, key):
         batch_key, drop_key, noise_key, t_key = jax.random.split(key, 4)
         batch = draw(batch_key, data.videos, model, anchored=config.anchor)
         batch = drop(drop_key, batch, data, config.dropout)
+        t = jax.random.randint(t_key, (len(batch.ids),), 0, model.diffusion.steps)
+        return batch, jax.random.normal(noise_key, batch.latents.shape), t
+
+    def loss(params, examples):
+        batch, noise, t = examples
         text = tower(params['text'], batch.ids)
         params = {name: tree for name, tree in params.items() if name != 'text'}
         condition = network(params, text, batch.frames, batch.anchor, method='condition')
-        noise = jax.random.normal(noise_key, batch.latents.shape)
-        t = jax.random.randint(t_key, (len(noise),), 0, model.diffusion.steps)
         predict = partial(network, params, condition=condition)
         return diffusion_loss(predict, batch.latents, noise, t, table, model.diffusion.prediction), {}
 
     def is_trained(path):
         return bool(re.fullmatch(config.trained, path)) and not re.fullmatch(config.frozen, path)
 
-    return Objective(started, is_trained, data, loss, lambda trained, model: ({**params, **trained}, model))
+    return Objective(started, is_trained, data, examples, loss, lambda trained, model: ({**params, **trained}, model))
 
 
 def windows(key, length, frames, *, anchored):

@@ -67,8 +67,8 @@ def train(config, workdir, source=None, *, command=''):
         frozen = jax.device_put(build.cast(frozen, jnp.dtype(config.dtype)), place_frozen)
         key = jax.device_put(jax.random.fold_in(key, 1), sharding.replicated(mesh))
         run = jax.jit(
-            step.make_step(objective.loss, optimizer, rate=partial(step.learning_rate, **config.schedule),
-                           ema_decay=config.ema_decay),
+            step.make_step(objective.draw, objective.loss, optimizer, ema_decay=config.ema_decay,
+                           rate=partial(step.learning_rate, **config.schedule), accumulation=config.accumulation),
             donate_argnames='state',
             compiler_options=config.compiler_options.to_dict(),
             out_shardings=(places, sharding.replicated(mesh)),

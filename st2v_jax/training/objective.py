@@ -10,14 +10,16 @@ class Objective(NamedTuple):
     Attributes:
       params: parameters by network, trained and frozen ones, on the host.
       trained: whether the parameter of a path such as 'cam/encoder/conv_in/kernel' is trained.
-      data: tree of arrays on the devices, from which the loss draws its batch.
-      loss: (params, data, key) -> (loss, dict of scalars); pure.
+      data: tree of arrays on the devices, from which batches are drawn.
+      draw: (data, key) -> batch, a tree of arrays [b, ...] that holds all that is random in a step; pure.
+      loss: (params, batch) -> (loss, dict of scalars), a mean over the examples of the batch; pure.
       finish: (params, model) -> (networks to save, model): what follows from the trained parameters, such as a scale.
     """
 
     params: Any
     trained: Callable[[str], bool]
     data: Any
+    draw: Callable
     loss: Callable
     finish: Callable = lambda params, model: (params, model)
 

@@ -53,20 +53,24 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     data = make_data(config, model, params, tokenizer, mesh, jax.random.fold_in(key, 1))
     table, (first, last) = refiner_levels(model.refiner.process), config.starts
 
-    def loss(params, data, key):
+    def examples(data, key):
         batch_key, drop_key, noise_key, t_key = jax.random.split(key, 4)
         batch = draw(batch_key, data.pairs, model.refiner.length)
         no_text, _ = drop_conditions(drop_key, len(batch.ids), text=config.dropout, anchor=0, both=0)
-        text = tower(params[names['text']], jnp.where(no_text[:, None], data.empty_ids, batch.ids))
-        contexts = network(params['refiner'], text, method='keys_values')
-        start, t = levels(t_key, len(text), first, last)
+        ids = jnp.where(no_text[:, None], data.empty_ids, batch.ids)
+        start, t = levels(t_key, len(ids), first, last)
         noise = jax.random.normal(noise_key, batch.clean.shape)
-        noise = sdedit_noise(batch.clean, batch.source, noise, t, table, start)
+        return ids, batch.clean, sdedit_noise(batch.clean, batch.source, noise, t, table, start), t
+
+    def loss(params, examples):
+        ids, clean, noise, t = examples
+        text = tower(params[names['text']], ids)
+        contexts = network(params['refiner'], text, method='keys_values')
         predict = partial(network, params['refiner'], contexts=contexts)
-        return diffusion_loss(predict, batch.clean, noise, t, table, 'v'), {}
+        return diffusion_loss(predict, clean, noise, t, table, 'v'), {}
 
     is_trained = lambda path: path.startswith('refiner/')
-    return Objective(started, is_trained, data, loss, lambda new, model: ({**params, **new}, model))
+    return Objective(started, is_trained, data, examples, loss, lambda new, model: ({**params, **new}, model))
 
 
 def levels(key, count, first, last):

@@ -1,8 +1,11 @@
 """One training step: a batch is drawn, its gradient taken, the parameters and their average moved."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import optax
+from einops import rearrange
 
 from st2v_jax.training import state as states
 
@@ -35,21 +38,34 @@ def make_optimizer(*, clip, b1, b2, weight_decay) -> optax.GradientTransformatio
     )
 
 
-def make_step(loss, optimizer, *, rate, ema_decay):
+def gradient(loss, params, frozen, batch, parts=1):
+    """((loss, dict of scalars), gradient by the trained params) of a batch.
+
+    With `parts` the mean over so many parts of the batch, one after the other in the memory of one.
+    """
+    of = jax.value_and_grad(lambda params, batch: loss(states.join(params, frozen), batch), has_aux=True)
+    if parts == 1:
+        return of(params, batch)
+    # Every part takes rows from everywhere in the batch, so that its share on each device lies there already.
+    batch = jax.tree.map(partial(rearrange, pattern='(r n) ... -> n r ...', n=parts), batch)
+    shapes = jax.eval_shape(of, params, jax.tree.map(lambda leaf: leaf[0], batch))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, of(params, part)), None), nothing, batch)
+    return jax.tree.map(lambda leaf: leaf / parts, total)
+
+
+def make_step(draw, loss, optimizer, *, rate, ema_decay, accumulation=1):
     """A pure function (state, frozen, data, progress, key) -> (state, metrics).
 
-    loss: (params, data, key) -> (loss, dict of scalars); it draws its batch from `data` with the key.
+    draw, loss: of an Objective.
     rate: progress -> learning rate.
+    accumulation: parts of the batch whose gradients are taken one after the other.
     key: the run's key, the same at every step; batch n is a function of (key, n) alone.
     """
 
     def step(state, frozen, data, progress, key):
-        key = jax.random.fold_in(key, state.step)
-
-        def of_trained(params):
-            return loss(states.join(params, frozen), data, key)
-
-        (value, aux), grads = jax.value_and_grad(of_trained, has_aux=True)(state.params)
+        batch = draw(data, jax.random.fold_in(key, state.step))
+        (value, aux), grads = gradient(loss, state.params, frozen, batch, accumulation)
         updates, opt = optimizer.update(grads, state.opt, state.params)
         now = rate(progress)
         params = jax.tree.map(lambda p, u: p - now * u, state.params, updates)

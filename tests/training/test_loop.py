@@ -26,9 +26,8 @@ def line(monkeypatch):
     def objective(config, model, params, tokenizer, mesh, key):
         x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)
 
-        def loss(params, points, key):
+        def loss(params, batch):
             ended['traces'] += 1
-            batch = pool.draw(key, points)
             made = params['line']['kernel'] * batch['x'] + params['line']['bias']
             value = jnp.mean((made - batch['y']) ** 2)
             return jnp.where(jnp.abs(params['line']['bias']) > config.get('poison', 1e9), jnp.nan, value), {}
@@ -38,7 +37,8 @@ def line(monkeypatch):
             return {}, model
 
         params = {'line': {'kernel': np.float32(0), 'bias': np.float32(0)}}
-        return Objective(params, lambda path: True, pool.place({'x': x, 'y': 3 * x - 1}, mesh), loss, finish)
+        points = pool.place({'x': x, 'y': 3 * x - 1}, mesh)
+        return Objective(params, lambda path: True, points, lambda data, key: pool.draw(key, data), loss, finish)
 
     monkeypatch.setitem(loop.OBJECTIVES, 'clip', objective)
     return ended

@@ -38,7 +38,7 @@ class Stage:
         self.state = jax.device_put(state.create(trained, self.optimizer), everywhere)
         self.frozen = jax.device_put(frozen, everywhere)
         rate = lambda _: self.config.schedule.peak
-        one = step.make_step(self.objective.loss, self.optimizer, rate=rate, ema_decay=0.9)
+        one = step.make_step(self.objective.draw, self.objective.loss, self.optimizer, rate=rate, ema_decay=0.9)
         self.step = jax.jit(one, compiler_options=self.config.compiler_options.to_dict())
 
     def run(self, steps):

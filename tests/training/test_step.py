@@ -19,20 +19,24 @@ def line(rows=8, n=5):
     return {'x': x, 'y': 3 * x - 1}
 
 
-def loss(params, points, key):
-    batch = pool.draw(key, points)
+def draw(points, key):
+    return pool.draw(key, points)
+
+
+def loss(params, batch):
     made = params['a']['kernel'] * batch['x'] + params['b']['bias']
-    return jnp.mean((made - batch['y']) ** 2), {'sum': jnp.sum(batch['x'])}
+    return jnp.mean((made - batch['y']) ** 2), {'mean': jnp.mean(batch['x'])}
 
 
-def run(steps, *, trained='', devices=1, rate=lambda progress: 0.1, ema_decay=0.9):
+def run(steps, *, trained='', devices=1, rate=lambda progress: 0.1, ema_decay=0.9, accumulation=1):
     mesh = sharding.make_mesh({'data': -1}, jax.devices()[:devices])
     params = {'a': {'kernel': np.float32(0.5)}, 'b': {'bias': np.float32(0)}}
     trained, frozen = state.split(params, lambda path: path.startswith(trained))
     optimizer = step.make_optimizer(**OPTIMIZER)
     start = jax.device_put(state.create(trained, optimizer), sharding.replicated(mesh))
     frozen = jax.device_put(frozen, sharding.replicated(mesh))
-    one = jax.jit(step.make_step(loss, optimizer, rate=rate, ema_decay=ema_decay), donate_argnames='state')
+    one = step.make_step(draw, loss, optimizer, rate=rate, ema_decay=ema_decay, accumulation=accumulation)
+    one = jax.jit(one, donate_argnames='state')
     data, now, rows = pool.place(line(), mesh), start, []
     for _ in range(steps):
         now, metrics = one(now, frozen, data, np.float32(0), jax.random.key(1))
@@ -59,13 +63,21 @@ def test_frozen_parameters_stay_and_carry_no_optimizer_state():
 def test_any_number_of_devices_trains_alike(devices):
     one, _, rows = run(5)
     many, _, rows_of_many = run(5, devices=devices)
-    np.testing.assert_allclose([row['sum'] for row in rows], [row['sum'] for row in rows_of_many], rtol=1e-5)
+    np.testing.assert_allclose([row['mean'] for row in rows], [row['mean'] for row in rows_of_many], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, many)
+
+
+@pytest.mark.parametrize('parts, devices', [(2, 1), (8, 1), (2, 4)])
+def test_parts_of_a_batch_train_as_the_batch(parts, devices):
+    whole, _, rows = run(5)
+    cut, _, rows_of_cut = run(5, devices=devices, accumulation=parts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), rows, rows_of_cut)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), whole, cut)
 
 
 def test_batches_differ_from_step_to_step():
     _, _, rows = run(5)
-    assert len({float(row['sum']) for row in rows}) == 5
+    assert len({float(row['mean']) for row in rows}) == 5
 
 
 def test_the_average_follows_at_once_and_settles_slowly():
