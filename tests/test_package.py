@@ -54,7 +54,8 @@ def test_wheel_holds_vocabulary_licences_and_commands(wheel):
         (points,) = (packed.read(name).decode() for name in names if name.endswith('entry_points.txt'))
     assert 'st2v_jax/assets/clip_vocabulary/bpe_simple_vocab_16e6.txt.gz' in names
     assert {'LICENSE', 'NOTICE'} <= {Path(name).name for name in names}
-    commands = [f'st2v-{name} = st2v_jax.cli.{name}:main' for name in ('sample', 'enhance', 'train')]
+    commands = [f'st2v-{name.replace("_", "-")} = st2v_jax.cli.{name}:main'
+                for name in ('sample', 'enhance', 'train', 'prepare_data')]
     assert all(command in points for command in commands)
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / 'st2v_jax').rglob('*.py')}
     assert modules <= set(names), 'a package without __init__.py?'

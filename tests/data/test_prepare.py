@@ -1,0 +1,195 @@
+"""Videos become clips: cuts, rate, size, what is left out, and what a kill leaves."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from data.videos import FPS, scene, shipped, write, write_folder
+
+from st2v_jax.cli import prepare_data
+from st2v_jax.data import clips, prepare
+from st2v_jax.video_io import read_video
+
+SMALL = prepare.Settings(frames=4, size=32, videos_per_shard=2)
+SCRIPT = Path(__file__).parents[2] / 'prepare_data.py'
+OPTIONS = ('--frames', '4', '--size', '32', '--videos-per-shard', '2', '--workers', '1')
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp('made') / 'videos')
+
+
+@pytest.fixture(scope='module')
+def prepared(videos, tmp_path_factory):
+    output = tmp_path_factory.mktemp('prepared') / 'clips'
+    assert prepare_data.main(['--videos', str(videos), '--output', str(output), *OPTIONS, '--quiet']) == 0
+    return output
+
+
+def test_no_sample_of_a_real_film_holds_a_cut():
+    rate, cuts = 25, np.array([30, 76, 137, 187, 242])  # of bikes.mp4, seen in it
+    for frames, fps in ((4, 3.0), (2, 3.0), (8, 12.5)):
+        settings = prepare.Settings(frames=frames, fps=fps, size=64)
+        found = list(prepare.samples(shipped('bikes.mp4'), settings))
+        assert len(found) >= 5
+        for start, sample in found:
+            first, last = start * rate, start * rate + round((frames - 1) * rate / fps)
+            assert sample.shape == (frames, 64, 64, 3)
+            assert not ((cuts > first) & (cuts <= last)).any(), (first, last)
+    lost = 250 // 2 - frames * len(found)
+    assert lost < (len(cuts) + 1) * frames  # at most an unfinished sample for each scene
+
+
+def test_one_real_take_is_not_cut():
+    found = list(prepare.samples(shipped('carphone_pristine.mp4'), prepare.Settings(frames=12)))
+    assert len(found) == 1 and 3 < prepare.motion(found[0][1]) < 12
+
+
+def test_frames_are_those_nearest_to_thirds_of_seconds(tmp_path):
+    grey = np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8) * 2
+    for fps in (3, 10, 29.97):
+        write(tmp_path / 'grey.mp4', grey, fps=fps)
+        settings = prepare.Settings(frames=3, size=32)
+        numbers = np.concatenate([sample.mean((1, 2, 3)) / 2 for _, sample in
+                                  prepare.samples(tmp_path / 'grey.mp4', settings)])
+        wanted = np.round(np.arange(len(numbers)) * fps / 3)
+        np.testing.assert_allclose(numbers, wanted, atol=1.1)  # the codec's error
+        assert len(numbers) >= 100 / fps * 3 - 5
+
+
+@pytest.mark.parametrize('shape', [(48, 64), (64, 48), (240, 320), (31, 200)])
+def test_the_middle_of_a_frame_is_kept_with_its_aspect(shape):
+    frame = np.zeros((*shape, 3), np.uint8)
+    middle = tuple(side // 2 for side in shape[::-1])
+    cv2.circle(frame, middle, min(shape) // 4, (255, 255, 255), -1)
+    made = prepare.fit(frame, 64)
+    assert made.shape == (64, 64, 3)
+    bright = np.argwhere(made[..., 0] > 127)
+    assert np.abs(bright.mean(0) - 31.5).max() < 2
+    height, width = np.ptp(bright, axis=0)
+    assert abs(height - width) <= 2 and 28 <= height <= 36
+
+
+def test_only_good_samples_are_kept_and_the_rest_is_listed(prepared):
+    folder = clips.Folder(prepared)
+    about = [(clip.file, clip.caption, round(clip.start, 2), len(clip)) for clip in map(folder.__getitem__, range(5))]
+    assert about == [
+        ('cut.mp4', 'cut blocks', 0, 4), ('cut.mp4', 'cut blocks', 1.33, 4), ('cut.mp4', 'cut blocks', 3, 4),
+        ('cut.mp4', 'cut blocks', 4.33, 4), ('long.mp4', 'long blocks', 0, 4),
+    ]
+    lines = map(json.loads, (prepared / 'skipped.jsonl').read_text().splitlines())
+    reasons = {line['file']: line['reason'] for line in lines}
+    assert list(reasons) == [f'{name}.mp4' for name in ('still', 'short', 'slow', 'text', 'damaged', 'missing')]
+    assert reasons['still.mp4'] == 'all 2 samples stand still'
+    assert reasons['short.mp4'] == 'no scene lasts for 4 frames at 3 a second'
+    assert reasons['slow.mp4'] == 'the file has 1 frames a second, too few for 3'
+    assert 'it is no video' in reasons['text.mp4'] and 'it is damaged after' in reasons['damaged.mp4']
+    assert 'there is no such file' in reasons['missing.mp4']
+
+
+def test_frames_come_back_from_their_files(prepared, videos):
+    clip = clips.Folder(prepared)[2]
+    whole = np.stack([prepare.fit(frame, 32) for frame in read_video(videos / 'cut.mp4')[36:48:4]])
+    kept = clip.frames([0, 1, 2])
+    assert kept.dtype == np.uint8 and np.abs(kept - whole.astype(float)).mean() < 3
+    np.testing.assert_array_equal(clip.frames([2, 1]), kept[[2, 1]])
+
+
+def test_killed_and_continued_equals_undisturbed(prepared, videos, tmp_path):
+    output = tmp_path / 'clips'
+    # the third video waits for a writer that never comes: the kill falls into the second shard
+    program = 'import sys; from st2v_jax.data import prepare; from st2v_jax.cli.prepare_data import main\n' \
+              'whole = prepare.clips_of\n' \
+              'def clips_of(entry, **rest):\n' \
+              '    if entry.file == "slow.mp4": import time; print("here", flush=True); time.sleep(60)\n' \
+              '    return whole(entry, **rest)\n' \
+              'prepare.clips_of = clips_of\n' \
+              'main(sys.argv[1:])'
+    arguments = ['--videos', str(videos), '--output', str(output), *OPTIONS, '--quiet']
+    run = subprocess.Popen([sys.executable, '-c', program, *arguments], cwd=SCRIPT.parent, stdout=subprocess.PIPE)
+    assert run.stdout.readline() == b'here\n'
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    finished = output / '00000.array_record'
+    assert finished.is_file() and (output / '00001.part').is_file() and not (output / '00001.array_record').exists()
+    with pytest.raises(ValueError, match='clips is not finished: run prepare_data.py again'):
+        clips.Folder(output)
+    time_of_first = finished.stat().st_mtime_ns
+    assert prepare_data.main(arguments) == 0
+    assert finished.stat().st_mtime_ns == time_of_first
+    for file in (*prepared.glob('*.json'), prepared / 'skipped.jsonl'):
+        assert (output / file.name).read_text() == file.read_text()
+    records = [clips.Folder(folder)._records for folder in (prepared, output)]
+    assert [records[0][i] for i in range(5)] == [records[1][i] for i in range(5)]
+    assert not list(output.glob('*.part'))
+
+
+@pytest.mark.slow
+def test_processes_make_the_same_files(prepared, videos, tmp_path):
+    arguments = ['--videos', videos, '--output', tmp_path / 'clips', *OPTIONS[:-1], '2', '--quiet']
+    subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], check=True)
+    one, two = (clips.Folder(folder)._records for folder in (prepared, tmp_path / 'clips'))
+    assert [one[i] for i in range(len(one))] == [two[i] for i in range(len(two))]
+
+
+def said(capsys, *argv):
+    """(exit code, the last line said) of the command."""
+    try:
+        code = prepare_data.main([str(word) for word in argv])
+    except SystemExit as leave:
+        code = leave.code
+    out, err = capsys.readouterr()
+    return code, (err if code else out).strip().splitlines()[-1]
+
+
+def test_what_is_said(prepared, videos, capsys, tmp_path):
+    code, line = said(capsys, '--videos', videos, '--output', prepared, *OPTIONS)  # all shards are there
+    assert (code, line) == (0, f'7 samples of 4 frames in {prepared}; 2 that stood still were dropped')
+    code, line = said(capsys, '--videos', videos, '--output', prepared, '--frames', '5', *OPTIONS[2:])
+    assert (code, line) == (2, f'error: {prepared} was begun with frames=4 and not 5: name another folder, '
+                               'or delete it')
+    code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'none', '--workers', '1', '--quiet')
+    assert (code, line) == (1, f'error: no video gave a sample; {tmp_path / "none" / "skipped.jsonl"} says why')
+    assert not (tmp_path / 'none' / clips.INDEX).exists()
+
+
+@pytest.mark.parametrize('captions, message', [
+    (None, 'No such file or directory'),
+    ('', 'names no videos'),
+    ('{"file": "a.mp4"}', """line 1: a line is {"file": "...", "caption": "..."}, not '{"file": "a.mp4"}'"""),
+    ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: a line is'),
+    ('{"file": "a.mp4", "caption": " "}', 'line 1'),
+])
+def test_bad_captions_are_one_line_and_exit_code_2(captions, message, capsys, tmp_path):
+    if captions is not None:
+        (tmp_path / 'captions.jsonl').write_text(captions)
+    code, line = said(capsys, '--videos', tmp_path, '--output', tmp_path / 'out')
+    assert code == 2 and line.startswith('error: ') and message in line
+    assert not (tmp_path / 'out').exists()
+
+
+def test_bad_folders_are_one_line_and_exit_code_2(videos, capsys, tmp_path):
+    assert said(capsys, '--videos', 'nowhere', '--output', 'a') == (2, 'error: there is no folder nowhere')
+    (tmp_path / 'file').touch()
+    code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'file')
+    assert (code, line) == (2, f'error: {tmp_path / "file"} is a file, not a folder')
+
+
+def test_a_full_disk_is_one_line_and_exit_code_1(videos, capsys, tmp_path, monkeypatch):
+    def full(path, values):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(clips, 'write_json', full)
+    code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'clips', '--workers', '1')
+    assert code == 1 and 'No space left on device; what is finished stays, go on with: python prepare_data.py' in line
+
+
+def test_a_scene_of_blocks_moves():
+    frames = np.stack([prepare.fit(frame, 64) for frame in scene(0, 3 * FPS)[::4]])
+    assert prepare.motion(frames) > 2 > 0.3 > prepare.motion(frames[:1].repeat(3, 0))
