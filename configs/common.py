@@ -40,7 +40,9 @@ def run(stage, size):
     config.model = model(size)
     config.seed = 0
     config.dtype = 'float32' if tiny else 'bfloat16'  # of the arithmetic; parameters are float32
-    config.mesh = ConfigDict({'data': -1})
+    # devices along each axis, -1 is all that are left: batches are split over data and fsdp, parameters over fsdp and
+    # tensor (st2v_jax/sharding.py)
+    config.mesh = ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
     # A few steps do not repay optimising the program: tiny compiles in half the time.
     fast = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
     config.compiler_options = ConfigDict(fast if tiny else {})

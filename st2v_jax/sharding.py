@@ -1,15 +1,41 @@
 """Where arrays live: the device mesh and one table of rules, beside the models and not in them."""
 
+import math
 import re
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 DATA = 'data'  # the axis along which batches, chunks, prompts and guidance branches are split
+FSDP = 'fsdp'  # splits batches too, and parameters, which come together where they are used
+TENSOR = 'tensor'  # splits what a layer computes, and its parameters for good
 
-# (pattern of a parameter's path, how it is split); the first match wins.
-RULES = ((r'.*', P()),)
+# The last two dimensions of a kernel [..., in, out]. Two layers in a row are split by columns and then by rows, so that
+# what lies between them stays split and one sum over the devices ends the pair (Shoeybi et al. 2019, arXiv:1909.08053).
+COLUMNS = (FSDP, TENSOR)
+ROWS = (TENSOR, FSDP)
+STORED = (None, FSDP)  # not part of a pair: split where it is stored only
+WHOLE = ()
+
+# (pattern of the end of a parameter's path, how its last dimensions are split); the first match wins. Vectors stay
+# whole, and so does a dimension that its axis does not divide.
+RULES = (
+    (r'to_[qkv]/kernel', COLUMNS),  # heads
+    (r'to_out/kernel', ROWS),
+    (r'(ff/proj|fc1)/kernel', COLUMNS),
+    (r'(ff/out|fc2)/kernel', ROWS),
+    (r'resnets/\d+/(conv1|time_emb_proj)/kernel', COLUMNS),  # the two meet before conv2
+    (r'resnets/\d+/conv2/kernel', ROWS),
+    (r'temp_convs/\d+/convs/[02]/kernel', COLUMNS),
+    (r'temp_convs/\d+/convs/[13]/kernel', ROWS),
+    (r'linear_1/kernel', COLUMNS),  # of the time embedding and of the anchor's tokens
+    (r'linear_2/kernel', ROWS),
+    (r'kernel|embedding', STORED),
+    (r'.*', WHOLE),
+)
 
 
 def make_mesh(axes, devices=None) -> Mesh:
@@ -20,9 +46,7 @@ def make_mesh(axes, devices=None) -> Mesh:
     devices = jax.devices() if devices is None else list(devices)
     sizes = dict(axes)
     open_axes = [name for name, size in sizes.items() if size == -1]
-    fixed = 1
-    for size in sizes.values():
-        fixed *= 1 if size == -1 else size
+    fixed = math.prod(size for size in sizes.values() if size != -1)
     if len(open_axes) > 1 or fixed < 1 or len(devices) % fixed or (not open_axes and fixed != len(devices)):
         raise ValueError(f'mesh {sizes} does not divide {len(devices)} devices')
     for name in open_axes:
@@ -38,14 +62,19 @@ def replicated(mesh) -> NamedSharding:
 
 
 def split_rows(mesh) -> NamedSharding:
-    """The first axis of an array split over the data axis: batches, and the pools that they are drawn from."""
-    return NamedSharding(mesh, P(DATA))
+    """The first axis of an array split over the data axes: batches, and the pools that they are drawn from."""
+    return NamedSharding(mesh, P(_data_axes(mesh)))
 
 
 def check_rows(rows, mesh):
     """Raises ValueError where a first axis of this length cannot be split evenly."""
-    if rows % mesh.shape[DATA]:
-        raise ValueError(f'a batch of {rows} cannot be split over {mesh.shape[DATA]} devices')
+    count = math.prod(mesh.shape[axis] for axis in _data_axes(mesh))
+    if rows % count:
+        raise ValueError(f'a batch of {rows} cannot be split over {count} devices')
+
+
+def _data_axes(mesh):
+    return tuple(axis for axis in (DATA, FSDP) if axis in mesh.shape)
 
 
 def shardings(tree, mesh, rules=RULES):
@@ -53,9 +82,40 @@ def shardings(tree, mesh, rules=RULES):
 
     def pick(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator='/')
-        for pattern, spec in rules:
-            if re.fullmatch(pattern, name):
-                return NamedSharding(mesh, spec)
+        for pattern, split in rules:
+            if re.fullmatch(rf'(.*/)?({pattern})', name):
+                return NamedSharding(mesh, _spec(leaf.shape, split, mesh))
         raise ValueError(f'no sharding rule for {name} {leaf.shape}: add one to RULES')
 
     return jax.tree.map_with_path(pick, tree)
+
+
+def _spec(shape, split, mesh):
+    if len(shape) < 2:
+        return P()
+    axes = (None,) * (len(shape) - len(split)) + split
+    fits = lambda size, axis: axis in mesh.shape and size % mesh.shape[axis] == 0
+    return P(*(axis if fits(size, axis) else None for size, axis in zip(shape, axes, strict=True)))
+
+
+def place(tree, places):
+    """Host arrays on the devices, as the shardings in `places` (a tree of them, or one) say.
+
+    Leaf after leaf, and of each leaf its share alone on a device: no device needs to hold them all. Every process calls
+    it with the same arrays and places what its own devices hold.
+    """
+    if isinstance(places, NamedSharding):
+        places = jax.tree.map(lambda _: places, tree)
+    put = lambda leaf, where: jax.make_array_from_callback(np.shape(leaf), where, np.asarray(leaf).__getitem__)
+    return jax.tree.map(put, tree, places)
+
+
+def to_host(tree):
+    """A tree of arrays on the devices of all processes as numpy arrays, leaf after leaf; called by every process."""
+
+    def fetch(leaf):
+        if leaf.is_fully_addressable or leaf.is_fully_replicated:
+            return np.asarray(leaf)
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(fetch, tree)

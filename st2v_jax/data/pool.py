@@ -1,6 +1,6 @@
 """A pool of examples made once and kept on the devices, and batches that are drawn from it.
 
-A pool is a tree of arrays [rows, n, ...], as many rows as a batch has examples, split over the mesh's data axis by
+A pool is a tree of arrays [rows, n, ...], as many rows as a batch has examples, split over the mesh's data axes by
 rows. Example i of every batch comes from row i: drawing moves nothing between devices, and the batch does not depend
 on how many devices there are.
 """
@@ -25,7 +25,7 @@ def rows(values, batch_size, mesh):
 
 def place(tree, mesh):
     """Host arrays [rows, n, ...] -> a pool of them on the devices."""
-    return jax.device_put(tree, sharding.split_rows(mesh))
+    return sharding.place(tree, sharding.split_rows(mesh))
 
 
 def fill(make, inputs, parameters, mesh, *, columns=1, compiler_options=None):

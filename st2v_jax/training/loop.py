@@ -52,6 +52,7 @@ def train(config, workdir, source=None, *, command=''):
     began = time.monotonic()
     workdir = Path(workdir)
     mesh = sharding.make_mesh(config.mesh.to_dict())
+    step.check_parts(config.batch_size, config.accumulation, mesh)
     key = jax.random.key(config.seed)
     model, params, tokenizer = start(config, source)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -64,14 +65,16 @@ def train(config, workdir, source=None, *, command=''):
         place_frozen = sharding.shardings(frozen, mesh)
         checkpoints = Checkpoints(workdir / 'checkpoints')
         now, progress = _restore_or_create(checkpoints, trained, optimizer, places)
-        frozen = jax.device_put(build.cast(frozen, jnp.dtype(config.dtype)), place_frozen)
-        key = jax.device_put(jax.random.fold_in(key, 1), sharding.replicated(mesh))
+        frozen = sharding.place(build.cast(frozen, jnp.dtype(config.dtype)), place_frozen)
+        everywhere = sharding.replicated(mesh)
+        key = jax.jit(partial(jax.random.fold_in, data=1), out_shardings=everywhere)(key)
         run = jax.jit(
             step.make_step(objective.draw, objective.loss, optimizer, ema_decay=config.ema_decay,
                            rate=partial(step.learning_rate, **config.schedule), accumulation=config.accumulation),
             donate_argnames='state',
             compiler_options=config.compiler_options.to_dict(),
-            out_shardings=(places, sharding.replicated(mesh)),
+            in_shardings=(places, place_frozen, None, everywhere, everywhere),
+            out_shardings=(places, everywhere),
         )
         sizes = f'{build.parameter_count(trained):,} parameters trained, {build.parameter_count(frozen):,} frozen'
         logs.say(f'prepared in {time.monotonic() - began:.0f} s; {sizes}, from step {int(now.step)}')
@@ -99,8 +102,7 @@ def train(config, workdir, source=None, *, command=''):
         if signals.stop:
             return 'stopped'
 
-        average = jax.device_get(now.ema)
-        networks, model = objective.finish(_with(objective.params, average), model)
+        networks, model = objective.finish(_with(objective.params, sharding.to_host(now.ema)), model)
         weights.save(workdir / 'weights', model, networks, tokenizer=tokenizer if 'text' in networks else None)
         _summarise(workdir, config, command, number, time.monotonic() - began, logs)
         logs.say(f'{config.stage}: {number} steps in {time.monotonic() - began:.0f} s')
@@ -139,9 +141,11 @@ def _parts(model):
 
 
 def _restore_or_create(checkpoints, trained, optimizer, places):
+    create = partial(state.create, optimizer=optimizer)
     if checkpoints.latest() is None:
-        return jax.device_put(state.create(trained, optimizer), places), 0.0
-    shapes = jax.eval_shape(partial(state.create, optimizer=optimizer), trained)
+        born = jax.jit(create, out_shardings=places, donate_argnums=0)
+        return born(sharding.place(trained, places.params)), 0.0
+    shapes = jax.eval_shape(create, trained)
     return checkpoints.restore(abstract(shapes, places))
 
 

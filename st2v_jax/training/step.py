@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 
+from st2v_jax import sharding
 from st2v_jax.training import state as states
 
 
@@ -52,6 +53,13 @@ def gradient(loss, params, frozen, batch, parts=1):
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, of(params, part)), None), nothing, batch)
     return jax.tree.map(lambda leaf: leaf / parts, total)
+
+
+def check_parts(batch_size, parts, mesh):
+    """Raises ValueError where a batch cannot be cut into equal parts that are split evenly over the mesh."""
+    if parts < 1 or batch_size % parts:
+        raise ValueError(f'a batch of {batch_size} cannot be cut into {parts} equal parts (accumulation)')
+    sharding.check_rows(batch_size // parts, mesh)
 
 
 def make_step(draw, loss, optimizer, *, rate, ema_decay, accumulation=1):
