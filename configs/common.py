@@ -91,7 +91,10 @@ def denoising(stage, size):
 
 
 def encoded(config, size):
-    """The config with the keys of a pool of encoded videos."""
+    """The config with the keys of denoising encoded videos, and of a pool of them."""
+    # of models/unet3d.py: none keeps all values for the gradient and computes nothing twice, nothing_saveable takes the
+    # least memory
+    config.remat = 'nothing_saveable' if size == 'released' else 'none'
     config.data.frames = 32  # of a sample, from which a window of successive ones is trained on
     config.data.captions = 2  # wordings of each scene
     config.data.columns = 1  # of the pool at a time while it is made: batch_size * frames * columns frames at once

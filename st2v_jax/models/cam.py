@@ -98,13 +98,13 @@ class Cam(nnx.Module):
         """Keys and values of the extractor's cross-attentions, which see the text [b, 77, c] alone."""
         return [attention.keys_values(text) for attention in self.extractor.cross_attentions()]
 
-    def extract(self, x, t, contexts, conditioning):
+    def extract(self, x, t, contexts, conditioning, *, remat='none'):
         """Features (skips, middle) of the m conditioning frames.
 
         x [b, f, h, w, 4]: the chunk's noisy latents, of which the first m are used; conditioning [b, m, h, w, c] from
-        `encoder`; contexts: keys and values of the text alone.
+        `encoder`; contexts: keys and values of the text alone; remat as in `UNet3D`.
         """
-        skips, middle, _ = self.extractor(x[:, : conditioning.shape[1]], t, contexts, added=conditioning)
+        skips, middle, _ = self.extractor(x[:, : conditioning.shape[1]], t, contexts, added=conditioning, remat=remat)
         return skips, middle
 
     def inject(self, skips, middle, memory):

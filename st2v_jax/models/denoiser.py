@@ -50,11 +50,15 @@ class StreamingDenoiser(nnx.Module):
             return Condition(unet)
         return Condition(unet, self.cam.keys_values(text[:len(frames)]), self.cam.encode(frames))
 
-    def __call__(self, x, t, condition):
-        """Prediction [b, f, h, w, 4], float32, for noisy latents x [b, f, h, w, 4] at diffusion steps t [b]."""
+    def __call__(self, x, t, condition, *, remat='none'):
+        """Prediction [b, f, h, w, 4], float32, for noisy latents x [b, f, h, w, 4] at diffusion steps t [b].
+
+        remat: which values are kept for a gradient, as in `UNet3D`.
+        """
         if condition.frames is None:
-            return self.unet(x, t, condition.unet)
+            return self.unet(x, t, condition.unet, remat=remat)
         own = len(condition.frames)
-        memory = self.cam.extract(x[:own], t[:own], condition.extractor, condition.frames)
+        memory = self.cam.extract(x[:own], t[:own], condition.extractor, condition.frames, remat=remat)
         memory = jax.tree.map(lambda of: jnp.concatenate([of, of[2 * own - len(x):]]) if own < len(x) else of, memory)
-        return self.unet(x, t, condition.unet, inject=lambda *features: self.cam.inject(*features, memory))
+        inject = lambda *features: self.cam.inject(*features, memory)
+        return self.unet(x, t, condition.unet, inject=inject, remat=remat)

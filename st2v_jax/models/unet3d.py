@@ -6,6 +6,7 @@ Its encoder and middle block are a module of their own, because CAM's feature ex
 import dataclasses
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -19,6 +20,8 @@ from st2v_jax.models.layers import (
     TimeEmbedding,
     Upsample,
 )
+
+POLICIES = ('nothing_saveable', 'dots_saveable', 'dots_with_no_batch_dims_saveable')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +95,9 @@ class Middle(nnx.Module):
         self.temp_convs = nnx.List([TemporalConvBlock(width, **kind) for _ in range(2)])
         self.attentions, self.temp_attentions = _transformers(config, width, 1, kind, rngs)
 
-    def __call__(self, x, time, contexts):
+    def __call__(self, x, time, context):
         x = self.temp_convs[0](self.resnets[0](x, time))
-        x = self.temp_attentions[0](self.attentions[0](x, next(contexts)))
+        x = self.temp_attentions[0](self.attentions[0](x, context))
         return self.temp_convs[1](self.resnets[1](x, time))
 
 
@@ -107,10 +110,26 @@ def _transformers(config, width, count, kind, rngs):
     )
 
 
-def _run(layer, x, time, contexts):
+def _run(layer, x, time, contexts, remat):
     resnet, temp_conv, attention, temp_attention = layer
-    x = temp_conv(resnet(x, time))
-    return x if attention is None else temp_attention(attention(x, next(contexts)))
+
+    def run(x, time, context):
+        x = temp_conv(resnet(x, time))
+        return x if attention is None else temp_attention(attention(x, context))
+
+    return _rematerialised(run, remat)(x, time, None if attention is None else next(contexts))
+
+
+def _rematerialised(run, policy):
+    """The function, of whose values the backward pass finds those that the policy saves, and computes the others anew.
+
+    policy: 'none' saves all; else one of POLICIES, by their names in jax.checkpoint_policies.
+    """
+    if policy == 'none':
+        return run
+    if policy not in POLICIES:
+        raise ValueError(f'remat={policy!r} is not one of none, {", ".join(POLICIES)}')
+    return jax.checkpoint(run, policy=getattr(jax.checkpoint_policies, policy))
 
 
 class Encoder(nnx.Module):
@@ -145,7 +164,7 @@ class Encoder(nnx.Module):
         levels = [*self.down_blocks, self.mid_block]
         return [transformer.attn2 for level in levels for transformer in level.attentions]
 
-    def __call__(self, x, t, contexts, *, added=None):
+    def __call__(self, x, t, contexts, *, added=None, remat='none'):
         """Features of noisy latents at every skip connection and after the middle block.
 
         Args:
@@ -153,6 +172,7 @@ class Encoder(nnx.Module):
           t: [b] diffusion steps.
           contexts: keys and values for each of `cross_attentions()`.
           added: [b, f, h, w, c], joined after the first temporal transformer (CAM's conditioning frames), or None.
+          remat: of every row of layers, see `_rematerialised`.
 
         Returns:
           skips (list of [b, f, h', w', c']), middle [b, f, h'', w'', c''], time embedding [b, 4 * c].
@@ -165,12 +185,12 @@ class Encoder(nnx.Module):
         skips = [x]
         for i, level in enumerate(self.down_blocks):
             for layer in level.layers():
-                x = _run(layer, x, time, contexts)
+                x = _run(layer, x, time, contexts, remat)
                 skips.append(x)
             if i < len(self.downsamplers):
                 x = self.downsamplers[i](x)
                 skips.append(x)
-        return skips, self.mid_block(x, time, contexts), time
+        return skips, _rematerialised(self.mid_block, remat)(x, time, next(contexts)), time
 
 
 class Decoder(nnx.Module):
@@ -195,11 +215,11 @@ class Decoder(nnx.Module):
     def cross_attentions(self):
         return [transformer.attn2 for level in self.up_blocks for transformer in level.attentions]
 
-    def __call__(self, x, skips, time, contexts):
+    def __call__(self, x, skips, time, contexts, *, remat='none'):
         contexts, skips = iter(contexts), list(skips)
         for i, level in enumerate(self.up_blocks):
             for layer in level.layers():
-                x = _run(layer, jnp.concatenate([x, skips.pop()], axis=-1), time, contexts)
+                x = _run(layer, jnp.concatenate([x, skips.pop()], axis=-1), time, contexts, remat)
             if i < len(self.upsamplers):
                 x = self.upsamplers[i](x, skips[-1].shape[2:4])
         return self.conv_out(nnx.silu(self.conv_norm_out(x))).astype(jnp.float32)
@@ -222,14 +242,15 @@ class UNet3D(nnx.Module):
         texts = texts if isinstance(texts, list) else [texts] * len(attentions)
         return [attention.keys_values(text) for attention, text in zip(attentions, texts, strict=True)]
 
-    def __call__(self, x, t, contexts, *, inject=None):
+    def __call__(self, x, t, contexts, *, inject=None, remat='none'):
         """Prediction [b, f, h, w, out_channels] in float32 for noisy latents x [b, f, h, w, in_channels] at step t [b].
 
         contexts: keys and values for each of `cross_attentions()`.
         inject: a function (skips, middle) -> (skips, middle), CAM's feature injector; None leaves them as they are.
+        remat: which values of the layers are kept for a gradient: 'none' means all, see `_rematerialised`.
         """
         encoded = len(self.encoder.cross_attentions())
-        skips, middle, time = self.encoder(x, t, contexts[:encoded])
+        skips, middle, time = self.encoder(x, t, contexts[:encoded], remat=remat)
         if inject is not None:
             skips, middle = inject(skips, middle)
-        return self.decoder(middle, skips, time, contexts[encoded:])
+        return self.decoder(middle, skips, time, contexts[encoded:], remat=remat)

@@ -53,7 +53,7 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
 
     params = {**params, name: trained}
     is_trained = lambda path: path.startswith(f'{name}/')
-    return Objective(params, is_trained, pool.place(indices, mesh), examples, loss, finish)
+    return Objective(params, is_trained, pool.place(indices, mesh), examples, loss, loss, finish)
 
 
 def draw_frames(key, scenes, seed, size):

@@ -46,7 +46,7 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         return {name: tree for name, tree in params.items() if name != 'temperature'}, model
 
     params = {**params, **fresh, 'temperature': temperature}
-    return Objective(params, _is_trained, pool.place(table, mesh), examples, loss, finish)
+    return Objective(params, _is_trained, pool.place(table, mesh), examples, loss, loss, finish)
 
 
 def _is_trained(path):

@@ -75,18 +75,19 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         t = jax.random.randint(t_key, (len(batch.ids),), 0, model.diffusion.steps)
         return batch, jax.random.normal(noise_key, batch.latents.shape), t
 
-    def loss(params, examples):
+    def loss(params, examples, remat=config.remat):
         batch, noise, t = examples
         text = tower(params['text'], batch.ids)
         params = {name: tree for name, tree in params.items() if name != 'text'}
         condition = network(params, text, batch.frames, batch.anchor, method='condition')
-        predict = partial(network, params, condition=condition)
+        predict = partial(network, params, condition=condition, remat=remat)
         return diffusion_loss(predict, batch.latents, noise, t, table, model.diffusion.prediction), {}
 
     def is_trained(path):
         return bool(re.fullmatch(config.trained, path)) and not re.fullmatch(config.frozen, path)
 
-    return Objective(started, is_trained, data, examples, loss, lambda trained, model: ({**params, **trained}, model))
+    finish = lambda trained, model: ({**params, **trained}, model)
+    return Objective(started, is_trained, data, examples, loss, partial(loss, remat='none'), finish)
 
 
 def windows(key, length, frames, *, anchored):

@@ -19,6 +19,7 @@ from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.data import captions
 from st2v_jax.models import build
 from st2v_jax.training import autoencoder, contrastive, denoising, refinement, state, step
+from st2v_jax.training.diagnosis import not_finite
 from st2v_jax.training.logs import Logs
 
 OBJECTIVES = {
@@ -79,23 +80,32 @@ def train(config, workdir, source=None, *, command=''):
         sizes = f'{build.parameter_count(trained):,} parameters trained, {build.parameter_count(frozen):,} frozen'
         logs.say(f'prepared in {time.monotonic() - began:.0f} s; {sizes}, from step {int(now.step)}')
 
+        def check(rows, now):
+            if bad := _first_bad(rows):
+                data = next(objective.data_from(int(now.step)))
+                batch = jax.jit(objective.draw)(data, jax.random.fold_in(key, now.step))
+                where = not_finite(objective.direct, now.params, frozen, batch)
+                raise TrainingError(f'{bad}, not finite first {where}; the last checkpoint is from before it. '
+                                    'Lower config.schedule.peak or compute in float32')
+
         clock = _Clock(config, progress, began)
         waiting = collections.deque()
         number = int(now.step)
+        data = objective.data_from(number)
         while number < config.steps and not clock.over and not signals.stop:
-            now, metrics = run(now, frozen, objective.data, np.float32(clock.progress(number)), key)
+            now, metrics = run(now, frozen, next(data), np.float32(clock.progress(number)), key)
             number += 1
             waiting.append(metrics['loss'])
             if len(waiting) > IN_FLIGHT:
                 jax.block_until_ready(waiting.popleft())
             clock.stepped(metrics)
             logs.collect(number, metrics)
-            if number % config.log_every == 0:
-                _check(logs.write(clock.progress(number)))
-            if config.checkpoint_every and number % config.checkpoint_every == 0:
-                _check(logs.write(clock.progress(number)))
+            saves = config.checkpoint_every and number % config.checkpoint_every == 0
+            if saves or number % config.log_every == 0:
+                check(logs.write(clock.progress(number)), now)
+            if saves:
                 checkpoints.save(number, now, clock.progress(number))
-        _check(logs.write(clock.progress(number)))
+        check(logs.write(clock.progress(number)), now)
         if signals.stop or config.checkpoint_every:
             checkpoints.save(number, now, clock.progress(number))
         checkpoints.close()
@@ -156,14 +166,12 @@ def _with(params, average):
     return {name: _with(value, average[name]) if name in average else value for name, value in params.items()}
 
 
-def _check(rows):
-    """Raises TrainingError that names the first step of these metrics whose loss is not finite."""
+def _first_bad(rows):
+    """The first step of these metrics whose loss or gradient is not finite, in words; None where there is none."""
     for number, metrics in rows:
         if not math.isfinite(metrics['loss']) or not math.isfinite(metrics['grad_norm']):
-            raise TrainingError(
-                f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}; '
-                'the last checkpoint is from before it. Lower config.schedule.peak or compute in float32'
-            )
+            return f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}'
+    return None
 
 
 class _Clock:

@@ -62,15 +62,16 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         noise = jax.random.normal(noise_key, batch.clean.shape)
         return ids, batch.clean, sdedit_noise(batch.clean, batch.source, noise, t, table, start), t
 
-    def loss(params, examples):
+    def loss(params, examples, remat=config.remat):
         ids, clean, noise, t = examples
         text = tower(params[names['text']], ids)
         contexts = network(params['refiner'], text, method='keys_values')
-        predict = partial(network, params['refiner'], contexts=contexts)
+        predict = partial(network, params['refiner'], contexts=contexts, remat=remat)
         return diffusion_loss(predict, clean, noise, t, table, 'v'), {}
 
     is_trained = lambda path: path.startswith('refiner/')
-    return Objective(started, is_trained, data, examples, loss, lambda new, model: ({**params, **new}, model))
+    finish = lambda new, model: ({**params, **new}, model)
+    return Objective(started, is_trained, data, examples, loss, partial(loss, remat='none'), finish)
 
 
 def levels(key, count, first, last):

@@ -74,13 +74,17 @@ def make_step(draw, loss, optimizer, *, rate, ema_decay, accumulation=1):
     def step(state, frozen, data, progress, key):
         batch = draw(data, jax.random.fold_in(key, state.step))
         (value, aux), grads = gradient(loss, state.params, frozen, batch, accumulation)
+        norm = optax.tree.norm(grads)
         updates, opt = optimizer.update(grads, state.opt, state.params)
         now = rate(progress)
         params = jax.tree.map(lambda p, u: p - now * u, state.params, updates)
         # A young average forgets faster, or the random start would stay in it.
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda average, p: decay * average + (1 - decay) * p, state.ema, params)
-        metrics = {'loss': value, 'grad_norm': optax.tree.norm(grads), 'learning_rate': now, **aux}
-        return states.TrainState(state.step + 1, params, ema, opt), metrics
+        moved = states.TrainState(state.step + 1, params, ema, opt)
+        # A step whose gradient is not finite is not taken: what it started from is left to be examined and saved.
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        moved = jax.tree.map(partial(jnp.where, finite), moved, state)
+        return moved, {'loss': value, 'grad_norm': norm, 'learning_rate': now, **aux}
 
     return step

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from st2v_jax.cost import flops
 from st2v_jax.models import build
 from st2v_jax.models.apm import ApmConfig
 from st2v_jax.models.cam import CamConfig
@@ -27,6 +28,30 @@ TINY = build.ModelConfig(
     text=TextConfig(vocab_size=11, width=12, layers=1, heads=2, mlp_width=24, max_tokens=5),
     image=ImageConfig(image_size=16, patch=8, width=8, layers=1, heads=2, mlp_width=16, embed_dim=10),
 )
+
+
+@pytest.mark.slow
+def test_what_is_not_kept_is_computed_again():
+    # one level, without CAM and APM
+    network = build.denoiser(dataclasses.replace(TINY, unet=UNetConfig((8,), (True,), 1, 4, 2, 12, 4)))
+    params = {'unet': perturbed(build.init(jax.random.key(0), network)['unet'])}
+    rng = np.random.default_rng(1)
+    x, text = rng.standard_normal((1, 2, 4, 4, 4), np.float32), rng.standard_normal((1, 5, 12), np.float32)
+
+    def gradient(params, remat):
+        def loss(params):
+            condition = network(params, text, method='condition')
+            return jnp.sum(network(params, x, jnp.array([3]), condition, remat=remat) ** 2)
+
+        return jax.grad(loss)(params)
+
+    kept, least = (jax.jit(gradient, static_argnums=1)(params, remat) for remat in ('none', 'nothing_saveable'))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(a).max()), kept, least)
+    work = {remat: flops(lambda params, remat=remat: gradient(params, remat), params)
+            for remat in ('none', 'dots_saveable', 'nothing_saveable')}
+    assert work['none'] <= work['dots_saveable'] < work['nothing_saveable'] < 1.5 * work['none']
+    with pytest.raises(ValueError, match="remat='all' is not one of none, nothing_saveable"):
+        gradient(params, 'all')
 
 
 def perturbed(params):

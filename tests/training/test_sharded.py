@@ -34,9 +34,9 @@ def problem():
     }
     table = noise_levels(model.diffusion)
 
-    def loss(params, batch):
+    def loss(params, batch, remat='none'):
         condition = network(params, batch['text'], batch['frames'], batch['anchor'], method='condition')
-        predict = partial(network, params, condition=condition)
+        predict = partial(network, params, condition=condition, remat=remat)
         return diffusion_loss(predict, batch['latents'], batch['noise'], batch['t'], table, 'v'), {}
 
     return params, batch, loss

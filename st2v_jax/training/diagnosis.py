@@ -1,0 +1,70 @@
+"""Where numbers stop being numbers: the loss is computed once more, operation by operation, until one is not finite."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+
+from st2v_jax.training import state as states
+
+
+def not_finite(loss, params, frozen, batch):
+    """Names what in loss(params, batch) or its gradient is not finite first: a sentence's end such as 'after unet/...'.
+
+    loss: (params, batch) -> (loss, dict of scalars), without rematerialisation.
+    """
+    joined = states.join(params, frozen)
+    for what, tree in (('parameter', joined), ('batch', batch)):
+        if bad := _bad_leaves(tree):
+            return f'in {what} {bad[0]}'
+    if layer := _bad_layer(loss, joined, batch):
+        return f'after {layer}'
+    grads = jax.jit(jax.grad(lambda params: loss(states.join(params, frozen), batch)[0]))(params)
+    bad = _bad_leaves(grads)
+    return f'in the gradient of {", ".join(bad[:3])}' if bad else 'nowhere when the step is taken again'
+
+
+def _bad_leaves(tree):
+    leaves = jax.tree.leaves_with_path(tree)
+    return [jax.tree_util.keystr(path, simple=True, separator='/') for path, leaf in leaves if not _finite([leaf])]
+
+
+def _bad_layer(loss, params, batch):
+    """The first layer whose result is not finite, by the path of its parameter; None where the loss is finite.
+
+    Values are looked at where a layer takes or makes them: between, a softmax may rightly hold an infinity.
+    """
+    closed = jax.make_jaxpr(loss)(params, batch)
+    jaxpr, leaves = closed.jaxpr, jax.tree.leaves_with_path((params, batch))
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *(leaf for _, leaf in leaves)]))
+    paths = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in jax.tree.leaves_with_path(params)]
+    of_parameter = dict(zip(jaxpr.invars, paths))  # and what is made of one alone, such as its cast
+    left = Counter(v for equation in jaxpr.eqns for v in equation.invars if not isinstance(v, Literal))
+    layer = 'the batch'
+    for equation in jaxpr.eqns:
+        variables = [v for v in equation.invars if not isinstance(v, Literal)]
+        ins = [v.val if isinstance(v, Literal) else values[v] for v in equation.invars]
+        outs = equation.primitive.bind(*ins, **equation.primitive.get_bind_params(equation.params))
+        outs = outs if equation.primitive.multiple_results else [outs]
+        values.update(zip(equation.outvars, outs))
+        used = [of_parameter[v] for v in variables if v in of_parameter]
+        if used and len(used) == len(variables):
+            of_parameter.update(dict.fromkeys(equation.outvars, used[0]))
+        elif used:
+            if not _finite(ins):
+                return layer
+            layer = used[0].rpartition('/')[0]
+            if not _finite(outs):
+                return layer
+        left.subtract(variables)
+        for v in variables:
+            if not left[v] and v not in jaxpr.outvars:
+                values.pop(v, None)
+    return None if _finite([values[jaxpr.outvars[0]]]) else layer
+
+
+def _finite(arrays):
+    inexact = [a for a in arrays if jnp.issubdtype(a.dtype if hasattr(a, 'dtype') else np.result_type(a), jnp.inexact)]
+    return all(bool(jnp.isfinite(a).all()) for a in inexact)
