@@ -87,6 +87,10 @@ def denoising(stage, size):
     config.frozen = r''
     config.conditioning_noise = 0.0  # of the latents that conditioning frames are decoded from, at most
     config.dropout = ConfigDict({'text': 0.05, 'anchor': 0.05, 'both': 0.05})
+    config.data.source = 'world'  # or a folder that prepare_data.py wrote, or tfds:NAME, a dataset with video and text
+    config.data.folder = ''  # where tensorflow-datasets keeps its data; '' is its own default
+    config.data.split = 'train'  # of that dataset
+    config.data.workers = 0  # processes that read clips; 0 reads in threads
     return encoded(config, size)
 
 

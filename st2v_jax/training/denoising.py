@@ -1,7 +1,8 @@
 """The denoising objective of the stages video_ldm, cam and apm (section 7 of the method, "Training").
 
-The videos are drawn, encoded and, as conditioning frames, decoded again once, before the first step; a step then reads
-latents, pixels and tokens from the pool. The text tower runs in the step, so that it can be trained too.
+Videos of the small world are drawn, encoded and, as conditioning frames, decoded again once, before the first step; a
+step then reads latents, pixels and tokens from the pool. Real clips are encoded in the step; conditioning frames and
+anchor are their own pixels. The text tower runs in the step, so that it can be trained too.
 """
 
 import re
@@ -10,15 +11,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 
+from st2v_jax import sharding
 from st2v_jax.data import captions, pool, world
 from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions
 from st2v_jax.diffusion.schedule import noise_levels
 from st2v_jax.models import build
 from st2v_jax.models.clip import preprocess
+from st2v_jax.training import filmed
 from st2v_jax.training.autoencoder import LAST_FRAME
 from st2v_jax.training.objective import Objective, require
+
+WORLD = 'world'  # the config's data.source of the pool
 
 
 class Videos(NamedTuple):
@@ -47,7 +53,10 @@ class Batch(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The pool, and the conditions that stand for none: empty_ids [77], empty_anchor [e]."""
+    """A pool, or a batch of `filmed.Clips`; and the conditions that stand for none: empty_ids [77], empty_anchor [e].
+
+    Where anchors are pixels, so is the empty one: [H,W,3].
+    """
 
     videos: Videos
     empty_ids: Any
@@ -65,20 +74,31 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         started['cam'] = params.get('cam') or build.copy_encoder({**started, 'cam': fresh['cam']})['cam']
     if config.anchor:
         started['apm'] = params.get('apm') or fresh['apm']
-    data = make_data(config, model, params, tokenizer, mesh, jax.random.fold_in(key, 1))
+    data = steps = None
+    filmed_clips = config.data.source != WORLD
+    if filmed_clips:
+        started |= {name: params[name] for name in ('vae',) + ('image',) * config.anchor}
+        steps = film(config, model, tokenizer, mesh)
+    else:
+        data = make_data(config, model, params, tokenizer, mesh, jax.random.fold_in(key, 1))
     table = noise_levels(model.diffusion)
 
     def examples(data, key):
         batch_key, drop_key, noise_key, t_key = jax.random.split(key, 4)
-        batch = draw(batch_key, data.videos, model, anchored=config.anchor)
+        if filmed_clips:
+            batch = of_clips(data.videos, memory=model.memory if config.memory else 0)
+        else:
+            batch = draw(batch_key, data.videos, model, anchored=config.anchor)
         batch = drop(drop_key, batch, data, config.dropout)
         t = jax.random.randint(t_key, (len(batch.ids),), 0, model.diffusion.steps)
-        return batch, jax.random.normal(noise_key, batch.latents.shape), t
+        return batch, jax.random.normal(noise_key, (len(t), *model.latent_shape)), t
 
     def loss(params, examples, remat=config.remat):
         batch, noise, t = examples
+        if filmed_clips:
+            batch = encoded(batch, params, model, dtype)
         text = tower(params['text'], batch.ids)
-        params = {name: tree for name, tree in params.items() if name != 'text'}
+        params = {name: params[name] for name in ('unet', 'cam', 'apm') if name in params}
         condition = network(params, text, batch.frames, batch.anchor, method='condition')
         predict = partial(network, params, condition=condition, remat=remat)
         return diffusion_loss(predict, batch.latents, noise, t, table, model.diffusion.prediction), {}
@@ -87,7 +107,34 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         return bool(re.fullmatch(config.trained, path)) and not re.fullmatch(config.frozen, path)
 
     finish = lambda trained, model: ({**params, **trained}, model)
-    return Objective(started, is_trained, data, examples, loss, partial(loss, remat='none'), finish)
+    return Objective(started, is_trained, data, examples, loss, partial(loss, remat='none'), finish, steps)
+
+
+def film(config, model, tokenizer, mesh):
+    """Objective.steps for clips: the Data of each step."""
+    if config.conditioning_noise:
+        raise ValueError('real clips are seen as they are: config.conditioning_noise is 0 with config.data.source='
+                         f'{config.data.source}, not {config.conditioning_noise}')
+    start = filmed.feed(config, model, tokenizer, mesh)
+    none = tokenizer.ids([''])[0], np.zeros((model.image_size, model.image_size, 3), np.float32)
+    none = sharding.place(none, sharding.replicated(mesh))
+    return lambda number: (Data(clips, *none) for clips in start(number))
+
+
+def of_clips(clips, *, memory) -> Batch:
+    """Clips as a batch whose latents and anchor are pixels still; the first `memory` frames, if any, are its memory."""
+    frames = from_bytes(clips.pixels[:, :memory]) if memory else None
+    return Batch(clips.pixels, clips.ids, frames, None if clips.anchor is None else from_bytes(clips.anchor))
+
+
+def encoded(batch: Batch, params, model, dtype) -> Batch:
+    """What `of_clips` made, with latents and the anchor's embedding in place of pixels."""
+    encode = partial(build.vae(model, dtype), params['vae'], method='encode')
+    latents, _ = each_frame(encode, from_bytes(batch.latents))
+    anchor = batch.anchor
+    if anchor is not None:
+        anchor = build.image_tower(model, dtype)(params['image'], preprocess(anchor, model.image.image_size))
+    return batch._replace(latents=latents * model.scale_factor, anchor=anchor)
 
 
 def windows(key, length, frames, *, anchored):
@@ -134,7 +181,8 @@ def drop(key, batch: Batch, data: Data, dropout) -> Batch:
     ids = jnp.where(no_text[:, None], data.empty_ids, batch.ids)
     if batch.anchor is None:
         return batch._replace(ids=ids)
-    return batch._replace(ids=ids, anchor=jnp.where(no_anchor[:, None], data.empty_anchor, batch.anchor))
+    no_anchor = no_anchor.reshape(-1, *[1] * (batch.anchor.ndim - 1))
+    return batch._replace(ids=ids, anchor=jnp.where(no_anchor, data.empty_anchor, batch.anchor))
 
 
 def make_data(config, model, params, tokenizer, mesh, key) -> Data:

@@ -1,0 +1,71 @@
+"""Where clips come from, by name: a folder of prepare_data.py, or a dataset of tensorflow-datasets.
+
+A source has len(source) and source[i]; a clip has a caption, len(clip) and clip.frames(numbers), uint8 [n,h,w,3].
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from st2v_jax.data import clips
+
+TFDS = 'tfds:'
+
+
+def open_source(name, folder='', split='train'):
+    """The source of a name: the path of a folder of clips, or 'tfds:NAME', of which `folder` holds the data.
+
+    Raises ValueError where there is none.
+    """
+    if name.startswith(TFDS):
+        return Dataset(name.removeprefix(TFDS), folder, split)
+    return clips.Folder(Path(name))
+
+
+class Dataset:
+    """The clips of a split of any dataset with one feature that is video and one that is text, read without TensorFlow.
+
+    It was made with file_format='array_record'. A video is a uint8 feature of shape [frames, height, width, 3].
+    """
+
+    def __init__(self, name, folder, split):
+        import tensorflow_datasets as tfds
+
+        try:
+            builder = tfds.builder(name, data_dir=folder or None)
+            self._examples = builder.as_data_source(split)
+        except Exception as error:  # an unknown name, data that is not there, a format that needs TensorFlow
+            raise ValueError(f'{TFDS}{name}, split {split}: {str(error).strip().splitlines()[0]}') from error
+        features = builder.info.features
+        videos = [key for key, feature in features.items()
+                  if len(feature.shape or ()) == 4 and feature.shape[-1] == 3 and feature.np_dtype == np.uint8]
+        self._video = _only(name, 'video', videos)
+        texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
+        self._caption = _only(name, 'text', texts)
+
+    def __len__(self):
+        return len(self._examples)
+
+    def __getitem__(self, i):
+        example = self._examples[i]
+        caption = example[self._caption]
+        return Example(example[self._video], caption.decode() if isinstance(caption, bytes) else caption)
+
+
+def _only(name, kind, keys):
+    if len(keys) != 1:
+        raise ValueError(f'{TFDS}{name} has {len(keys)} features that are {kind} and not one: {", ".join(keys)}')
+    return keys[0]
+
+
+class Example:
+    """A clip whose frames [t,h,w,3] are in memory."""
+
+    def __init__(self, frames, caption):
+        self._frames, self.caption = frames, caption
+
+    def __len__(self):
+        return len(self._frames)
+
+    def frames(self, numbers):
+        return self._frames[np.asarray(numbers)]
