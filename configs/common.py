@@ -43,6 +43,8 @@ def run(stage, size):
     # devices along each axis, -1 is all that are left: batches are split over data and fsdp, parameters over fsdp and
     # tensor (st2v_jax/sharding.py)
     config.mesh = ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
+    # one process on each host of a cluster, 0 for as many as it says: st2v_jax/training/processes.py
+    config.distributed = ConfigDict({'processes': 1, 'process': 0, 'coordinator': ''})
     # A few steps do not repay optimising the program: tiny compiles in half the time.
     fast = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
     config.compiler_options = ConfigDict(fast if tiny else {})
@@ -61,6 +63,7 @@ def run(stage, size):
     config.optimizer.weight_decay = 0.01
     config.ema_decay = 0.9999 if released else 0.999
     config.log_every = 2 if tiny else 100
+    config.log_flops = not tiny  # and their share of the matmul rate, which is measured before the first step
     config.checkpoint_every = 2 if tiny else 5000  # 0 saves on a signal only
     config.data = ConfigDict()
     config.data.seed = 0

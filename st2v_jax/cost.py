@@ -287,12 +287,11 @@ def measure(dtype=jnp.bfloat16) -> Rates:
     """The Rates of the device at hand, in a few seconds: each from a kernel such as the networks have them."""
     cpu = jax.default_backend() == 'cpu'
     array = lambda *shape: jax.random.normal(jax.random.key(math.prod(shape)), shape, jnp.float32).astype(dtype)
-    n, rows, width, side, frames = (1024, 4096, 128, 16, 4) if cpu else (8192, 1 << 15, 640, 32, 32)
+    rows, width, side, frames = (4096, 128, 16, 4) if cpu else (1 << 15, 640, 32, 32)
     launch = _seconds(_chain, jnp.eye(64)) / CHAIN
     timed = lambda function, x: _seconds(jax.jit(function), x) - launch
 
-    square, thin = array(n, n), array(width, width)
-    product = 2 * n**3 / timed(lambda x: (x @ square * n**-0.5).astype(dtype), square)
+    product, thin = matmul_rate(dtype), array(width, width)
     x = array(rows, width)
     left = timed(lambda x: (x @ thin * width**-0.5).astype(dtype), x) - 2 * rows * width**2 / product
     product_bandwidth = (2 * rows + width) * width * x.dtype.itemsize / left if left > 0 else math.inf
@@ -315,6 +314,13 @@ def measure(dtype=jnp.bfloat16) -> Rates:
         {'product': product, 'convolution': convolution, 'attention': attention, 'other': product},
         product_bandwidth, traffic / seconds, launch,
     )
+
+
+def matmul_rate(dtype=jnp.bfloat16) -> float:
+    """FLOP/s of large square matrix products on one device at hand, measured now."""
+    n = 1024 if jax.default_backend() == 'cpu' else 8192
+    square = jax.random.normal(jax.random.key(n), (n, n)).astype(dtype)
+    return 2 * n**3 / _seconds(jax.jit(lambda x: (x @ square * n**-0.5).astype(dtype)), square)
 
 
 CHAIN = 256

@@ -9,15 +9,28 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from st2v_jax.training.processes import is_first
+
 
 class Logs:
-    """Metrics stay on the devices until `write`: fetching them waits for the step that makes them."""
+    """Metrics stay on the devices until `write`: fetching them waits for the step that makes them.
+
+    Of several processes the first one reports.
+
+    Attributes:
+      work: (operations that a step needs, matmul operations a second of all devices), or None where neither is known.
+    """
 
     def __init__(self, workdir, config):
         self.workdir, self.last = workdir, {}
-        self._pending, self._since = [], time.monotonic()
-        self._bar = tqdm(total=config.steps, desc=config.stage, file=sys.stderr, dynamic_ncols=True, mininterval=1.0)
+        self._pending, self._since, self._waited = [], time.monotonic(), 0.0
+        self.work = None
+        self._quiet = not is_first()
+        self._bar = tqdm(total=config.steps, desc=config.stage, file=sys.stderr, dynamic_ncols=True, mininterval=1.0,
+                         disable=self._quiet)
         self._board = None
+        if self._quiet:
+            return
         if importlib.util.find_spec('tensorboardX'):
             from tensorboardX import SummaryWriter
 
@@ -35,7 +48,12 @@ class Logs:
 
     def say(self, line):
         """One line for the user, above the bar."""
-        self._bar.write(line, file=sys.stderr)
+        if not self._quiet:
+            self._bar.write(line, file=sys.stderr)
+
+    def waited(self, seconds):
+        """So long the loop has waited for the data of a step."""
+        self._waited += seconds
 
     def collect(self, number, metrics):
         """Takes the metrics of step `number`, a dict of scalars on a device."""
@@ -50,8 +68,15 @@ class Logs:
         now = time.monotonic()
         number, count = rows[-1][0], len(rows)
         means = {name: float(np.mean([metrics[name] for _, metrics in rows])) for name in rows[0][1]}
-        self.last = {'step': number, **means, 'step_seconds': (now - self._since) / count, 'progress': progress}
-        self._pending, self._since = [], now
+        seconds = (now - self._since) / count
+        self.last = {'step': number, **means, 'step_seconds': seconds, 'progress': progress,
+                     'data_wait': self._waited / (now - self._since)}
+        if self.work is not None:
+            needed, rate = self.work
+            self.last |= {'flops': needed / seconds, 'share_of_matmul_rate': needed / seconds / rate}
+        self._pending, self._since, self._waited = [], now, 0.0
+        if self._quiet:
+            return rows
         with open(self.workdir / 'metrics.jsonl', 'a', encoding='utf-8') as file:
             file.write(json.dumps(self.last) + '\n')
         if self._board:

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax import sharding, weights
+from st2v_jax import cost, sharding, weights
 from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.data import captions
 from st2v_jax.models import build
-from st2v_jax.training import autoencoder, contrastive, denoising, refinement, state, step
+from st2v_jax.training import autoencoder, contrastive, denoising, processes, refinement, state, step
 from st2v_jax.training.diagnosis import not_finite
 from st2v_jax.training.logs import Logs
 
@@ -52,6 +52,9 @@ def train(config, workdir, source=None, *, command=''):
     """
     began = time.monotonic()
     workdir = Path(workdir)
+    processes.join(config.distributed)
+    if config.max_seconds and jax.process_count() > 1:
+        raise ValueError('several processes have no clock in common: set config.steps, and max_seconds to 0')
     mesh = sharding.make_mesh(config.mesh.to_dict())
     step.check_parts(config.batch_size, config.accumulation, mesh)
     key = jax.random.key(config.seed)
@@ -92,8 +95,16 @@ def train(config, workdir, source=None, *, command=''):
         waiting = collections.deque()
         number = int(now.step)
         data = objective.data_from(number)
-        while number < config.steps and not clock.over and not signals.stop:
-            now, metrics = run(now, frozen, next(data), np.float32(clock.progress(number)), key)
+        if config.log_flops:
+            first = next(objective.data_from(number))
+            rate = cost.matmul_rate(jnp.dtype(config.dtype)) * len(jax.devices())
+            logs.work = step.needed_flops(objective, now.params, frozen, first), rate
+        stop = False
+        while number < config.steps and not clock.over and not stop:
+            asked = time.monotonic()
+            examples = next(data)
+            logs.waited(time.monotonic() - asked)
+            now, metrics = run(now, frozen, examples, np.float32(clock.progress(number)), key)
             number += 1
             waiting.append(metrics['loss'])
             if len(waiting) > IN_FLIGHT:
@@ -105,16 +116,20 @@ def train(config, workdir, source=None, *, command=''):
                 check(logs.write(clock.progress(number)), now)
             if saves:
                 checkpoints.save(number, now, clock.progress(number))
+            if jax.process_count() == 1 or number % config.log_every == 0:  # asking the others takes time
+                stop = processes.any_of(signals.stop)
         check(logs.write(clock.progress(number)), now)
-        if signals.stop or config.checkpoint_every:
+        if stop or config.checkpoint_every:
             checkpoints.save(number, now, clock.progress(number))
         checkpoints.close()
-        if signals.stop:
+        if stop:
             return 'stopped'
 
-        networks, model = objective.finish(_with(objective.params, sharding.to_host(now.ema)), model)
-        weights.save(workdir / 'weights', model, networks, tokenizer=tokenizer if 'text' in networks else None)
-        _summarise(workdir, config, command, number, time.monotonic() - began, logs)
+        average = sharding.to_host(now.ema)
+        if processes.is_first():
+            networks, model = objective.finish(_with(objective.params, average), model)
+            weights.save(workdir / 'weights', model, networks, tokenizer=tokenizer if 'text' in networks else None)
+            _summarise(workdir, config, command, number, time.monotonic() - began, logs)
         logs.say(f'{config.stage}: {number} steps in {time.monotonic() - began:.0f} s')
     return 'finished'
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 
-from st2v_jax import sharding
+from st2v_jax import cost, sharding
 from st2v_jax.training import state as states
 
 
@@ -60,6 +60,15 @@ def check_parts(batch_size, parts, mesh):
     if parts < 1 or batch_size % parts:
         raise ValueError(f'a batch of {batch_size} cannot be cut into {parts} equal parts (accumulation)')
     sharding.check_rows(batch_size // parts, mesh)
+
+
+def needed_flops(objective, params, frozen, data) -> int:
+    """Operations of the loss and its gradient that a step on `data` needs; all but data may be shapes.
+
+    Frozen layers have no gradients of their weights, and what rematerialisation computes again is counted once.
+    """
+    batch = jax.eval_shape(objective.draw, data, jax.random.key(0))
+    return cost.flops(partial(gradient, objective.direct), params, frozen, batch)
 
 
 def make_step(draw, loss, optimizer, *, rate, ema_decay, accumulation=1):

@@ -78,10 +78,12 @@ def test_the_step_is_compiled_once(line, tmp_path):
 
 
 def test_a_run_leaves_metrics_and_a_summary(line, tmp_path):
-    loop.train(config_of(), tmp_path, command='python train.py ...')
+    loop.train(config_of(log_flops=True), tmp_path, command='python train.py ...')
     rows = [json.loads(row) for row in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     assert [row['step'] for row in rows] == [4, 8, 12]
     assert rows[-1]['loss'] < rows[0]['loss'] and rows[-1]['progress'] == 1
+    # a line has no matrix products; the rate of the device is there all the same
+    assert rows[-1]['flops'] == rows[-1]['share_of_matmul_rate'] == 0 <= rows[-1]['data_wait'] < 1
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert summary['steps'] == 12 and summary['config']['stage'] == 'clip' and summary['command']
     assert (tmp_path / 'weights' / 'config.json').is_file()

@@ -9,6 +9,7 @@ import pytest
 from st2v_jax import sharding
 from st2v_jax.data import pool
 from st2v_jax.training import state, step
+from st2v_jax.training.objective import Objective
 
 OPTIMIZER = dict(clip=1.0, b1=0.9, b2=0.99, weight_decay=0.0)
 
@@ -105,6 +106,22 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert falling == sorted(falling, reverse=True)
     with pytest.raises(ValueError, match="decay='sudden' is none of"):
         rate(0.5, 'sudden')
+
+
+def test_operations_that_frozen_layers_do_not_need_are_not_counted():
+    x, kernels = np.ones((3, 4), np.float32), {str(i): np.ones((4, 4), np.float32) for i in range(3)}
+
+    def chain(params, x):
+        for name in sorted(params):
+            x = x @ params[name]
+        return jnp.sum(x), {}
+
+    chain_of = Objective(kernels, None, None, lambda data, key: data, chain, chain)
+    product = 2 * 3 * 4 * 4
+    # three forward; a gradient of each trained kernel, and of what lies between the first of them and the end
+    for trained, products in (('012', 3 + 3 + 2), ('12', 3 + 2 + 1), ('2', 3 + 1), ('0', 3 + 1 + 2)):
+        params, frozen = state.split(kernels, lambda path: path in trained)
+        assert step.needed_flops(chain_of, params, frozen, x) == products * product
 
 
 def test_split_and_join_are_inverse():
