@@ -23,11 +23,21 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step, state, progress):
-        """Writes the state after `step` steps and the fraction of the run that they were; waits until it is on disk."""
-        if step != self.latest():
-            tree = {'progress': np.float64(progress), 'state': state}
+        """Writes the state after `step` steps and the fraction of the run that they were; waits until it is on disk.
+
+        Raises OSError where it cannot be written, such as on a full disk; the one before stays as it is.
+        """
+        before = self.latest()
+        if step == before:
+            return
+        tree = {'progress': np.float64(progress), 'state': state}
+        try:
             self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
             self._manager.wait_until_finished()
+        except Exception as error:  # tensorstore has errors of its own
+            remains = 'there is none before it' if before is None else f'that of step {before} is whole'
+            raise OSError(f'the checkpoint of step {step} cannot be written to {self.folder} ({_reason(error)}); '
+                          f'{remains}: make room and give the same command again') from error
 
     def restore(self, abstract):
         """The newest state and its progress, placed as `abstract`, a state of jax.ShapeDtypeStruct with shardings.
@@ -39,15 +49,18 @@ class Checkpoints:
         try:
             tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
         except Exception as error:  # whatever is wrong with the files, the user needs to know which and what remains
-            reason = str(error).strip().split('\n')[0][:200]
             others = sorted(set(self._manager.all_steps()) - {step})
             remains = f'delete it to go on from step {others[-1]}' if others else 'delete it to start again'
             broken = self.folder / str(step)
-            raise ValueError(f'checkpoint {broken} cannot be restored ({reason}); {remains}') from error
+            raise ValueError(f'checkpoint {broken} cannot be restored ({_reason(error)}); {remains}') from error
         return tree['state'], float(tree['progress'])
 
     def close(self):
         self._manager.close()
+
+
+def _reason(error):
+    return str(error).strip().split('\n')[0][:200]
 
 
 def abstract(state, shardings):

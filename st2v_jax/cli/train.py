@@ -24,7 +24,7 @@ The same command again resumes from the newest checkpoint in the workdir.
 
 
 def main(argv=None) -> int:
-    """Exit code: 0 trained or stopped by a signal, 1 the loss was not finite, 2 bad input."""
+    """Exit code: 0 trained or stopped by a signal, 1 a loss was not finite, 2 bad input or a full disk."""
     argv = sys.argv[1:] if argv is None else list(argv)
     arguments = _parse(argv)
     try:

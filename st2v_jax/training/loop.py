@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import datetime
+import itertools
 import json
 import math
 import signal
@@ -96,7 +97,8 @@ def train(config, workdir, source=None, *, command=''):
         number = int(now.step)
         data = objective.data_from(number)
         if config.log_flops:
-            first = next(objective.data_from(number))
+            first = next(data)
+            data = itertools.chain([first], data)
             rate = cost.matmul_rate(jnp.dtype(config.dtype)) * len(jax.devices())
             logs.work = step.needed_flops(objective, now.params, frozen, first), rate
         stop = False

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import signal
 
 import jax
@@ -114,6 +115,27 @@ def test_a_broken_checkpoint_is_named_with_what_remains(line, tmp_path):
             file.write_bytes(b'')
     with pytest.raises(ValueError, match=r'checkpoint .*12 cannot be restored .*delete it to go on from step 8'):
         loop.train(config_of(), tmp_path)
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # a failed write of orbax ends late
+def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path):
+    state = {'kernel': np.random.default_rng(0).standard_normal(1 << 16)}
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save(1, state, 0.5)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))  # no file may grow beyond it
+    try:
+        with pytest.raises(OSError, match=r'checkpoint of step 2 cannot be written to .*; that of step 1 is whole'):
+            checkpoints.save(2, state, 0.9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    again = checkpoint.Checkpoints(tmp_path)
+    assert again.latest() == 1
+    restored, progress = again.restore(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state))
+    assert progress == 0.5
+    np.testing.assert_array_equal(restored['kernel'], state['kernel'])
+    again.save(2, state, 0.9)
+    assert again.latest() == 2
 
 
 def test_weights_of_another_model_are_refused(tiny_folder):
