@@ -1,6 +1,7 @@
 """`python prepare_data.py --videos FOLDER --output FOLDER`: videos with captions become clips that train.py reads."""
 
 import contextlib
+import importlib.util
 import multiprocessing
 import os
 import sys
@@ -33,10 +34,11 @@ def main(argv=None) -> int:
     """Parse, prepare, report; returns the exit code."""
     parser = _parser()
     arguments = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
-    try:
-        from st2v_jax.data import prepare
-    except ModuleNotFoundError as error:
-        return fail(f"{error.name} is not installed: pip install 'st2v_jax[train]'", 2)
+    for name in ('scenedetect', 'array_record'):
+        if importlib.util.find_spec(name) is None:
+            return fail(f"{name} is not installed: pip install 'st2v_jax[train]'", 2)
+    from st2v_jax.data import prepare
+
     again = parser.again(arguments)
     try:
         settings, entries = _input(arguments, prepare)

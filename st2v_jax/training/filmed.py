@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from st2v_jax import sharding
-from st2v_jax.data.batches import batches
 from st2v_jax.data.prepare import fit
 from st2v_jax.data.sources import open_source
 
@@ -27,7 +26,12 @@ def feed(config, model, tokenizer, mesh):
     """A function: number of a step -> iterator over the Clips of that step and of those after it, on the devices."""
     data = config.data
     sharding.check_rows(config.batch_size, mesh)
-    source = open_source(data.source, data.folder, data.split)
+    try:
+        from st2v_jax.data.batches import batches  # the small world is trained on without Grain
+
+        source = open_source(data.source, data.folder, data.split)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"clips are read with {error.name}: pip install 'st2v_jax[train]'") from error
     make = partial(cut, frames=model.frames, anchored=config.anchor, size=model.image_size, tokenizer=tokenizer)
     if len(source):
         make(source[0], np.random.default_rng(0))  # clips that are too short are refused before anything is compiled

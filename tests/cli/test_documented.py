@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from st2v_jax.cli import enhance, sample
+from st2v_jax.cli import enhance, prepare_data, sample
 
 ROOT = Path(__file__).parents[2]
-PARSERS = {'sample.py': sample._parser, 'enhance.py': enhance._parser}
+PARSERS = {'sample.py': sample._parser, 'enhance.py': enhance._parser, 'prepare_data.py': prepare_data._parser}
 PAGES = (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'))
+SCRIPTS = '|'.join(map(re.escape, PARSERS))
 COMMANDS = [
     shlex.split(command, comments=True)
     for page in PAGES
-    for command in re.findall(r'^(?:.*&& )?python ((?:sample|enhance)\.py --.*)', page.read_text('utf-8'), re.M)
+    for command in re.findall(rf'^(?:.*&& )?python ((?:{SCRIPTS}) --.*)', page.read_text('utf-8'), re.M)
 ]
 
 
