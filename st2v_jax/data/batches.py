@@ -7,8 +7,7 @@ same batch. So the number of steps done is all that a checkpoint needs to know o
 import grain
 import numpy as np
 
-THREADS = 8  # read and decode batches ahead of the step; JPEG decoding lets go of Python's lock
-AHEAD = 4  # batches
+AHEAD = 8  # batches that are read ahead of the step, a thread for each; JPEG decoding lets go of Python's lock
 
 
 def batches(source, make, *, batch_size, seed, start=0, rows=None, workers=0):
@@ -25,7 +24,7 @@ def batches(source, make, *, batch_size, seed, start=0, rows=None, workers=0):
     rows = np.arange(batch_size) if rows is None else np.asarray(rows)
     chosen = grain.MapDataset.source(_Chosen(stream, batch_size, rows, start)).batch(len(rows))
     # Whole batches go to the readers, so that no batch depends on how many there are.
-    ahead = chosen.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
+    ahead = chosen.to_iter_dataset(grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD))
     if workers:
         _parse_flags()
         ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))

@@ -3,6 +3,7 @@
 Unlike the pool of the small world, they do not fit on a device, and none is seen often enough to encode it beforehand.
 """
 
+import threading
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ import numpy as np
 from st2v_jax import sharding
 from st2v_jax.data.prepare import fit
 from st2v_jax.data.sources import open_source
+
+_TOKENIZING = threading.Lock()  # tokenizers are made for one thread, and so is the import of theirs
 
 
 class Clips(NamedTuple):
@@ -62,4 +65,6 @@ def cut(clip, random, *, frames, anchored, size, tokenizer) -> Clips:
         numbers = np.append(numbers, first + random.integers(frames))
     pixels = np.stack([frame if frame.shape[:2] == (size, size) else fit(frame, size)
                        for frame in clip.frames(numbers)])
-    return Clips(pixels[:frames], tokenizer.ids([clip.caption])[0], pixels[frames] if anchored else None)
+    with _TOKENIZING:
+        ids = tokenizer.ids([clip.caption])[0]
+    return Clips(pixels[:frames], ids, pixels[frames] if anchored else None)

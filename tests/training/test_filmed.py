@@ -1,5 +1,6 @@
 """Training on real clips: what a step sees of them, and a run from videos to weights."""
 
+import itertools
 import re
 import shlex
 import shutil
@@ -90,6 +91,18 @@ def test_a_resumed_step_reads_the_batch_that_it_would_have_read(made, devices):
     assert whole[0].pixels.sharding.is_equivalent_to(sharding.split_rows(mesh), 5)
     jax.tree.map(np.testing.assert_array_equal, next(start(3)), whole[3])
     assert (np.asarray(whole[0].pixels) != np.asarray(whole[1].pixels)).any()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')  # of processes that start in a program with threads
+def test_clips_read_in_processes_are_the_same(made):
+    model = build.ModelConfig.from_dict(stage_config('cam').model.to_dict())
+    mesh, tokenizer = sharding.make_mesh({'data': -1}), captions.tokenizer_for(model.text.vocab_size)
+    batches = []
+    for workers in ('0', '2'):
+        config = stage_config('cam', **{'data.source': str(made / 'clips'), 'data.workers': workers})
+        batches.append(list(itertools.islice(filmed.feed(config, model, tokenizer, mesh)(1), 3)))
+    jax.tree.map(np.testing.assert_array_equal, *batches)
 
 
 def test_conditions_are_the_clips_own_pixels():
