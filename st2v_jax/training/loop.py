@@ -19,7 +19,7 @@ from st2v_jax import cost, sharding, weights
 from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.data import captions
 from st2v_jax.models import build
-from st2v_jax.training import autoencoder, contrastive, denoising, processes, refinement, state, step
+from st2v_jax.training import autoencoder, contrastive, denoising, processes, refinement, samples, state, step
 from st2v_jax.training.diagnosis import not_finite
 from st2v_jax.training.logs import Logs
 
@@ -92,6 +92,17 @@ def train(config, workdir, source=None, *, command=''):
                 raise TrainingError(f'{bad}, not finite first {where}; the last checkpoint is from before it. '
                                     'Lower config.schedule.peak or compute in float32')
 
+        def finished(now):
+            average = sharding.to_host(now.ema)
+            return objective.finish(_with(objective.params, average), model) if processes.is_first() else ({}, model)
+
+        def sample(number, now):
+            networks, sized = finished(now)
+            if processes.is_first():
+                (workdir / 'samples').mkdir(exist_ok=True)
+                path = workdir / 'samples' / f'step-{number:07}.mp4'
+                logs.show(number, samples.draw(config.samples, path, networks, sized, tokenizer, config.dtype))
+
         clock = _Clock(config, progress, began)
         waiting = collections.deque()
         number = int(now.step)
@@ -118,6 +129,8 @@ def train(config, workdir, source=None, *, command=''):
                 check(logs.write(clock.progress(number)), now)
             if saves:
                 checkpoints.save(number, now, clock.progress(number))
+            if 'samples' in config and config.samples.every and number % config.samples.every == 0:
+                sample(number, now)
             if jax.process_count() == 1 or number % config.log_every == 0:  # asking the others takes time
                 stop = processes.any_of(signals.stop)
         check(logs.write(clock.progress(number)), now)
@@ -127,9 +140,8 @@ def train(config, workdir, source=None, *, command=''):
         if stop:
             return 'stopped'
 
-        average = sharding.to_host(now.ema)
+        networks, model = finished(now)
         if processes.is_first():
-            networks, model = objective.finish(_with(objective.params, average), model)
             weights.save(workdir / 'weights', model, networks, tokenizer=tokenizer if 'text' in networks else None)
             _summarise(workdir, config, command, number, time.monotonic() - began, logs)
         logs.say(f'{config.stage}: {number} steps in {time.monotonic() - began:.0f} s')

@@ -90,6 +90,18 @@ def test_a_run_leaves_metrics_and_a_summary(line, tmp_path):
     assert (tmp_path / 'weights' / 'config.json').is_file()
 
 
+def test_samples_are_drawn_from_the_average_on_the_way(line, tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(settings, path, params, *_):
+        drawn.append(path.name)
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(loop.samples, 'draw', draw)
+    loop.train(config_of(samples={'every': 6}, steps=12), tmp_path)
+    assert drawn == ['step-0000006.mp4', 'step-0000012.mp4']
+
+
 def test_not_a_number_names_the_step_and_leaves_the_last_checkpoint(line, tmp_path):
     with pytest.raises(loop.TrainingError, match=r'step \d+: loss nan.* not finite first after line; the last'):
         loop.train(config_of(poison=0.009, checkpoint_every=2), tmp_path)

@@ -1,0 +1,34 @@
+"""What a model in training can draw: a few videos side by side, through the ordinary streaming sampler."""
+
+import jax
+import numpy as np
+from einops import rearrange
+
+from st2v_jax import weights
+from st2v_jax.models import build
+from st2v_jax.streaming import stream
+from st2v_jax.text_to_video import Model, generate
+from st2v_jax.video_io import VideoWriter, to_uint8
+
+FPS = 8
+SHOWN = 8  # frames of each video in a picture
+
+
+def draw(settings, path, params, model, tokenizer, dtype):
+    """Writes one video of all prompts side by side to `path`, and returns [H,W,3] uint8: a row of frames for each.
+
+    settings: prompts, frames, steps. params: of the networks that there are, on the host; without CAM a video is one
+    chunk long, and an APM that is yet to come has no effect.
+    """
+    if 'cam' in params and 'apm' not in params:
+        params = {**params, 'apm': build.init(jax.random.key(0), build.denoiser(model))['apm']}
+    place = weights.on_device(dtype)
+    params = jax.tree.map(place, {name: tree for name, tree in params.items() if name in weights.streaming(model)})
+    sampler = Model(model, tokenizer, params, stream.system(model, dtype))
+    frames = min(settings.frames, sampler.max_frames)
+    made = generate(sampler, list(settings.prompts), frames, steps=settings.steps)
+    videos = to_uint8(np.concatenate(list(made), axis=1))
+    with VideoWriter(path, FPS, (videos.shape[2], videos.shape[0] * videos.shape[3])) as video:
+        video.write(rearrange(videos, 'b f h w c -> f h (b w) c'))
+    shown = videos[:, np.linspace(0, frames - 1, SHOWN).round().astype(int)]
+    return rearrange(shown, 'b f h w c -> (b h) (f w) c')

@@ -1,0 +1,25 @@
+"""Videos that are drawn while a model trains."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TINY_WORDS
+from ml_collections import ConfigDict
+
+from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.training import samples
+from st2v_jax.video_io import VideoReader
+
+SETTINGS = ConfigDict({'prompts': ('a red ball', 'a blue star'), 'frames': 20, 'steps': 2})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('lacking, frames', [(('apm',), 20), (('cam', 'apm', 'image'), 16)])
+def test_what_is_there_draws_as_far_as_it_can(lacking, frames, tiny_config, tiny_params, tmp_path):
+    params = {name: tree for name, tree in tiny_params.items() if name not in lacking}
+    path = tmp_path / 'step-0000010.mp4'
+    picture = samples.draw(SETTINGS, path, params, tiny_config, Tokenizer.for_words(TINY_WORDS), jnp.float32)
+    side = tiny_config.image_size
+    assert picture.shape == (2 * side, samples.SHOWN * side, 3) and picture.std() > 0
+    video = np.concatenate(list(VideoReader(path)))
+    assert video.shape == (frames, side, 2 * side, 3)
