@@ -90,7 +90,7 @@ def prepare(folder, entries, output, settings: Settings, *, apply=map, done=lamb
         shard = entries[first : first + settings.videos_per_shard]
         file = output / f'{first // settings.videos_per_shard:05d}.array_record'
         report = file.with_suffix('.json')
-        if not report.is_file():
+        if not _is_finished(report, file):
             outcomes = apply(partial(clips_of, folder=folder, settings=settings), shard)
             clips.write_json(report, _write(file, shard, outcomes, first, done))
         reports[file.name] = json.loads(report.read_text('utf-8'))
@@ -118,6 +118,10 @@ def _claim(output, wanted):
                  if there.get(name) != value]
     if differing:
         raise ValueError(f'{output} was begun with {", ".join(differing)}: name another folder, or delete it')
+
+
+def _is_finished(report, file):
+    return report.is_file() and (file.is_file() or not json.loads(report.read_text('utf-8'))['samples'])
 
 
 def _digest(entries):

@@ -1,6 +1,7 @@
 """Videos become clips: cuts, rate, size, what is left out, and what a kill leaves."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,33 @@ def test_killed_and_continued_equals_undisturbed(prepared, videos, tmp_path):
     records = [clips.Folder(folder)._records for folder in (prepared, output)]
     assert [records[0][i] for i in range(5)] == [records[1][i] for i in range(5)]
     assert not list(output.glob('*.part'))
+
+
+def test_a_lost_shard_is_named_and_made_again(prepared, videos, tmp_path):
+    output = shutil.copytree(prepared, tmp_path / 'clips')
+    shard = output / '00003.array_record'
+    whole = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(ValueError, match='00003.array_record is in the index and not there: run prepare_data.py again'):
+        clips.Folder(output)
+    assert prepare_data.main(['--videos', str(videos), '--output', str(output), *OPTIONS, '--quiet']) == 0
+    assert shard.read_bytes() == whole and len(clips.Folder(output)) == 7
+
+
+def test_ctrl_c_is_one_line_that_goes_on(videos, capsys, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, 'clips_of', stop)
+    code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'clips', *OPTIONS)
+    assert code == 130 and line.startswith('stopped: what is finished stays, go on with: python prepare_data.py ')
+    assert f'--output {tmp_path / "clips"} --frames 4' in line and not (tmp_path / 'clips' / clips.INDEX).exists()
+
+
+def test_a_missing_library_says_what_to_install(videos, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'clips')
+    assert (code, line) == (2, "error: scenedetect is not installed: pip install 'st2v_jax[train]'")
 
 
 @pytest.mark.slow
