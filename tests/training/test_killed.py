@@ -34,7 +34,8 @@ def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(tmp_path, monkeyp
     monkeypatch.setenv('XLA_FLAGS', '')  # one device
     # Lives are forked from a process that has imported everything: most of a start would be imports.
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['st2v_jax.training.loop'])
+    context.set_forkserver_preload(['st2v_jax.training.loop', 'transformers.models.clip.tokenization_clip',
+                                    'tensorboardX'])
 
     def start(name, *options):
         life = context.Process(target=train.main, args=((*RUN, '--workdir', str(tmp_path / name), *options),))
