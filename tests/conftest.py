@@ -1,8 +1,11 @@
 """Tests run on eight simulated CPU devices and share one compilation cache, also with the programs they start."""
 
 import os
+import signal
 from pathlib import Path
 
+# Programs that tests start must hear Ctrl-C, also where this one runs in the background and ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 EIGHT_DEVICES = '--xla_force_host_platform_device_count=8'
 if EIGHT_DEVICES not in os.environ.get('XLA_FLAGS', ''):  # workers of pytest-xdist inherit what their parent has set
