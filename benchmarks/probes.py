@@ -16,9 +16,10 @@ import jax.numpy as jnp
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from st2v_jax.cost import flops
+from st2v_jax import cost
 
 SIZES = ('released', 'small', 'tiny')
+
 
 def random_parameters(abstract, dtype):
     """Parameters as sampling holds them (kernels in `dtype`, vectors in float32), made on the device.
@@ -58,11 +59,8 @@ def block_times(step, state, inputs, *, runs, blocks):
 
 def matmul_rate(n, dtype, *, blocks):
     """(n, FLOP/s of the [n, n] x [n, n] product in `dtype`): the median block's. n: None for what suits the device."""
-    n = n or (1024 if jax.default_backend() == 'cpu' else 8192)
-    a, b = (jax.random.normal(jax.random.key(i), (n, n), jnp.float32).astype(dtype) for i in range(2))
-    product = jax.jit(lambda x, b: (x @ b * n**-0.5).astype(dtype))
-    times, _ = block_times(product, a, [b], runs=10, blocks=blocks)
-    return n, 2 * n**3 / statistics.median(times)
+    n = n or cost.matmul_size()
+    return n, cost.matmul_rate(dtype, n, blocks)
 
 
 def xla_flops(compiled):
@@ -79,7 +77,7 @@ def timed_step(step, fixed, state, inputs, *, rate, runs, blocks, trace_dir=None
 
     rate: FLOP/s that the share refers to. trace_dir: where a profile of a few steps goes.
     """
-    work = flops(step, *fixed, state, inputs[0])
+    work = cost.flops(step, *fixed, state, inputs[0])
     began = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=len(fixed)).lower(*fixed, state, inputs[0]).compile()
     compile_seconds = time.perf_counter() - began

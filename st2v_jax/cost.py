@@ -316,11 +316,17 @@ def measure(dtype=jnp.bfloat16) -> Rates:
     )
 
 
-def matmul_rate(dtype=jnp.bfloat16) -> float:
-    """FLOP/s of large square matrix products on one device at hand, measured now."""
-    n = 1024 if jax.default_backend() == 'cpu' else 8192
+def matmul_size() -> int:
+    """Rows and columns of a matrix that is large for the device at hand."""
+    return 1024 if jax.default_backend() == 'cpu' else 8192
+
+
+def matmul_rate(dtype=jnp.bfloat16, n=None, blocks=5) -> float:
+    """FLOP/s of [n, n] x [n, n] matrix products on one device at hand, measured now. n: None is `matmul_size`."""
+    n = n or matmul_size()
     square = jax.random.normal(jax.random.key(n), (n, n)).astype(dtype)
-    return 2 * n**3 / _seconds(jax.jit(lambda x: (x @ square * n**-0.5).astype(dtype)), square)
+    product = jax.jit(lambda x, y: (x @ y * n**-0.5).astype(dtype))
+    return 2 * n**3 / _seconds(lambda x: product(x, square), square, blocks)
 
 
 CHAIN = 256

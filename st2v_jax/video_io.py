@@ -101,6 +101,11 @@ def to_uint8(frames):
     return np.uint8(np.round((np.clip(frames, -1, 1) + 1) * 127.5))
 
 
+def to_floats(frames):
+    """uint8 frames, an array of numpy or jax, to float32 in [-1, 1]."""
+    return frames.astype(np.float32) / 127.5 - 1
+
+
 class VideoReader:
     """The frames of a video, read piece by piece: iterate over it once, for uint8 [n,h,w,3].
 

@@ -17,6 +17,7 @@ from st2v_jax.streaming import blend, refine
 from st2v_jax.streaming.canvas import Canvas, crop, fit, place
 from st2v_jax.text_to_video import check, default_dtype
 from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.video_io import to_floats
 
 SPAN = 8  # chunks on the devices at a time, about
 
@@ -171,7 +172,7 @@ def _condition(enhancer, params, ids):
 def _encode(enhancer, canvas, profile, params, frames):
     """Scaled latents [n,h,w,c] of frames [n,H,W,3]."""
     if frames.dtype == jnp.uint8:
-        frames = frames.astype(jnp.float32) / 127.5 - 1
+        frames = to_floats(frames)
     mean, _ = enhancer.vae(params['vae'], place(frames, canvas, profile), method='encode')
     return mean * enhancer.config.scale_factor
 

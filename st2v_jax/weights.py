@@ -65,8 +65,7 @@ def load(folder, only=None, place=lambda array: array.astype(np.float32)):
     Raises WeightsError for a missing or unreadable file, a config key that is unknown or missing, and, all complaints
     in one error, for every array that the config's model lacks, needs, or holds in another shape.
     """
-    theirs = _published(folder)
-    config = load_config(folder) if theirs is None else theirs.config
+    theirs, config = _open(folder)
     only = _sampled(folder, theirs, config) if only is None else tuple(only)
     stored = _ours(Path(folder), config, only) if theirs is None else _theirs(folder, theirs, only)
     with ThreadPoolExecutor() as pool:
@@ -76,8 +75,7 @@ def load(folder, only=None, place=lambda array: array.astype(np.float32)):
 
 def describe(folder):
     """(ModelConfig, names of the networks) that `load` gives without `only`, without reading any parameters."""
-    theirs = _published(folder)
-    config = load_config(folder) if theirs is None else theirs.config
+    theirs, config = _open(folder)
     return config, _sampled(folder, theirs, config)
 
 
@@ -95,18 +93,7 @@ def on_device(dtype, sharding=None):
 
 def load_config(folder):
     """The ModelConfig of what `load` takes, without reading its parameters."""
-    theirs = _published(folder)
-    if theirs is not None:
-        return theirs.config
-    if not Path(folder).is_dir():
-        raise WeightsError(f'there is no folder of weights {folder}')
-    settings = _read_json(Path(folder, 'config.json'))
-    if not isinstance(settings, dict):
-        raise WeightsError(f'{folder}/config.json must hold an object of settings')
-    try:
-        return build.ModelConfig.from_dict(settings)
-    except (ValueError, TypeError) as error:
-        raise WeightsError(f'{folder}/config.json: {error}') from error
+    return _open(folder)[1]
 
 
 def load_tokenizer(folder=SHIPPED, network='text'):
@@ -114,8 +101,7 @@ def load_tokenizer(folder=SHIPPED, network='text'):
 
     network: 'text', or 'refiner_text', which is OpenCLIP's tower and reads all of CLIP's tokens, padded with 0.
     """
-    theirs, words = _published(folder), Path(folder, 'words.json')
-    config = load_config(folder) if theirs is None else theirs.config
+    (theirs, config), words = _open(folder), Path(folder, 'words.json')
     vocab_size, tokenizer = config.text.vocab_size, Tokenizer()
     if network == 'refiner_text':
         vocab_size, tokenizer = config.refiner.text.vocab_size, Tokenizer(pad=0, unescape=True)
@@ -186,6 +172,22 @@ def abstract(config, only=NETWORKS):
     if set(only) - set(doors):
         trees = build.denoiser(config, jnp.float32).abstract | trees
     return {name: trees[name] for name in only}
+
+
+def _open(folder):
+    """(the Assembly of published files or None for a folder of ours, ModelConfig)."""
+    theirs = _published(folder)
+    if theirs is not None:
+        return theirs, theirs.config
+    if not Path(folder).is_dir():
+        raise WeightsError(f'there is no folder of weights {folder}')
+    settings = _read_json(Path(folder, 'config.json'))
+    if not isinstance(settings, dict):
+        raise WeightsError(f'{folder}/config.json must hold an object of settings')
+    try:
+        return None, build.ModelConfig.from_dict(settings)
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f'{folder}/config.json: {error}') from error
 
 
 def _published(folder):

@@ -1,5 +1,7 @@
 """Captions of many scenes of the small world, as token ids: made once on the host, before training."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -7,6 +9,7 @@ from st2v_jax.data import world
 from st2v_jax.tokenizer import Tokenizer
 
 
+@functools.cache
 def world_tokenizer() -> Tokenizer:
     """The tokenizer of a text tower that has rows for what captions of the world can say, and for nothing else."""
     return Tokenizer.for_words(world.words())

@@ -13,7 +13,7 @@ from st2v_jax.metrics import sheets
 from st2v_jax.metrics.sharpness import psnr, sharpness
 from st2v_jax.metrics.steadiness import border_ratio, flow_magnitudes, frame_changes
 from st2v_jax.streaming.canvas import place
-from st2v_jax.video_io import to_uint8
+from st2v_jax.video_io import to_floats, to_uint8
 
 VARIANTS = ('B', 'B+S', 'paper', 'release')
 PICTURES = 4  # videos on the sheets
@@ -48,7 +48,7 @@ def enlarged(enhancer, videos):
     """uint8 videos [n, f, H, W, 3]: as refinement enlarges them, before any noise."""
     canvas = enhancer.canvas(videos.shape[2:4])
     (top, left), (height, width) = canvas.corner, canvas.size
-    large = [np.asarray(place(video / np.float32(127.5) - 1, canvas)) for video in videos]
+    large = [np.asarray(place(to_floats(video), canvas)) for video in videos]
     return to_uint8(np.stack(large)[:, :, top : top + height, left : left + width])
 
 

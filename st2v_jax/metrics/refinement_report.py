@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from st2v_jax.metrics.report import table
+from st2v_jax.metrics.report import pictures, runs, table
 
 NAMES = {
     'input': 'input, enlarged', 'B': 'B: chunks on their own', 'B+S': 'B+S: shared noise',
@@ -14,7 +14,7 @@ PAPER = {'B': 8.72, 'B+S': 6.01, 'paper': 3.32}  # standard deviation of flow ma
 
 def page(results, training=(), folder='.'):
     """Markdown of `results` (evaluate.py refine) and of training summaries; folder: where the pictures are."""
-    lines = [*_head(results), *_training(training)]
+    lines = [*_head(results), *runs(training)]
     for name, title in SETS.items():
         if name in results:
             lines += _set(title, results[name], folder)
@@ -35,16 +35,6 @@ def _head(results):
     ]
 
 
-def _training(training):
-    if not training:
-        return []
-    rows = [[run['stage'], run['date'], f'{run["devices"]} x {run["device"]}', f'{run["steps"]:,}', run['batch_size'],
-             f'{run["seconds"]:.0f}', f'{run["last"]["loss"]:.4g}'] for run in training]
-    return ['## How the weights were made', '',
-            *table(['stage', 'date', 'devices', 'steps', 'batch', 'seconds', 'loss'], rows),
-            'Commands, in this order:', '', *[f'    {run["command"]}' for run in training], '']
-
-
 def _set(title, found, folder):
     kinds = found['kinds']
     columns = {'flow_deviation': 'deviation of flow', 'flow': 'flow', 'border_ratio': 'border ratio',
@@ -58,9 +48,7 @@ def _set(title, found, folder):
         said = ', '.join(f'{kind} {value:.2f}' for kind, value in PAPER.items())
         lines += [f'The paper saw a deviation of flow magnitudes of {said} with RAFT at 720 pixels; here it is {ours} '
                   'with DIS.', '']
-    for picture in found['pictures']:
-        lines += [picture['text'], '', f'![{picture["title"]}]({folder}/{picture["file"]})', '']
-    return lines
+    return [*lines, *pictures(found, folder)]
 
 
 def _mean(values):

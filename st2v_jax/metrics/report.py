@@ -9,8 +9,10 @@ def page(results, training=(), folder='.'):
 
     folder: where the pictures are, seen from the page.
     """
-    return '\n'.join([*_head(results), *_training(training), *_pictures(results, folder), *_attributes(results),
-                      *_identity(results), *_motion(results), *_nearest(results), *_captions(results)])
+    return '\n'.join([
+        *_head(results), *runs(training), '## Pictures', '', *pictures(results, folder), *_attributes(results),
+        *_identity(results), *_motion(results), *_nearest(results), *_captions(results),
+    ])
 
 
 def table(header, rows):
@@ -38,7 +40,8 @@ def _head(results):
     ]
 
 
-def _training(training):
+def runs(training):
+    """Markdown lines: how weights were made, from the summaries of training runs."""
     if not training:
         return []
     lines = ['## How the weights were made', '']
@@ -53,8 +56,9 @@ def _last(metrics):
     return ', '.join(f'{name} {value:.4g}' for name, value in metrics.items() if name not in hidden)
 
 
-def _pictures(results, folder):
-    lines = ['## Pictures', '']
+def pictures(results, folder):
+    """Markdown lines: each of results['pictures'] under its text."""
+    lines = []
     for picture in results['pictures']:
         lines += [picture['text'], '', f'![{picture["title"]}]({folder}/{picture["file"]})', '']
     return lines

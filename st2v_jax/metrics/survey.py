@@ -14,7 +14,7 @@ import numpy as np
 from st2v_jax.data import world
 from st2v_jax.metrics import attributes
 from st2v_jax.metrics.motion import motion
-from st2v_jax.video_io import to_uint8
+from st2v_jax.video_io import to_floats, to_uint8
 
 PLACES = (8, 64, 240)
 ASKED = ('colour', 'shape', 'motion')  # what every caption names
@@ -102,7 +102,7 @@ def survey(videos, scenes, checker):
         truth = rendering(scenes, range(window.start, window.stop), size)
         shown = videos[:, window]
         believed[place] = {
-            kind: attributes.posteriors(params, to_floats(clips)) for kind, clips in
+            kind: attributes.posteriors(params, to_floats(to_uint8(clips))) for kind, clips in
             (('generated', shown), ('truth', truth))
         }
         with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter while it works
@@ -133,8 +133,3 @@ def survey(videos, scenes, checker):
         for i, caption in enumerate(captions(scenes))
     ]
     return result
-
-
-def to_floats(clips):
-    """uint8 -> float32 in [-1, 1]."""
-    return to_uint8(clips).astype(np.float32) / 127.5 - 1

@@ -22,6 +22,7 @@ from st2v_jax.diffusion.refiner_schedule import RefinerProcess, refiner_levels, 
 from st2v_jax.diffusion.schedule import Level
 from st2v_jax.diffusion.solvers import dpmpp_2m_sde_step
 from st2v_jax.models.build import ModelConfig
+from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.streaming import blend
 from st2v_jax.streaming.stream import frame_noise
 
@@ -41,13 +42,13 @@ class RefineSettings:
     """
 
     variant: str = 'paper'
-    steps: int = 30
-    start: int = 599
-    length: int = 24
-    overlap: int = 8
-    guidance: float = 7.5
-    rescale: float = 0.2
-    scaled_start: bool = True
+    steps: int = RefinerConfig.steps
+    start: int = RefinerConfig.start
+    length: int = RefinerConfig.length
+    overlap: int = RefinerConfig.overlap
+    guidance: float = RefinerConfig.guidance
+    rescale: float = RefinerConfig.rescale
+    scaled_start: bool = RefinerConfig.scaled_start
     group: int = 1
     span: int = 8
 

@@ -23,6 +23,7 @@ from st2v_jax.models.clip import preprocess
 from st2v_jax.training import filmed
 from st2v_jax.training.autoencoder import LAST_FRAME
 from st2v_jax.training.objective import Objective, require
+from st2v_jax.video_io import to_floats
 
 WORLD = 'world'  # the config's data.source of the pool
 
@@ -123,14 +124,14 @@ def film(config, model, tokenizer, mesh):
 
 def of_clips(clips, *, memory) -> Batch:
     """Clips as a batch whose latents and anchor are pixels still; the first `memory` frames, if any, are its memory."""
-    frames = from_bytes(clips.pixels[:, :memory]) if memory else None
-    return Batch(clips.pixels, clips.ids, frames, None if clips.anchor is None else from_bytes(clips.anchor))
+    frames = to_floats(clips.pixels[:, :memory]) if memory else None
+    return Batch(clips.pixels, clips.ids, frames, None if clips.anchor is None else to_floats(clips.anchor))
 
 
 def encoded(batch: Batch, params, model, dtype) -> Batch:
     """What `of_clips` made, with latents and the anchor's embedding in place of pixels."""
     encode = partial(build.vae(model, dtype), params['vae'], method='encode')
-    latents, _ = each_frame(encode, from_bytes(batch.latents))
+    latents, _ = each_frame(encode, to_floats(batch.latents))
     anchor = batch.anchor
     if anchor is not None:
         anchor = build.image_tower(model, dtype)(params['image'], preprocess(anchor, model.image.image_size))
@@ -170,7 +171,7 @@ def draw(key, videos, model, *, anchored) -> Batch:
     return Batch(
         latents=cut(chosen.latents, model.frames).astype(jnp.float32),
         ids=pool.draw(caption_key, chosen.ids),
-        frames=None if chosen.pixels is None else from_bytes(cut(chosen.pixels, model.memory)),
+        frames=None if chosen.pixels is None else to_floats(cut(chosen.pixels, model.memory)),
         anchor=anchors,
     )
 
@@ -260,8 +261,3 @@ def worn(noise, key, latents):
 def to_bytes(frames):
     """[-1, 1] float -> uint8."""
     return jnp.clip(jnp.round((frames + 1) * 127.5), 0, 255).astype(jnp.uint8)
-
-
-def from_bytes(pixels):
-    """uint8 -> [-1, 1] float32."""
-    return pixels.astype(jnp.float32) / 127.5 - 1

@@ -115,7 +115,7 @@ def test_conditions_are_the_clips_own_pixels():
     params = {name: build.init(jax.random.key(1), door) for name, door in doors.items()}
     encoded = denoising.encoded(batch, params, model, np.float32)
     assert encoded.latents.shape == (2, *model.latent_shape) and encoded.anchor.shape == (2, model.image.embed_dim)
-    one, _ = doors['vae'](params['vae'], denoising.from_bytes(pixels[1, 5:6]), method='encode')
+    one, _ = doors['vae'](params['vae'], denoising.to_floats(pixels[1, 5:6]), method='encode')
     np.testing.assert_allclose(encoded.latents[1, 5], one[0] * model.scale_factor, atol=1e-5)
 
 

@@ -106,7 +106,7 @@ def test_the_memory_of_a_batch_is_the_beginning_of_what_is_denoised(apm):
         # samples are two chunks long: of frames 1-32, 17-32 are denoised, 17-24 condition, the anchor is one of 1-16
         row = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), videos)
         (scene,) = [n for n in range(len(row.latents)) if (row.latents[n, f:] == np.float16(batch.latents[i])).all()]
-        np.testing.assert_allclose(denoising.from_bytes(row.pixels[scene, f : f + m]), batch.frames[i], atol=1e-6)
+        np.testing.assert_allclose(denoising.to_floats(row.pixels[scene, f : f + m]), batch.frames[i], atol=1e-6)
         assert any((row.anchors[scene, n] == np.float16(batch.anchor[i])).all() for n in range(f))
 
 
@@ -193,7 +193,7 @@ def test_worn_frames_have_one_level_of_noise_per_video():
 
 def test_bytes_keep_frames():
     frames = jnp.linspace(-1, 1, 256)
-    np.testing.assert_allclose(denoising.from_bytes(denoising.to_bytes(frames)), frames, atol=1e-6)
+    np.testing.assert_allclose(denoising.to_floats(denoising.to_bytes(frames)), frames, atol=1e-6)
 
 
 def test_pairs_of_one_group_are_not_each_others_mistakes():
