@@ -148,3 +148,12 @@ def store(path, result):
     """Writes the JSON where it is asked for."""
     if path:
         Path(path).write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
+
+
+def write_page(page, begin, end, table, numbers):
+    """Puts table(numbers of the JSON file) between the two marks of a page."""
+    before, found, rest = Path(page).read_text(encoding='utf-8').partition(begin)
+    if not found:
+        raise SystemExit(f'{page} has no line {begin}')
+    made = table(json.loads(Path(numbers).read_text(encoding='utf-8')))
+    Path(page).write_text(before + made + rest.partition(end)[2], encoding='utf-8')

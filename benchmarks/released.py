@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
+import probes  # noqa: E402
 import torch_files  # noqa: E402
 
 from st2v_jax import planning, text_to_video, weights  # noqa: E402
@@ -253,9 +254,7 @@ def main(argv=None):
     parser.add_argument('--page', help='write the numbers of --json into this page, and measure nothing')
     arguments = parser.parse_args(argv)
     if arguments.page:
-        result, page = json.loads(Path(arguments.json).read_text()), Path(arguments.page)
-        before, _, rest = page.read_text(encoding='utf-8').partition(BEGIN)
-        page.write_text(before + table(result) + rest.partition(END)[2], encoding='utf-8')
+        probes.write_page(arguments.page, BEGIN, END, table, arguments.json)
         return 0
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         result = run(arguments.size, Path(folder), arguments.frames, arguments.steps)

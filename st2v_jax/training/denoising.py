@@ -67,22 +67,33 @@ class Data(NamedTuple):
 def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     """Trains what `config.trained` matches and `config.frozen` does not, both patterns of parameter paths."""
     require(params, ('vae', 'text') + ('unet',) * config.memory + ('image', 'cam') * config.anchor, config.stage)
-    dtype = jnp.dtype(config.dtype)
-    network, tower = build.denoiser(model, dtype), build.text_tower(model, dtype)
-    fresh = build.init(key, network)
+    fresh = build.init(key, build.denoiser(model))
     started = {'text': params['text'], 'unet': params.get('unet') or fresh['unet']}
     if config.memory:
         started['cam'] = params.get('cam') or build.copy_encoder({**started, 'cam': fresh['cam']})['cam']
     if config.anchor:
         started['apm'] = params.get('apm') or fresh['apm']
     data = steps = None
-    filmed_clips = config.data.source != WORLD
-    if filmed_clips:
+    if config.data.source != WORLD:
         started |= {name: params[name] for name in ('vae',) + ('image',) * config.anchor}
         steps = film(config, model, tokenizer, mesh)
     else:
         data = make_data(config, model, params, tokenizer, mesh, jax.random.fold_in(key, 1))
-    table = noise_levels(model.diffusion)
+    draw, loss = functions(config, model)
+    finish = lambda trained, model: ({**params, **trained}, model)
+    return Objective(started, partial(is_trained, config), data, draw, loss, partial(loss, remat='none'), finish, steps)
+
+
+def is_trained(config, path):
+    """Whether the parameter of a path is trained: `config.trained` matches it and `config.frozen` does not."""
+    return bool(re.fullmatch(config.trained, path)) and not re.fullmatch(config.frozen, path)
+
+
+def functions(config, model):
+    """`draw` and `loss` of the Objective."""
+    dtype, table = jnp.dtype(config.dtype), noise_levels(model.diffusion)
+    network, tower = build.denoiser(model, dtype), build.text_tower(model, dtype)
+    filmed_clips = config.data.source != WORLD
 
     def examples(data, key):
         batch_key, drop_key, noise_key, t_key = jax.random.split(key, 4)
@@ -104,11 +115,7 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         predict = partial(network, params, condition=condition, remat=remat)
         return diffusion_loss(predict, batch.latents, noise, t, table, model.diffusion.prediction), {}
 
-    def is_trained(path):
-        return bool(re.fullmatch(config.trained, path)) and not re.fullmatch(config.frozen, path)
-
-    finish = lambda trained, model: ({**params, **trained}, model)
-    return Objective(started, is_trained, data, examples, loss, partial(loss, remat='none'), finish, steps)
+    return examples, loss
 
 
 def film(config, model, tokenizer, mesh):

@@ -71,16 +71,8 @@ def train(config, workdir, source=None, *, command=''):
         checkpoints = Checkpoints(workdir / 'checkpoints')
         now, progress = _restore_or_create(checkpoints, trained, optimizer, places)
         frozen = sharding.place(build.cast(frozen, jnp.dtype(config.dtype)), place_frozen)
-        everywhere = sharding.replicated(mesh)
-        key = jax.jit(partial(jax.random.fold_in, data=1), out_shardings=everywhere)(key)
-        run = jax.jit(
-            step.make_step(objective.draw, objective.loss, optimizer, ema_decay=config.ema_decay,
-                           rate=partial(step.learning_rate, **config.schedule), accumulation=config.accumulation),
-            donate_argnames='state',
-            compiler_options=config.compiler_options.to_dict(),
-            in_shardings=(places, place_frozen, None, everywhere, everywhere),
-            out_shardings=(places, everywhere),
-        )
+        key = jax.jit(partial(jax.random.fold_in, data=1), out_shardings=sharding.replicated(mesh))(key)
+        run = step.compiled_step(config, objective.draw, objective.loss, optimizer, mesh, places, place_frozen)
         sizes = f'{build.parameter_count(trained):,} parameters trained, {build.parameter_count(frozen):,} frozen'
         logs.say(f'prepared in {time.monotonic() - began:.0f} s; {sizes}, from step {int(now.step)}')
 

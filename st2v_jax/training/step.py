@@ -97,3 +97,19 @@ def make_step(draw, loss, optimizer, *, rate, ema_decay, accumulation=1):
         return moved, {'loss': value, 'grad_norm': norm, 'learning_rate': now, **aux}
 
     return step
+
+
+def compiled_step(config, draw, loss, optimizer, mesh, places, place_frozen):
+    """`make_step` as a run of this config takes it: jitted, its state donated.
+
+    places, place_frozen: shardings of the state and of the frozen parameters. Key, progress and metrics are everywhere.
+    """
+    everywhere = sharding.replicated(mesh)
+    return jax.jit(
+        make_step(draw, loss, optimizer, rate=partial(learning_rate, **config.schedule), ema_decay=config.ema_decay,
+                  accumulation=config.accumulation),
+        donate_argnames='state',
+        compiler_options=config.compiler_options.to_dict(),
+        in_shardings=(places, place_frozen, None, everywhere, everywhere),
+        out_shardings=(places, everywhere),
+    )
