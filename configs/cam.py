@@ -17,8 +17,7 @@ def get_config(arg=''):
     config.trained = r'cam/.*'
     config.schedule.peak = {'released': 5e-5, 'small': 7e-4, 'tiny': 3e-3}[size]
     if size == 'small':
-        config.steps = 30_000
-        config.max_seconds = 315.0
+        config.steps = 3_000
         config.batch_size = 64
         config.checkpoint_every = 0
         config.conditioning_noise = 0.15

@@ -25,7 +25,8 @@ from st2v_jax.models.unet3d import UNet3D
 from st2v_jax.tokenizer import Tokenizer
 
 NETWORKS = ('vae', 'text', 'image', 'unet', 'cam', 'apm')  # of the streaming stage
-MEMORIES = ('image', 'cam', 'apm')  # what later chunks need and the first does not
+LONG_TERM = ('image', 'apm')  # what the anchor goes through
+MEMORIES = ('cam', *LONG_TERM)  # what later chunks need and the first does not
 SHIPPED = Path(__file__).parent / 'assets' / 'small'
 
 
@@ -41,12 +42,17 @@ def refinement(config):
 
 def networks(config):
     """The names of all networks of a model: `streaming`'s, and what only its refinement stage has."""
-    return (*streaming(config), *(name for name in refinement(config).values() if name not in NETWORKS))
+    own = streaming(config)
+    return (*own, *(name for name in refinement(config).values() if name not in own))
 
 
 def streaming(config):
-    """The names of the networks of the streaming stage: NETWORKS, and 'initial' where the first chunk has its own."""
-    return (*NETWORKS, 'initial') if config.initial else NETWORKS
+    """The names of the networks of the streaming stage.
+
+    NETWORKS, without those of a long-term memory where there is none, and 'initial' where the first chunk has its own.
+    """
+    names = tuple(name for name in NETWORKS if config.apm is not None or name not in LONG_TERM)
+    return (*names, 'initial') if config.initial else names
 
 
 def bundled(only=None):
@@ -150,7 +156,7 @@ def save(folder, config, params, dtype=np.float16, tokenizer=None):
         os.replace(beside, place)
 
 
-def abstract(config, only=NETWORKS):
+def abstract(config, only):
     """{network: nested dict of shapes} of the model that `config` describes, for the networks named in `only`."""
     known = networks(config)
     unknown = sorted(set(only) - set(known))

@@ -6,6 +6,7 @@ from st2v_jax.cli.train import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 STAGES = ('autoencoder', 'clip', 'video_ldm', 'cam', 'apm', 'refiner_vae', 'refiner')
+ABLATIONS = ('no_apm', 'add_cond', 'conc_cond')
 
 
 def stage_config(stage, size='tiny', **overrides):

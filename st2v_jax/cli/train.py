@@ -17,6 +17,7 @@ The stages, each from the weights of the one before:
   python train.py --config configs/apm.py:small --workdir runs/apm --from runs/cam/weights
   python train.py --config configs/refiner_vae.py:small --workdir runs/refiner_vae --from runs/apm/weights
   python train.py --config configs/refiner.py:small --workdir runs/refiner --from runs/refiner_vae/weights
+Ablations of CAM and APM, from the weights of video_ldm: configs/no_apm.py, configs/add_cond.py, configs/conc_cond.py.
 Sizes: none is the released model, :small the one that ships, :tiny runs on a CPU in seconds.
 Any key of the config can be set: --config.steps=2000 --config.schedule.peak=3e-4
 The same command again resumes from the newest checkpoint in the workdir.

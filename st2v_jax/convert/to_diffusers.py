@@ -18,6 +18,7 @@ from st2v_jax.convert.engine import Exported, within
 from st2v_jax.convert.kinds import streaming_table
 from st2v_jax.convert.safetensors_reader import SafeTensors
 from st2v_jax.convert.safetensors_writer import write
+from st2v_jax.models.ablations import ATTENTION
 from st2v_jax.tokenizer import END, START, write_vocabulary
 
 FOLDERS = {
@@ -38,10 +39,13 @@ CLASSES = {
 def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = lambda name: None):
     """Writes the model in `folder` to `to`; on_file is told the name of every file of weights before it is written.
 
-    Raises ValueError for a folder that is not a model of ours, or has CAM without all that belongs to it.
+    Raises ValueError for a folder that is not a model of ours, is an ablation model, or has CAM without all that
+    belongs to it.
     """
     folder, to = Path(folder), Path(to)
     config, tokenizer = weights.load_config(folder), weights.load_tokenizer(folder)
+    if config.apm is None or config.cam.fusion != ATTENTION:
+        raise weights.WeightsError(f'{folder} is an ablation model: the published formats know CAM and APM only')
     held = [name for name in weights.networks(config) if (folder / f'{name}.safetensors').is_file()]
     lacking = [name for name in weights.NETWORKS if 'cam' in held and name not in held]
     if lacking or not held:

@@ -37,6 +37,7 @@ class ModelConfig:
       scale_factor: latents are autoencoder means times this.
       profile: sampling rules, 'paper' or 'release'.
       guidance_text, guidance_anchor: guidance scales this model is sampled with unless told otherwise.
+      apm: None is a model without long-term memory.
       initial: whether the first chunk is drawn by a UNet of its own, with the sizes of `unet`, as in the release.
       refiner: of the refinement stage.
     """
@@ -46,7 +47,7 @@ class ModelConfig:
     memory: int = 8
     unet: UNetConfig = UNetConfig()
     cam: CamConfig = CamConfig()
-    apm: ApmConfig = ApmConfig()
+    apm: ApmConfig | None = ApmConfig()
     vae: VaeConfig = VaeConfig()
     text: TextConfig = TextConfig()
     image: ImageConfig = ImageConfig()
@@ -185,7 +186,8 @@ def refiner(config: ModelConfig, dtype=jnp.float32) -> Network:
 
 # Layers that start at zero, by the ending of their path: every transformer and CAM's injectors start as the identity,
 # temporal convolutions too; CAM's frames and a UNet's prediction start at zero; APM starts without anchor (eq. 6).
-_ZERO = ('proj_out/kernel', 'convs/3/kernel', 'cam/encoder/conv_out/kernel', 'decoder/conv_out/kernel', 'alpha')
+_ZERO = ('proj_out/kernel', 'convs/3/kernel', 'cam/encoder/conv_out/kernel', 'cam/conv_in/kernel',
+         'decoder/conv_out/kernel', 'alpha')
 
 
 def init(key, network: Network):
@@ -210,6 +212,8 @@ def init(key, network: Network):
 
 def copy_encoder(params):
     """params with CAM's feature extractor made equal to the UNet's encoder and middle block (how CAM starts)."""
+    if 'extractor' not in params['cam']:  # Conc-Cond has none
+        return params
     return {**params, 'cam': {**params['cam'], 'extractor': params['unet']['encoder']}}
 
 

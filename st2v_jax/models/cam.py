@@ -11,6 +11,7 @@ import einops
 import jax.numpy as jnp
 from flax import nnx
 
+from st2v_jax.models.ablations import ADDITION, ATTENTION, FUSIONS, FeatureAdder
 from st2v_jax.models.attention import Attention
 from st2v_jax.models.layers import VIDEO, Conv, GroupNorm, LayerNorm, Linear
 from st2v_jax.models.unet3d import Encoder, UNetConfig
@@ -25,21 +26,31 @@ class CamConfig:
       head_size: width of the injectors' attention heads.
       layer_norm: layer norms in E_cond (paper: yes, release: no).
       inject_middle: an injector at the middle block too (paper: no, release: yes).
+      fusion: how the memory joins the UNet. 'attention' is CAM, 'addition' and 'concatenation' are the ablations
+        Add-Cond and Conc-Cond (models/ablations.py).
     """
 
     conditioning_channels: tuple[int, ...] = (32, 96, 256, 512)
     head_size: int = 64
     layer_norm: bool = False
     inject_middle: bool = True
+    fusion: str = ATTENTION
+
+    def __post_init__(self):
+        if self.fusion not in FUSIONS:
+            raise ValueError(f'fusion is one of {FUSIONS}, not {self.fusion!r}')
 
 
 class ConditioningEncoder(nnx.Module):
-    """E_cond: conditioning frames [b, m, H, W, 3] in [-1, 1] -> [b, m, h, w, c]; its last layer starts at 0."""
+    """E_cond: conditioning frames [b, m, H, W, 3] in [-1, 1] -> [b, m, h, w, c]; its last layer starts at 0.
+
+    Add-Cond's has the mask of given frames as a fourth channel.
+    """
 
     def __init__(self, config: CamConfig, out_channels, *, dtype=jnp.float32, rngs):
         conv = partial(Conv, kernel_size=(3, 3), padding=1, dtype=dtype, rngs=rngs)
         widths = config.conditioning_channels
-        self.conv_in = conv(3, widths[0])
+        self.conv_in = conv(4 if config.fusion == ADDITION else 3, widths[0])
         self.blocks = nnx.List()
         for i, o in zip(widths[:-1], widths[1:], strict=True):
             self.blocks += [conv(i, i), conv(i, o, strides=2)]
@@ -79,10 +90,11 @@ class FeatureInjector(nnx.Module):
 
 
 class Cam(nnx.Module):
-    """Conditioning encoder, feature extractor and injectors."""
+    """Conditioning encoder, feature extractor and injectors; of Add-Cond, what adds features instead."""
 
     def __init__(self, config: CamConfig, unet: UNetConfig, *, dtype=jnp.float32, rngs):
-        injector = partial(FeatureInjector, head_size=config.head_size, groups=unet.groups, dtype=dtype, rngs=rngs)
+        injector = partial(FeatureInjector, head_size=config.head_size, groups=unet.groups)
+        injector = partial(FeatureAdder if config.fusion == ADDITION else injector, dtype=dtype, rngs=rngs)
         self.encoder = ConditioningEncoder(config, unet.channels[0], dtype=dtype, rngs=rngs)
         self.extractor = Encoder(unet, dtype=dtype, rngs=rngs)
         self.injectors = nnx.List(injector(width) for width in unet.skips)
@@ -101,11 +113,15 @@ class Cam(nnx.Module):
     def extract(self, x, t, contexts, conditioning, *, remat='none'):
         """Features (skips, middle) of the m conditioning frames.
 
-        x [b, f, h, w, 4]: the chunk's noisy latents, of which the first m are used; conditioning [b, m, h, w, c] from
-        `encoder`; contexts: keys and values of the text alone; remat as in `UNet3D`.
+        x [b, f, h, w, 4]: the chunk's noisy latents, of which the first m are used (Add-Cond: m = f).
+        conditioning [b, m, h, w, c] from `encoder`; contexts: keys and values of the text alone; remat as in `UNet3D`.
         """
         skips, middle, _ = self.extractor(x[:, : conditioning.shape[1]], t, contexts, added=conditioning, remat=remat)
         return skips, middle
+
+    def joins(self, memory):
+        """Where memory = (skips, middle) enters the UNet: the keyword arguments of `UNet3D` that do it."""
+        return {'inject': partial(self.inject, memory=memory)}
 
     def inject(self, skips, middle, memory):
         """Skip features and middle feature of the UNet after attending to memory = (skips, middle)."""

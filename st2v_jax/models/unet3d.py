@@ -164,13 +164,14 @@ class Encoder(nnx.Module):
         levels = [*self.down_blocks, self.mid_block]
         return [transformer.attn2 for level in levels for transformer in level.attentions]
 
-    def __call__(self, x, t, contexts, *, added=None, remat='none'):
+    def __call__(self, x, t, contexts, *, concatenated=None, added=None, remat='none'):
         """Features of noisy latents at every skip connection and after the middle block.
 
         Args:
           x: [b, f, h, w, in_channels].
           t: [b] diffusion steps.
           contexts: keys and values for each of `cross_attentions()`.
+          concatenated: [b, f, h, w, c], what further input channels add to the first convolution (Conc-Cond), or None.
           added: [b, f, h, w, c], joined after the first temporal transformer (CAM's conditioning frames), or None.
           remat: of every row of layers, see `_rematerialised`.
 
@@ -179,7 +180,10 @@ class Encoder(nnx.Module):
         """
         contexts = iter(contexts)
         time = self.time_embedding(t)
-        x = self.transformer_in(self.conv_in(x.astype(self.dtype)))
+        x = self.conv_in(x.astype(self.dtype))
+        if concatenated is not None:
+            x = x + concatenated.astype(self.dtype)
+        x = self.transformer_in(x)
         if added is not None:
             x = x + added.astype(self.dtype)
         skips = [x]
@@ -242,15 +246,16 @@ class UNet3D(nnx.Module):
         texts = texts if isinstance(texts, list) else [texts] * len(attentions)
         return [attention.keys_values(text) for attention, text in zip(attentions, texts, strict=True)]
 
-    def __call__(self, x, t, contexts, *, inject=None, remat='none'):
+    def __call__(self, x, t, contexts, *, inject=None, concatenated=None, remat='none'):
         """Prediction [b, f, h, w, out_channels] in float32 for noisy latents x [b, f, h, w, in_channels] at step t [b].
 
         contexts: keys and values for each of `cross_attentions()`.
         inject: a function (skips, middle) -> (skips, middle), CAM's feature injector; None leaves them as they are.
+        concatenated: of `Encoder`.
         remat: which values of the layers are kept for a gradient: 'none' means all, see `_rematerialised`.
         """
         encoded = len(self.encoder.cross_attentions())
-        skips, middle, time = self.encoder(x, t, contexts[:encoded], remat=remat)
+        skips, middle, time = self.encoder(x, t, contexts[:encoded], concatenated=concatenated, remat=remat)
         if inject is not None:
             skips, middle = inject(skips, middle)
         return self.decoder(middle, skips, time, contexts[encoded:], remat=remat)

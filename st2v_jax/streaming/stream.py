@@ -19,7 +19,7 @@ from einops import rearrange, repeat
 
 from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.schedule import sampling_levels
-from st2v_jax.models import build
+from st2v_jax.models import ablations, build
 from st2v_jax.models.clip import preprocess
 
 
@@ -127,7 +127,7 @@ class StreamState(NamedTuple):
 
     Attributes:
       frames: [b,m,H,W,3] the last frames so far, float32 in [-1, 1]; None before the first chunk.
-      anchor: [b,e] CLIP embedding of the anchor frame; None before the first chunk.
+      anchor: [b,e] CLIP embedding of the anchor frame; None before the first chunk, and without long-term memory.
       key: [b] one random key per video.
       index: number of the chunk to come, int32.
     """
@@ -162,6 +162,18 @@ def encode_prompt(system: System, params, ids, null_ids) -> Context:
 def encode_image(system: System, params, frames):
     """CLIP embeddings [b,e] of frames [b,H,W,3] in [-1, 1] of any size."""
     return system.image(params['image'], preprocess(frames, system.config.image.image_size))
+
+
+def remembered(system: System, params, frames, mask=None):
+    """`ablations.remembered` for this model: what its short-term memory is given of frames [b,m,H,W,3]; mask [b,m]."""
+    config = system.config
+
+    def encode(frames):
+        images = rearrange(frames, 'b m ... -> (b m) ...')
+        mean, _ = system.vae(params['vae'], images, method='encode')
+        return rearrange(mean * config.scale_factor, '(b m) ... -> b m ...', b=len(frames))
+
+    return ablations.remembered(config.cam.fusion, frames, length=config.frames, encode=encode, mask=mask)
 
 
 def frame_noise(key, draw, frames, shape):
@@ -230,15 +242,14 @@ def _chunk(system, settings, params, context, state):
 def _begin(system, settings, params, context, state):
     """The chunk's initial noise [b,f,h,w,c] and the conditions of its guidance branches, stacked in the batch."""
     text, null, none = context
-    if state.frames is None:
-        texts, anchors, memory = [null, text], None, None
-    else:
+    texts, anchors, memory = [null, text], None, None
+    if state.frames is not None:
+        memory = repeat(remembered(system, params, state.frames), 'b ... -> (n b) ...', n=2)  # one for each text
+    if state.anchor is not None:
+        anchors = [none, state.anchor]
         if settings.profile == 'paper':
             texts, anchors = [null, text, text], [none, none, state.anchor]
-        else:
-            texts, anchors = [null, text], [none, state.anchor]
         anchors = jnp.concatenate(anchors)
-        memory = repeat(state.frames, 'b ... -> (n b) ...', n=2)  # one for each text
     condition = system.denoiser(_denoiser(params, state), jnp.concatenate(texts), memory, anchors, method='condition')
     return _noise(system, state, 0), condition
 
@@ -256,7 +267,7 @@ def _sampler(system, settings, params, condition, state):
     rescale = settings.guidance_rescale
     if first:
         network = predict.single_scale(network, settings.first_guidance, rescale=rescale)
-    elif settings.profile == 'paper':
+    elif settings.profile == 'paper' and state.anchor is not None:
         network = predict.text_and_anchor(network, settings.guidance_text, settings.guidance_anchor, rescale=rescale)
     else:
         network = predict.single_scale(network, settings.guidance_text, rescale=rescale)
@@ -301,7 +312,7 @@ def _denoiser(params, state):
     """The denoiser of this chunk: the first may have a UNet of its own, and reads no memories."""
     if state.frames is None:
         return {'unet': params['initial' if 'initial' in params else 'unet']}
-    return {name: params[name] for name in ('unet', 'cam', 'apm')}
+    return {name: params[name] for name in ('unet', 'cam', 'apm') if name in params}
 
 
 _static = functools.partial(jax.jit, static_argnums=(0, 1))

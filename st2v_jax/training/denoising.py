@@ -1,4 +1,4 @@
-"""The denoising objective of the stages video_ldm, cam and apm (section 7 of the method, "Training").
+"""The denoising objective of the stages video_ldm, cam and apm (section 7 of the method, "Training") and of ablations.
 
 Videos of the small world are drawn, encoded and, as conditioning frames, decoded again once, before the first step; a
 step then reads latents, pixels and tokens from the pool. Real clips are encoded in the step; conditioning frames and
@@ -19,7 +19,9 @@ from st2v_jax.data import captions, pool, world
 from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions
 from st2v_jax.diffusion.schedule import noise_levels
 from st2v_jax.models import build
+from st2v_jax.models.ablations import ATTENTION, CONCATENATION
 from st2v_jax.models.clip import preprocess
+from st2v_jax.streaming import stream
 from st2v_jax.training import filmed
 from st2v_jax.training.autoencoder import LAST_FRAME
 from st2v_jax.training.objective import Objective, require
@@ -45,12 +47,16 @@ class Videos(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a step trains on: latents [b,f,h,w,c], ids [b,77], frames [b,m,H,W,3] or None, anchor [b,e] or None."""
+    """What a step trains on: latents [b,f,h,w,c], ids [b,77], frames [b,m,H,W,3] or None, anchor [b,e] or None.
+
+    mask [b,m]: which of the frames are given; None is all of them.
+    """
 
     latents: Any
     ids: Any
     frames: Any = None
     anchor: Any = None
+    mask: Any = None
 
 
 class Data(NamedTuple):
@@ -66,6 +72,8 @@ class Data(NamedTuple):
 
 def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     """Trains what `config.trained` matches and `config.frozen` does not, both patterns of parameter paths."""
+    if config.anchor and model.apm is None:
+        raise ValueError(f'stage {config.stage} has an anchor, and its model no APM')
     require(params, ('vae', 'text') + ('unet',) * config.memory + ('image', 'cam') * config.anchor, config.stage)
     fresh = build.init(key, build.denoiser(model))
     started = {'text': params['text'], 'unet': params.get('unet') or fresh['unet']}
@@ -73,6 +81,10 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         started['cam'] = params.get('cam') or build.copy_encoder({**started, 'cam': fresh['cam']})['cam']
     if config.anchor:
         started['apm'] = params.get('apm') or fresh['apm']
+    if config.memory and model.cam.fusion == CONCATENATION:
+        started['vae'] = params['vae']
+    if model.initial:  # first chunks stay those of the UNet that this stage starts from
+        params = {**params, 'initial': params.get('initial') or started['unet']}
     data = steps = None
     if config.data.source != WORLD:
         started |= {name: params[name] for name in ('vae',) + ('image',) * config.anchor}
@@ -92,15 +104,18 @@ def is_trained(config, path):
 def functions(config, model):
     """`draw` and `loss` of the Objective."""
     dtype, table = jnp.dtype(config.dtype), noise_levels(model.diffusion)
-    network, tower = build.denoiser(model, dtype), build.text_tower(model, dtype)
+    system = stream.system(model, dtype)
+    network, tower = system.denoiser, system.text
     filmed_clips = config.data.source != WORLD
 
     def examples(data, key):
-        batch_key, drop_key, noise_key, t_key = jax.random.split(key, 4)
+        batch_key, mask_key, drop_key, noise_key, t_key = jax.random.split(key, 5)
         if filmed_clips:
-            batch = of_clips(data.videos, memory=model.memory if config.memory else 0)
+            batch = of_clips(data.videos, memory=shown(model) if config.memory else 0)
         else:
             batch = draw(batch_key, data.videos, model, anchored=config.anchor)
+        if config.memory and model.cam.fusion != ATTENTION:
+            batch = batch._replace(mask=masks(mask_key, len(batch.ids), model.frames, model.memory))
         batch = drop(drop_key, batch, data, config.dropout)
         t = jax.random.randint(t_key, (len(batch.ids),), 0, model.diffusion.steps)
         return batch, jax.random.normal(noise_key, (len(t), *model.latent_shape)), t
@@ -110,8 +125,11 @@ def functions(config, model):
         if filmed_clips:
             batch = encoded(batch, params, model, dtype)
         text = tower(params['text'], batch.ids)
+        memory = None
+        if batch.frames is not None:
+            memory = stream.remembered(system, params, batch.frames, batch.mask)
         params = {name: params[name] for name in ('unet', 'cam', 'apm') if name in params}
-        condition = network(params, text, batch.frames, batch.anchor, method='condition')
+        condition = network(params, text, memory, batch.anchor, method='condition')
         predict = partial(network, params, condition=condition, remat=remat)
         return diffusion_loss(predict, batch.latents, noise, t, table, model.diffusion.prediction), {}
 
@@ -178,9 +196,26 @@ def draw(key, videos, model, *, anchored) -> Batch:
     return Batch(
         latents=cut(chosen.latents, model.frames).astype(jnp.float32),
         ids=pool.draw(caption_key, chosen.ids),
-        frames=None if chosen.pixels is None else to_floats(cut(chosen.pixels, model.memory)),
+        frames=None if chosen.pixels is None else to_floats(cut(chosen.pixels, shown(model))),
         anchor=anchors,
     )
+
+
+def shown(model):
+    """How many frames of a chunk the short-term memory may be given: CAM the first m, an ablation model any."""
+    return model.memory if model.cam.fusion == ATTENTION else model.frames
+
+
+def masks(key, rows, length, memory):
+    """Which frames of its chunk each example is given, [rows, length] booleans.
+
+    As while sampling the first `memory` in half of the examples, in the others every frame with a probability that is
+    drawn for the example: an ablation model learns from masks that vary.
+    """
+    kind_key, share_key, frame_key = jax.random.split(key, 3)
+    share = jax.random.uniform(share_key, (rows, 1))
+    any_of_them = jax.random.bernoulli(frame_key, share, (rows, length))
+    return jnp.where(jax.random.bernoulli(kind_key, 0.5, (rows, 1)), jnp.arange(length) < memory, any_of_them)
 
 
 def drop(key, batch: Batch, data: Data, dropout) -> Batch:

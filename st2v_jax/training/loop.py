@@ -29,6 +29,9 @@ OBJECTIVES = {
     'video_ldm': denoising.objective,
     'cam': denoising.objective,
     'apm': denoising.objective,
+    'add_cond': denoising.objective,
+    'conc_cond': denoising.objective,
+    'no_apm': denoising.objective,
     'refiner_vae': autoencoder.objective,
     'refiner': refinement.objective,
 }

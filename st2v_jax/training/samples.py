@@ -20,7 +20,7 @@ def draw(settings, path, params, model, tokenizer, dtype):
     settings: prompts, frames, steps. params: of the networks that there are, on the host; without CAM a video is one
     chunk long, and an APM that is yet to come has no effect.
     """
-    if 'cam' in params and 'apm' not in params:
+    if 'cam' in params and 'apm' not in params and model.apm is not None:
         params = {**params, 'apm': build.init(jax.random.key(0), build.denoiser(model))['apm']}
     place = weights.on_device(dtype)
     params = jax.tree.map(place, {name: tree for name, tree in params.items() if name in weights.streaming(model)})

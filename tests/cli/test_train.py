@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from configs_of import CONFIGS, STAGES, stage_config
+from configs_of import ABLATIONS, CONFIGS, STAGES, stage_config
 
 from st2v_jax import weights
 from st2v_jax.cli import train
@@ -61,17 +61,25 @@ def test_overrides_keep_the_type_of_the_key():
 
 
 @pytest.mark.parametrize('size', ['', 'small', 'tiny'])
-@pytest.mark.parametrize('stage', STAGES)
+@pytest.mark.parametrize('stage', STAGES + ABLATIONS)
 def test_every_config_is_a_model_and_fits_its_pool(stage, size):
     config = stage_config(stage, size)
     model = build.ModelConfig.from_dict(config.model.to_dict())
     assert config.data.scenes % config.batch_size == 0
-    assert model.apm.image_width == model.image.embed_dim and model.unet.context_width == model.text.width
     assert model.unet.context_width == model.text.width
+    assert model.apm is None or model.apm.image_width == model.image.embed_dim
     halvings = len(model.cam.conditioning_channels) - 1
     assert model.image_size // 2**halvings == model.latent_shape[1]
     # the docstring begins with what is trained and holds the command
     assert f'--config configs/{stage}.py:small' in (CONFIGS / f'{stage}.py').read_text()
+
+
+@pytest.mark.parametrize('size', ['', 'small', 'tiny'])
+@pytest.mark.parametrize('stage', ABLATIONS)
+def test_an_ablation_differs_from_cam_in_its_model_and_what_it_trains_alone(stage, size):
+    cam, ablation = (stage_config(name, size).to_dict() for name in ('cam', stage))
+    differing = {name for name in cam if cam[name] != ablation[name]}
+    assert differing == {'stage', 'model'} | ({'trained'} if stage == 'conc_cond' else set())
 
 
 def test_released_configs_have_the_papers_settings():

@@ -110,6 +110,33 @@ def test_the_memory_of_a_batch_is_the_beginning_of_what_is_denoised(apm):
         assert any((row.anchors[scene, n] == np.float16(batch.anchor[i])).all() for n in range(f))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('name, trained', [('add_cond', {'cam'}), ('conc_cond', {'cam', 'unet'})])
+def test_ablation_models_train_all_that_is_theirs(name, trained, encoders):
+    model = build.ModelConfig.from_dict(stage_config(name).model.to_dict())
+    random = np.random.default_rng(0)  # a fresh UNet predicts nothing, which would leave its memory without gradients
+    unet = jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32),
+                        build.init(jax.random.key(2), build.denoiser(model))['unet'])
+    stage = Stage(name, {**encoders, 'unet': unet})
+    before = jax.device_get((stage.state.params, stage.frozen))
+    assert set(before[0]) == trained and np.isfinite(stage.run(3)).all()
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before[0], jax.device_get(stage.state.params))
+    assert all(jax.tree.leaves(moved))
+    jax.tree.map(np.testing.assert_array_equal, before[1], jax.device_get(stage.frozen))
+    networks, model = stage.objective.finish(state.join(stage.state.params, stage.frozen), stage.model)
+    if model.initial:  # first chunks are still drawn by the UNet it started from
+        jax.tree.map(np.testing.assert_array_equal, networks['initial'], unet)
+
+
+def test_masks_of_ablation_models_vary_and_half_of_them_are_as_in_sampling():
+    made = np.asarray(denoising.masks(jax.random.key(0), 4000, 16, 8))
+    sampled = (made == (np.arange(16) < 8)).all(1)
+    assert made.shape == (4000, 16) and 0.46 < sampled.mean() < 0.54
+    others = made[~sampled]
+    assert others.mean(0).min() > 0.45 and others.mean(0).max() < 0.55  # no frame is preferred
+    assert set(others.sum(1)) == set(range(17))  # from none to all of them
+
+
 @pytest.fixture(scope='module')
 def refiner(encoders):
     model = build.ModelConfig.from_dict(stage_config('refiner').model.to_dict())

@@ -1,0 +1,71 @@
+"""Ablation models are streamed by the same iterator: their videos go on, chunk after chunk."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from st2v_jax import weights
+from st2v_jax.convert import to_diffusers
+from st2v_jax.models import build
+from st2v_jax.streaming import stream
+from st2v_jax.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.usefixtures('unoptimised')
+MODELS = {  # what differs from the whole system
+    'no_apm': {'fusion': 'attention'},
+    'add_cond': {'fusion': 'addition'},
+    'conc_cond': {'fusion': 'concatenation', 'initial': True},
+}
+
+
+@pytest.fixture(scope='module', params=MODELS)
+def model(request, tiny_config, tiny_params):
+    """(config, parameters) of an ablation model."""
+    changes = dict(MODELS[request.param])
+    cam = dataclasses.replace(tiny_config.cam, fusion=changes.pop('fusion'))
+    config = dataclasses.replace(tiny_config, cam=cam, apm=None, **changes)
+    params = build.init(jax.random.key(1), build.denoiser(config))
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32), params)
+    params |= {name: tiny_params[name] for name in ('vae', 'text')}
+    return config, params | ({'initial': tiny_params['unet']} if config.initial else {})
+
+
+@pytest.fixture(scope='module')
+def chunks(model):
+    """Frames of two chunks and the state between them; a function that draws the second one from another state."""
+    config, params = model
+    system = stream.system(config)
+    settings = stream.settings_for(config, steps=2)
+    ids = np.zeros((1, 77), np.int32)
+    context = stream.encode_prompt(system, params, ids + 2, ids)
+    advance = lambda state: stream.next_chunk(system, settings, params, context, state)
+    first, state = advance(stream.start(jax.random.key(3)))
+    return first, state, advance
+
+
+def test_a_chunk_goes_on_from_the_frames_before_it(chunks, model):
+    config, _ = model
+    first, state, advance = chunks
+    second, after = advance(state)
+    assert first.shape[1] == config.frames and second.shape[1] == config.frames - config.memory
+    assert np.isfinite(second).all() and state.anchor is None and int(after.index) == 2
+    other, _ = advance(state._replace(frames=-state.frames))
+    assert np.abs(other - second).max() > 1e-3
+
+
+def test_it_is_saved_and_loaded_like_any_other(model, tmp_path):
+    config, params = model
+    weights.save(tmp_path, config, params, np.float32, Tokenizer.for_words(('a', 'red', 'ball')))
+    again, loaded = weights.load(tmp_path)
+    assert again == config and set(loaded) == set(params) == set(weights.streaming(config))
+    jax.tree.map(np.testing.assert_array_equal, params, loaded)
+
+
+def test_the_published_formats_have_no_place_for_it(model, tmp_path, tiny_folder):
+    config, _ = model
+    weights.save(tmp_path / 'ours', config, {}, tokenizer=weights.load_tokenizer(tiny_folder))
+    with pytest.raises(weights.WeightsError, match='is an ablation model'):
+        to_diffusers.export(tmp_path / 'ours', tmp_path / 'theirs')
