@@ -46,7 +46,7 @@ def test_from_videos_to_the_page_about_refinement(tiny_folder, tmp_path):
     options = ['--frames', '22', '--captions', '2', '--world', '1', '--steps', '1', '--variants', 'B', 'paper']
     assert evaluate.main(['refine', '--weights', str(tiny_folder), '--out', str(out), *options]) == 0
     results = json.loads((out / 'results.json').read_text())
-    names = [f'{name}-{kind}.png' for name in ('generated', 'world') for kind in ('slices', 'frames')]
+    names = [f'{name}-{kind}.jpg' for name in ('generated', 'world') for kind in ('slices', 'frames')]
     assert {path.name for path in out.iterdir()} == {'results.json', 'videos.npz', *names}
     assert list(results['generated']['kinds']) == ['input', 'B', 'paper']
     assert list(results['world']['kinds']) == ['input', 'B', 'paper', 'truth']
