@@ -1,8 +1,9 @@
 """The denoising objective of the stages video_ldm, cam and apm (section 7 of the method, "Training").
 
 Videos of the small world are drawn, encoded and, as conditioning frames, decoded again once, before the first step; a
-step then reads latents, pixels and tokens from the pool. Real clips are encoded in the step; conditioning frames and
-anchor are their own pixels. The text tower runs in the step, so that it can be trained too.
+step then reads latents, pixels and tokens from the pool. Real clips are encoded in the step, unless they hold their
+latents; their anchor is its own pixels, as are conditioning frames that are not to be noisy. The text tower runs in the
+step, so that it can be trained too, unless clips hold its embeddings.
 """
 
 import re
@@ -15,12 +16,12 @@ import numpy as np
 from einops import rearrange
 
 from st2v_jax import sharding
-from st2v_jax.data import captions, pool, world
+from st2v_jax.data import captions, encoding, pool, world
 from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions
 from st2v_jax.diffusion.schedule import noise_levels
 from st2v_jax.models import build
 from st2v_jax.models.clip import preprocess
-from st2v_jax.training import filmed
+from st2v_jax.training import filmed, state
 from st2v_jax.training.autoencoder import LAST_FRAME
 from st2v_jax.training.objective import Objective, require
 from st2v_jax.video_io import to_floats
@@ -45,27 +46,38 @@ class Videos(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a step trains on: latents [b,f,h,w,c], ids [b,77], frames [b,m,H,W,3] or None, anchor [b,e] or None."""
+    """What a step trains on: latents [b,f,h,w,c], ids [b,77], frames [b,m,H,W,3] or None, anchor [b,e] or None.
+
+    Of clips also text [b,77,c], where their captions were encoded beforehand, and wear [b,m,h,w,c], the noise in the
+    latents that frames are decoded from.
+    """
 
     latents: Any
     ids: Any
     frames: Any = None
     anchor: Any = None
+    text: Any = None
+    wear: Any = None
 
 
 class Data(NamedTuple):
     """A pool, or a batch of `filmed.Clips`; and the conditions that stand for none: empty_ids [77], empty_anchor [e].
 
-    Where anchors are pixels, so is the empty one: [H,W,3].
+    Where anchors are pixels, so is the empty one: [H,W,3]; where there are texts, so is the empty one: [77,c].
     """
 
     videos: Videos
     empty_ids: Any
     empty_anchor: Any
+    empty_text: Any = None
 
 
 def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     """Trains what `config.trained` matches and `config.frozen` does not, both patterns of parameter paths."""
+
+    def is_trained(path):
+        return bool(re.fullmatch(config.trained, path)) and not re.fullmatch(config.frozen, path)
+
     require(params, ('vae', 'text') + ('unet',) * config.memory + ('image', 'cam') * config.anchor, config.stage)
     dtype = jnp.dtype(config.dtype)
     network, tower = build.denoiser(model, dtype), build.text_tower(model, dtype)
@@ -77,9 +89,12 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         started['apm'] = params.get('apm') or fresh['apm']
     data = steps = None
     filmed_clips = config.data.source != WORLD
+    wearing = config.conditioning_noise if config.memory and filmed_clips else 0
     if filmed_clips:
         started |= {name: params[name] for name in ('vae',) + ('image',) * config.anchor}
-        steps = film(config, model, tokenizer, mesh)
+        steps, spared = film(config, model, started, tokenizer, mesh, is_trained)
+        idle = spared - {'vae'} if wearing else spared  # which decodes what is worn
+        started = {name: network for name, network in started.items() if name not in idle}
     else:
         data = make_data(config, model, params, tokenizer, mesh, jax.random.fold_in(key, 1))
     table = noise_levels(model.diffusion)
@@ -87,7 +102,10 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     def examples(data, key):
         batch_key, drop_key, noise_key, t_key = jax.random.split(key, 4)
         if filmed_clips:
-            batch = of_clips(data.videos, memory=model.memory if config.memory else 0)
+            batch = of_clips(data.videos, memory=model.memory if config.memory and not wearing else 0)
+            if wearing:
+                shape = len(batch.ids), model.memory, *model.latent_shape[1:]
+                batch = batch._replace(wear=wear(batch_key, shape, wearing))
         else:
             batch = draw(batch_key, data.videos, model, anchored=config.anchor)
         batch = drop(drop_key, batch, data, config.dropout)
@@ -98,44 +116,64 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         batch, noise, t = examples
         if filmed_clips:
             batch = encoded(batch, params, model, dtype)
-        text = tower(params['text'], batch.ids)
+        text = tower(params['text'], batch.ids) if batch.text is None else batch.text.astype(dtype)
         params = {name: params[name] for name in ('unet', 'cam', 'apm') if name in params}
         condition = network(params, text, batch.frames, batch.anchor, method='condition')
         predict = partial(network, params, condition=condition, remat=remat)
         return diffusion_loss(predict, batch.latents, noise, t, table, model.diffusion.prediction), {}
 
-    def is_trained(path):
-        return bool(re.fullmatch(config.trained, path)) and not re.fullmatch(config.frozen, path)
-
     finish = lambda trained, model: ({**params, **trained}, model)
     return Objective(started, is_trained, data, examples, loss, partial(loss, remat='none'), finish, steps)
 
 
-def film(config, model, tokenizer, mesh):
-    """Objective.steps for clips: the Data of each step."""
-    if config.conditioning_noise:
-        raise ValueError('real clips are seen as they are: config.conditioning_noise is 0 with config.data.source='
-                         f'{config.data.source}, not {config.conditioning_noise}')
-    start = filmed.feed(config, model, tokenizer, mesh)
-    none = tokenizer.ids([''])[0], np.zeros((model.image_size, model.image_size, 3), np.float32)
+def film(config, model, params, tokenizer, mesh, is_trained):
+    """(Objective.steps for clips, the Data of each step; the networks that no step runs, see `filmed.feed`).
+
+    A network that is trained runs in the step, whatever clips hold.
+    """
+    fixed = {'vae', 'text'} - set(state.split(params, is_trained)[0])
+    start, spared = filmed.feed(config, model, params, tokenizer, mesh, fixed)
+    ids, text = tokenizer.ids(['']), None
+    if 'text' in spared:
+        text = np.asarray(jax.jit(partial(encoding.embed, model))({'text': params['text']}, ids)[0])
+    none = ids[0], np.zeros((model.image_size, model.image_size, 3), np.float32), text
     none = sharding.place(none, sharding.replicated(mesh))
-    return lambda number: (Data(clips, *none) for clips in start(number))
+    return (lambda number: (Data(clips, *none) for clips in start(number))), spared
 
 
 def of_clips(clips, *, memory) -> Batch:
-    """Clips as a batch whose latents and anchor are pixels still; the first `memory` frames, if any, are its memory."""
+    """Clips as a batch whose anchor, and latents if they hold none, are pixels still.
+
+    The pixels of the first `memory` frames, if any, are its memory.
+    """
     frames = to_floats(clips.pixels[:, :memory]) if memory else None
-    return Batch(clips.pixels, clips.ids, frames, None if clips.anchor is None else to_floats(clips.anchor))
+    latents = clips.pixels if clips.latents is None else clips.latents
+    return Batch(latents, clips.ids, frames, None if clips.anchor is None else to_floats(clips.anchor), clips.text)
+
+
+def wear(key, shape, noise):
+    """The noise in the latents of conditioning frames [b,m,h,w,c]: that of `worn`.
+
+    Anchors have none: one that is dropped is exactly grey, which no autoencoder gives back.
+    """
+    return jax.vmap(partial(worn, noise))(jax.random.split(key, shape[0]), jnp.zeros(shape))
 
 
 def encoded(batch: Batch, params, model, dtype) -> Batch:
-    """What `of_clips` made, with latents and the anchor's embedding in place of pixels."""
-    encode = partial(build.vae(model, dtype), params['vae'], method='encode')
-    latents, _ = each_frame(encode, to_floats(batch.latents))
-    anchor = batch.anchor
+    """What `of_clips` made, with latents, worn frames and the anchor's embedding in place of pixels and noise."""
+    autoencoder = build.vae(model, dtype)
+    latents, frames, anchor = batch.latents, batch.frames, batch.anchor
+    if latents.dtype == jnp.uint8:  # pixels
+        latents, _ = each_frame(partial(autoencoder, params['vae'], method='encode'), to_floats(latents))
+        latents *= model.scale_factor
+    latents = latents.astype(jnp.float32)
+    if batch.wear is not None:
+        seen = latents[:, : batch.wear.shape[1]] + batch.wear
+        frames = each_frame(partial(autoencoder, params['vae'], method='decode'), seen / model.scale_factor)
+        frames = jnp.clip(frames, -1, 1)
     if anchor is not None:
         anchor = build.image_tower(model, dtype)(params['image'], preprocess(anchor, model.image.image_size))
-    return batch._replace(latents=latents * model.scale_factor, anchor=anchor)
+    return batch._replace(latents=latents, frames=frames, anchor=anchor)
 
 
 def windows(key, length, frames, *, anchored):
@@ -179,11 +217,13 @@ def draw(key, videos, model, *, anchored) -> Batch:
 def drop(key, batch: Batch, data: Data, dropout) -> Batch:
     """The batch with some conditions replaced by none; `dropout` has the shares text, anchor and both."""
     no_text, no_anchor = drop_conditions(key, len(batch.ids), **dropout)
-    ids = jnp.where(no_text[:, None], data.empty_ids, batch.ids)
+    batch = batch._replace(ids=jnp.where(no_text[:, None], data.empty_ids, batch.ids))
+    if batch.text is not None:
+        batch = batch._replace(text=jnp.where(no_text[:, None, None], data.empty_text, batch.text))
     if batch.anchor is None:
-        return batch._replace(ids=ids)
+        return batch
     no_anchor = no_anchor.reshape(-1, *[1] * (batch.anchor.ndim - 1))
-    return batch._replace(ids=ids, anchor=jnp.where(no_anchor, data.empty_anchor, batch.anchor))
+    return batch._replace(anchor=jnp.where(no_anchor, data.empty_anchor, batch.anchor))
 
 
 def make_data(config, model, params, tokenizer, mesh, key) -> Data:
