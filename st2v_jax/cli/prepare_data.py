@@ -7,12 +7,13 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 from st2v_jax import __version__
-from st2v_jax.cli import options
+from st2v_jax.cli import loading, options
 from st2v_jax.cli.progress import Progress
-from st2v_jax.cli.report import fail
+from st2v_jax.cli.report import BadInput, fail
 
 DESCRIPTION = """\
 Cuts videos at scene changes, takes 3 frames a second, crops them to a square, drops what stands still, and writes
@@ -22,6 +23,7 @@ EXAMPLES = """\
 examples:
   {run} --videos videos/ --output clips/
   {run} --videos videos/ --output clips-apm/ --frames 32 --workers 8
+  {run} --videos videos/ --output clips/ --encode runs/video_ldm/weights
 The captions file has a line {{"file": "boat.mp4", "caption": "a boat on a lake"}} for each video of the folder. A video
 that cannot be read or gives no sample is left out and listed with the reason in skipped.jsonl. The same command again
 goes on with a run that was stopped or killed; only a folder with an index.json is complete.
@@ -42,12 +44,14 @@ def main(argv=None) -> int:
     again = parser.again(arguments)
     try:
         settings, entries = _input(arguments, prepare)
-    except (ValueError, OSError) as error:
+        encoder = _encoder(arguments)
+    except (BadInput, ValueError, OSError) as error:
         return fail(error, 2)
     try:
         with Progress(Path(arguments.videos).name, quiet=arguments.quiet) as progress, _processes(arguments) as apply:
             progress.stage('preparing', len(entries), 'videos')
-            made = prepare.prepare(arguments.videos, entries, arguments.output, settings, apply=apply, done=progress.to)
+            made = prepare.prepare(arguments.videos, entries, arguments.output, settings, encoder=encoder, apply=apply,
+                                   done=progress.to)
     except ValueError as error:
         return fail(error, 2)
     except BrokenProcessPool:
@@ -75,6 +79,15 @@ def _input(arguments, prepare):
     names = ('frames', 'fps', 'size', 'min_motion', 'videos_per_shard')
     settings = prepare.Settings(**{name: getattr(arguments, name) for name in names})
     return settings, prepare.read_captions(arguments.captions or Path(arguments.videos, 'captions.jsonl'))
+
+
+def _encoder(arguments):
+    """The Encoder of --encode, or None; ValueError or BadInput where those weights are no good."""
+    if arguments.encode is None:
+        return None
+    from st2v_jax.data import encoding  # jax, which takes a second to import
+
+    return loading.load(partial(encoding.load, arguments.encode, arguments.size), quiet=True)
 
 
 @contextlib.contextmanager
@@ -105,6 +118,9 @@ def _parser():
         help='mean optical flow in pixels from frame to frame, below which a sample is dropped (0.3)')
     add('--videos-per-shard', type=options.at_least_1, default=100, metavar='N',
         help='how many videos share a file; as many are lost by a kill at most (100)')
+    add('--encode', metavar='WEIGHTS',
+        help='also store latents and text embeddings, by the autoencoder and the text tower of these weights: training '
+             'from them need not make them')
     add('--workers', type=options.at_least_1, default=os.cpu_count() or 1, metavar='N',
         help='processes that decode (one for each core)')
     add('--quiet', action='store_true', help='print errors only')

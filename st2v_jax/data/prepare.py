@@ -74,9 +74,10 @@ def read_captions(path) -> list[Entry]:
     return entries
 
 
-def prepare(folder, entries, output, settings: Settings, *, apply=map, done=lambda count: None):
+def prepare(folder, entries, output, settings: Settings, *, encoder=None, apply=map, done=lambda count: None):
     """Writes the samples of the videos in `folder` to `output`; returns {'videos', 'samples', 'still', 'skipped'}.
 
+    encoder: an `encoding.Encoder`, which works in this process while others decode; None stores frames alone.
     apply: map, or one that works in several processes; results come in the order of the videos.
     done: called with the number of videos that are finished.
 
@@ -84,7 +85,8 @@ def prepare(folder, entries, output, settings: Settings, *, apply=map, done=lamb
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    _claim(output, dataclasses.asdict(settings) | {'captions': _digest(entries)})
+    encoded = encoder.fingerprint if encoder else None
+    _claim(output, dataclasses.asdict(settings) | {'captions': _digest(entries), 'encoded': encoded})
     reports = {}
     for first in range(0, len(entries), settings.videos_per_shard):
         shard = entries[first : first + settings.videos_per_shard]
@@ -92,7 +94,7 @@ def prepare(folder, entries, output, settings: Settings, *, apply=map, done=lamb
         report = file.with_suffix('.json')
         if not _is_finished(report, file):
             outcomes = apply(partial(clips_of, folder=folder, settings=settings), shard)
-            clips.write_json(report, _write(file, shard, outcomes, first, done))
+            clips.write_json(report, _write(file, shard, outcomes, first, encoder, done))
         reports[file.name] = json.loads(report.read_text('utf-8'))
         done(first + len(shard))
     skipped = [line for report in reports.values() for line in report['skipped']]
@@ -102,7 +104,7 @@ def prepare(folder, entries, output, settings: Settings, *, apply=map, done=lamb
     shards = {name: report['samples'] for name, report in reports.items() if report['samples']}
     if shards:
         about = {'settings': dataclasses.asdict(settings), 'samples': total['samples'], 'shards': shards}
-        clips.write_json(output / clips.INDEX, about)
+        clips.write_json(output / clips.INDEX, about | ({'encoded': encoded} if encoded else {}))
     return {'videos': len(entries), **total, 'skipped': len(skipped)}
 
 
@@ -128,7 +130,7 @@ def _digest(entries):
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
 
 
-def _write(path, entries, outcomes, first, done):
+def _write(path, entries, outcomes, first, encoder, done):
     """Writes a shard and returns its report."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -138,7 +140,7 @@ def _write(path, entries, outcomes, first, done):
     try:
         for number, (entry, outcome) in enumerate(zip(entries, outcomes), first + 1):
             for record in outcome.records:
-                writer.write(record)
+                writer.write(encoder(record) if encoder else record)
             report['samples'] += len(outcome.records)
             report['still'] += outcome.still
             if outcome.reason:

@@ -1,6 +1,7 @@
 """Where clips come from, by name: a folder of prepare_data.py, or a dataset of tensorflow-datasets.
 
 A source has len(source) and source[i]; a clip has a caption, len(clip) and clip.frames(numbers), uint8 [n,h,w,3].
+Where source.encoded is not None, a clip also has clip.latents(numbers) and clip.text(), see clips.py.
 """
 
 from pathlib import Path
@@ -27,6 +28,8 @@ class Dataset:
 
     It was made with file_format='array_record'. A video is a uint8 feature of shape [frames, height, width, 3].
     """
+
+    encoded = None
 
     def __init__(self, name, folder, split):
         import tensorflow_datasets as tfds

@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from st2v_jax.diffusion.schedule import DiffusionConfig
+from st2v_jax.models.ablations import ATTENTION
 from st2v_jax.models.apm import ApmConfig
 from st2v_jax.models.cam import CamConfig
 from st2v_jax.models.clip import ImageConfig, ImageTower, TextConfig, TextTower
@@ -68,6 +69,11 @@ class ModelConfig:
         """(f, h, w, c) of one chunk's latents."""
         side = self.image_size // 2 ** (len(self.vae.block_channels) - 1)
         return self.frames, side, side, self.unet.in_channels
+
+    @property
+    def conditioning_frames(self) -> int:
+        """Frames of a chunk that its short-term memory may be given: CAM the first m, an ablation model any."""
+        return self.memory if self.cam.fusion == ATTENTION else self.frames
 
     @property
     def for_refinement(self) -> 'ModelConfig':

@@ -1,8 +1,9 @@
 """The denoising objective of the stages video_ldm, cam and apm (section 7 of the method, "Training") and of ablations.
 
 Videos of the small world are drawn, encoded and, as conditioning frames, decoded again once, before the first step; a
-step then reads latents, pixels and tokens from the pool. Real clips are encoded in the step; conditioning frames and
-anchor are their own pixels. The text tower runs in the step, so that it can be trained too.
+step then reads latents, pixels and tokens from the pool. Real clips are encoded in the step, unless they hold their
+latents; their anchor is its own pixels, as are conditioning frames that are not to be noisy. The text tower runs in the
+step, so that it can be trained too, unless clips hold its embeddings.
 """
 
 import re
@@ -15,14 +16,14 @@ import numpy as np
 from einops import rearrange
 
 from st2v_jax import sharding
-from st2v_jax.data import captions, pool, world
+from st2v_jax.data import captions, encoding, pool, world
 from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions
 from st2v_jax.diffusion.schedule import noise_levels
 from st2v_jax.models import build
 from st2v_jax.models.ablations import ATTENTION, CONCATENATION
 from st2v_jax.models.clip import preprocess
 from st2v_jax.streaming import stream
-from st2v_jax.training import filmed
+from st2v_jax.training import filmed, state
 from st2v_jax.training.autoencoder import LAST_FRAME
 from st2v_jax.training.objective import Objective, require
 from st2v_jax.video_io import to_floats
@@ -49,7 +50,8 @@ class Videos(NamedTuple):
 class Batch(NamedTuple):
     """What a step trains on: latents [b,f,h,w,c], ids [b,77], frames [b,m,H,W,3] or None, anchor [b,e] or None.
 
-    mask [b,m]: which of the frames are given; None is all of them.
+    mask [b,m]: which of the frames are given; None is all of them. Of clips also text [b,77,c], where their captions
+    were encoded beforehand, and wear [b,m,h,w,c], the noise in the latents that frames are decoded from.
     """
 
     latents: Any
@@ -57,17 +59,20 @@ class Batch(NamedTuple):
     frames: Any = None
     anchor: Any = None
     mask: Any = None
+    text: Any = None
+    wear: Any = None
 
 
 class Data(NamedTuple):
     """A pool, or a batch of `filmed.Clips`; and the conditions that stand for none: empty_ids [77], empty_anchor [e].
 
-    Where anchors are pixels, so is the empty one: [H,W,3].
+    Where anchors are pixels, so is the empty one: [H,W,3]; where there are texts, so is the empty one: [77,c].
     """
 
     videos: Videos
     empty_ids: Any
     empty_anchor: Any
+    empty_text: Any = None
 
 
 def objective(config, model, params, tokenizer, mesh, key) -> Objective:
@@ -88,7 +93,10 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     data = steps = None
     if config.data.source != WORLD:
         started |= {name: params[name] for name in ('vae',) + ('image',) * config.anchor}
-        steps = film(config, model, tokenizer, mesh)
+        steps, spared = film(config, model, started, tokenizer, mesh)
+        # the autoencoder decodes what is worn, and encodes what Conc-Cond is given
+        idle = spared - {'vae'} if noise_of_clips(config) or model.cam.fusion == CONCATENATION else spared
+        started = {name: network for name, network in started.items() if name not in idle}
     else:
         data = make_data(config, model, params, tokenizer, mesh, jax.random.fold_in(key, 1))
     draw, loss = functions(config, model)
@@ -101,17 +109,26 @@ def is_trained(config, path):
     return bool(re.fullmatch(config.trained, path)) and not re.fullmatch(config.frozen, path)
 
 
+def noise_of_clips(config):
+    """`config.conditioning_noise` of real clips, 0 where a step adds none."""
+    return config.conditioning_noise if config.memory and config.data.source != WORLD else 0
+
+
 def functions(config, model):
     """`draw` and `loss` of the Objective."""
     dtype, table = jnp.dtype(config.dtype), noise_levels(model.diffusion)
     system = stream.system(model, dtype)
     network, tower = system.denoiser, system.text
-    filmed_clips = config.data.source != WORLD
+    filmed_clips, wearing = config.data.source != WORLD, noise_of_clips(config)
 
     def examples(data, key):
         batch_key, mask_key, drop_key, noise_key, t_key = jax.random.split(key, 5)
         if filmed_clips:
-            batch = of_clips(data.videos, memory=shown(model) if config.memory else 0)
+            memory = model.conditioning_frames if config.memory else 0
+            batch = of_clips(data.videos, memory=0 if wearing else memory)
+            if wearing:
+                shape = len(batch.ids), memory, *model.latent_shape[1:]
+                batch = batch._replace(wear=wear(batch_key, shape, wearing))
         else:
             batch = draw(batch_key, data.videos, model, anchored=config.anchor)
         if config.memory and model.cam.fusion != ATTENTION:
@@ -124,7 +141,7 @@ def functions(config, model):
         batch, noise, t = examples
         if filmed_clips:
             batch = encoded(batch, params, model, dtype)
-        text = tower(params['text'], batch.ids)
+        text = tower(params['text'], batch.ids) if batch.text is None else batch.text.astype(dtype)
         memory = None
         if batch.frames is not None:
             memory = stream.remembered(system, params, batch.frames, batch.mask)
@@ -136,31 +153,55 @@ def functions(config, model):
     return examples, loss
 
 
-def film(config, model, tokenizer, mesh):
-    """Objective.steps for clips: the Data of each step."""
-    if config.conditioning_noise:
-        raise ValueError('real clips are seen as they are: config.conditioning_noise is 0 with config.data.source='
-                         f'{config.data.source}, not {config.conditioning_noise}')
-    start = filmed.feed(config, model, tokenizer, mesh)
-    none = tokenizer.ids([''])[0], np.zeros((model.image_size, model.image_size, 3), np.float32)
+def film(config, model, params, tokenizer, mesh):
+    """(Objective.steps for clips, the Data of each step; the networks that no step runs, see `filmed.feed`).
+
+    A network that is trained runs in the step, whatever clips hold.
+    """
+    fixed = {'vae', 'text'} - set(state.split(params, partial(is_trained, config))[0])
+    start, spared = filmed.feed(config, model, params, tokenizer, mesh, fixed)
+    ids, text = tokenizer.ids(['']), None
+    if 'text' in spared:
+        text = np.asarray(jax.jit(partial(encoding.embed, model))({'text': params['text']}, ids)[0])
+    none = ids[0], np.zeros((model.image_size, model.image_size, 3), np.float32), text
     none = sharding.place(none, sharding.replicated(mesh))
-    return lambda number: (Data(clips, *none) for clips in start(number))
+    return (lambda number: (Data(clips, *none) for clips in start(number))), spared
 
 
 def of_clips(clips, *, memory) -> Batch:
-    """Clips as a batch whose latents and anchor are pixels still; the first `memory` frames, if any, are its memory."""
+    """Clips as a batch whose anchor, and latents if they hold none, are pixels still.
+
+    The pixels of the first `memory` frames, if any, are its memory.
+    """
     frames = to_floats(clips.pixels[:, :memory]) if memory else None
-    return Batch(clips.pixels, clips.ids, frames, None if clips.anchor is None else to_floats(clips.anchor))
+    latents = clips.pixels if clips.latents is None else clips.latents
+    anchor = None if clips.anchor is None else to_floats(clips.anchor)
+    return Batch(latents, clips.ids, frames, anchor, text=clips.text)
+
+
+def wear(key, shape, noise):
+    """The noise in the latents of conditioning frames [b,m,h,w,c]: that of `worn`.
+
+    Anchors have none: one that is dropped is exactly grey, which no autoencoder gives back.
+    """
+    return jax.vmap(partial(worn, noise))(jax.random.split(key, shape[0]), jnp.zeros(shape))
 
 
 def encoded(batch: Batch, params, model, dtype) -> Batch:
-    """What `of_clips` made, with latents and the anchor's embedding in place of pixels."""
-    encode = partial(build.vae(model, dtype), params['vae'], method='encode')
-    latents, _ = each_frame(encode, to_floats(batch.latents))
-    anchor = batch.anchor
+    """What `of_clips` made, with latents, worn frames and the anchor's embedding in place of pixels and noise."""
+    autoencoder = build.vae(model, dtype)
+    latents, frames, anchor = batch.latents, batch.frames, batch.anchor
+    if latents.dtype == jnp.uint8:  # pixels
+        latents, _ = each_frame(partial(autoencoder, params['vae'], method='encode'), to_floats(latents))
+        latents *= model.scale_factor
+    latents = latents.astype(jnp.float32)
+    if batch.wear is not None:
+        seen = latents[:, : batch.wear.shape[1]] + batch.wear
+        frames = each_frame(partial(autoencoder, params['vae'], method='decode'), seen / model.scale_factor)
+        frames = jnp.clip(frames, -1, 1)
     if anchor is not None:
         anchor = build.image_tower(model, dtype)(params['image'], preprocess(anchor, model.image.image_size))
-    return batch._replace(latents=latents * model.scale_factor, anchor=anchor)
+    return batch._replace(latents=latents, frames=frames, anchor=anchor)
 
 
 def windows(key, length, frames, *, anchored):
@@ -196,14 +237,9 @@ def draw(key, videos, model, *, anchored) -> Batch:
     return Batch(
         latents=cut(chosen.latents, model.frames).astype(jnp.float32),
         ids=pool.draw(caption_key, chosen.ids),
-        frames=None if chosen.pixels is None else to_floats(cut(chosen.pixels, shown(model))),
+        frames=None if chosen.pixels is None else to_floats(cut(chosen.pixels, model.conditioning_frames)),
         anchor=anchors,
     )
-
-
-def shown(model):
-    """How many frames of a chunk the short-term memory may be given: CAM the first m, an ablation model any."""
-    return model.memory if model.cam.fusion == ATTENTION else model.frames
 
 
 def masks(key, rows, length, memory):
@@ -221,11 +257,13 @@ def masks(key, rows, length, memory):
 def drop(key, batch: Batch, data: Data, dropout) -> Batch:
     """The batch with some conditions replaced by none; `dropout` has the shares text, anchor and both."""
     no_text, no_anchor = drop_conditions(key, len(batch.ids), **dropout)
-    ids = jnp.where(no_text[:, None], data.empty_ids, batch.ids)
+    batch = batch._replace(ids=jnp.where(no_text[:, None], data.empty_ids, batch.ids))
+    if batch.text is not None:
+        batch = batch._replace(text=jnp.where(no_text[:, None, None], data.empty_text, batch.text))
     if batch.anchor is None:
-        return batch._replace(ids=ids)
+        return batch
     no_anchor = no_anchor.reshape(-1, *[1] * (batch.anchor.ndim - 1))
-    return batch._replace(ids=ids, anchor=jnp.where(no_anchor, data.empty_anchor, batch.anchor))
+    return batch._replace(anchor=jnp.where(no_anchor, data.empty_anchor, batch.anchor))
 
 
 def make_data(config, model, params, tokenizer, mesh, key) -> Data:

@@ -1,6 +1,7 @@
 """Real clips for the denoising objective: cut on the host while the step before runs, encoded in the step.
 
-Unlike the pool of the small world, they do not fit on a device, and none is seen often enough to encode it beforehand.
+Unlike the pool of the small world, they do not fit on a device. Clips that hold latents and text embeddings spare the
+step these networks, as long as they are those that it would run.
 """
 
 import threading
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 
 from st2v_jax import sharding
+from st2v_jax.data import encoding
 from st2v_jax.data.prepare import fit
 from st2v_jax.data.sources import open_source
 
@@ -18,15 +20,29 @@ _TOKENIZING = threading.Lock()  # tokenizers are made for one thread, and so is 
 
 
 class Clips(NamedTuple):
-    """A batch of clips: pixels [b,f,H,W,3] uint8, ids [b,77], and, with an anchor, that frame [b,H,W,3] uint8."""
+    """A batch of clips; what a stage does not read is None.
+
+    Attributes:
+      pixels: [b,f,H,W,3] uint8; where there are latents, of the conditioning frames only.
+      ids: [b,77] token ids.
+      anchor: [b,H,W,3] uint8, that frame.
+      latents: [b,f,h,w,c] float16, scaled.
+      text: [b,77,c] float16, text embeddings.
+    """
 
     pixels: Any
     ids: Any
     anchor: Any = None
+    latents: Any = None
+    text: Any = None
 
 
-def feed(config, model, tokenizer, mesh):
-    """A function: number of a step -> iterator over the Clips of that step and of those after it, on the devices."""
+def feed(config, model, params, tokenizer, mesh, fixed):
+    """(A function: number of a step -> iterator over the Clips of that step and of those after it; spared).
+
+    The clips are on the devices. `spared` are those of the networks in `fixed`, of 'vae' and 'text', that need not run,
+    for the clips hold what they make.
+    """
     data = config.data
     sharding.check_rows(config.batch_size, mesh)
     try:
@@ -35,7 +51,12 @@ def feed(config, model, tokenizer, mesh):
         source = open_source(data.source, data.folder, data.split)
     except ModuleNotFoundError as error:
         raise ValueError(f"clips are read with {error.name}: pip install 'st2v_jax[train]'") from error
-    make = partial(cut, frames=model.frames, anchored=config.anchor, size=model.image_size, tokenizer=tokenizer)
+    spared = frozenset(fixed) if source.encoded else frozenset()
+    if spared:
+        _check_encoding(source, model, params, tokenizer, spared)
+    conditions = model.conditioning_frames if config.memory and not config.conditioning_noise else 0
+    make = partial(cut, frames=model.frames, anchored=config.anchor, size=model.image_size, tokenizer=tokenizer,
+                   shown=conditions if 'vae' in spared else model.frames, spared=spared)
     if len(source):
         make(source[0], np.random.default_rng(0))  # clips that are too short are refused before anything is compiled
     where = sharding.split_rows(mesh)
@@ -51,20 +72,43 @@ def feed(config, model, tokenizer, mesh):
                        workers=data.workers)
         return (jax.tree.map(place, batch) for batch in read)
 
-    return start
+    return start, spared
 
 
-def cut(clip, random, *, frames, anchored, size, tokenizer) -> Clips:
-    """What a step sees of a clip: a window of successive frames, chosen as `denoising.windows` chooses in a pool."""
+def _check_encoding(source, model, params, tokenizer, spared):
+    ours, theirs = encoding.fingerprint(model, params, tokenizer), source.encoded
+    names = {'vae': 'autoencoder', 'text': 'text tower'}
+    other = ' and '.join(names[name] for name in names if name in spared and ours[name] != theirs[name])
+    if other:
+        raise ValueError(f'the clips were encoded by another {other} than this run starts from: prepare them again, '
+                         'with --encode and the weights that --from names')
+    size = source.settings['size']
+    if 'vae' in spared and size != model.image_size:
+        raise ValueError(f'latents cannot be resized: the clips hold those of frames of {size} pixels, the model has '
+                         f'{model.image_size}')
+
+
+def cut(clip, random, *, frames, anchored, size, tokenizer, shown, spared=frozenset()) -> Clips:
+    """What a step sees of a clip: a window of successive frames, chosen as `denoising.windows` chooses in a pool.
+
+    shown: of how many of them, the first ones, it sees the pixels.
+    """
     needed = 2 * frames if anchored else frames
     if len(clip) < needed:
         raise ValueError(f'samples of {len(clip)} frames are too short: this stage needs {needed}')
     first = int(random.integers(len(clip) - needed + 1))
-    numbers = first + needed - frames + np.arange(frames)
+    window = first + needed - frames + np.arange(frames)
+    numbers = window[:shown]
     if anchored:
         numbers = np.append(numbers, first + random.integers(frames))
-    pixels = np.stack([frame if frame.shape[:2] == (size, size) else fit(frame, size)
-                       for frame in clip.frames(numbers)])
+    pixels = clip.frames(numbers) if len(numbers) else ()
+    pixels = [frame if frame.shape[:2] == (size, size) else fit(frame, size) for frame in pixels]
     with _TOKENIZING:
         ids = tokenizer.ids([clip.caption])[0]
-    return Clips(pixels[:frames], ids, pixels[frames] if anchored else None)
+    return Clips(
+        pixels=np.stack(pixels[:shown]) if shown else None,
+        ids=ids,
+        anchor=pixels[shown] if anchored else None,
+        latents=clip.latents(window) if 'vae' in spared else None,
+        text=clip.text() if 'text' in spared else None,
+    )
