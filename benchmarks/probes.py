@@ -13,31 +13,33 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from st2v_jax import cost
 
 SIZES = ('released', 'small', 'tiny')
+SHIFTS = 4096  # places where the numbers of a parameter may begin
 
 
 def random_parameters(abstract, dtype):
-    """Parameters as sampling holds them (kernels in `dtype`, vectors in float32), made on the device.
+    """Parameters as sampling holds them (kernels in `dtype`, vectors in float32), of variance 1 / fan-in.
 
-    One program for each shape; no leaf passes through the host.
+    All are cut from the same random numbers, so that nothing is drawn or compiled for them.
     """
-    key = jax.random.key(0, impl='unsafe_rbg')
-
-    @jax.jit(static_argnums=(1, 2))
-    def normal(key, shape, dtype):
-        fan_in = math.prod(shape[:-1]) if len(shape) > 1 else 100
-        return (jax.random.normal(key, shape, jnp.float32) * fan_in**-0.5).astype(dtype)
+    most = max((leaf.size for leaf in jax.tree.leaves(abstract)), default=0)
+    numbers = np.random.default_rng(0).standard_normal(most + SHIFTS, np.float32)
+    pools = {np.dtype(kind): numbers.astype(kind) for kind in (np.float32, dtype)}
 
     def born(path, leaf):
-        if jax.tree_util.keystr(path, simple=True, separator='/').endswith('scale'):
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        if name.endswith('scale'):
             return jnp.ones(leaf.shape, jnp.float32)
-        number = zlib.crc32(jax.tree_util.keystr(path).encode())
-        return normal(jax.random.fold_in(key, number), leaf.shape, dtype if leaf.ndim > 1 else jnp.float32)
+        first = zlib.crc32(name.encode()) % SHIFTS
+        pool = pools[np.dtype(dtype if leaf.ndim > 1 else np.float32)]
+        fan_in = math.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
+        return jnp.asarray(pool[first : first + leaf.size].reshape(leaf.shape)) * fan_in**-0.5
 
     return jax.tree.map_with_path(born, abstract)
 

@@ -17,6 +17,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 BEGIN, END = '<!-- figures of benchmarks/train_step.py -->', '<!-- end of figures -->'
 MESHES = ((1, 1, 1), (8, 1, 1), (1, 8, 1), (8, 8, 1), (1, 64, 1), (32, 8, 1), (4, 64, 1), (16, 8, 2))
 GIB = 2**30
+TOKENS = 64  # every vocabulary has more
 
 
 def networks(config):
@@ -41,81 +43,130 @@ def networks(config):
     return ('text', 'unet') + ('cam',) * config.memory + ('apm',) * config.anchor
 
 
-def random_pool(config, model, mesh):
-    """A pool of one random video for each example of a batch, as `denoising.make_data` would make it."""
-    random, frames, side = np.random.default_rng(0), config.data.frames, model.image_size
-    rows = (config.batch_size, 1)
-    ids = random.integers(0, model.text.vocab_size, (*rows, config.data.captions, model.text.max_tokens), np.int32)
+def pool_shapes(config, model):
+    """Shapes of a pool of one video for each example of a batch, as `denoising.make_data` makes it."""
+    rows, frames, side = (config.batch_size, 1), config.data.frames, model.image_size
+    shape = jax.ShapeDtypeStruct
     videos = denoising.Videos(
-        random.standard_normal((*rows, frames, *model.latent_shape[1:]), np.float32).astype(np.float16), ids,
-        random.integers(0, 256, (*rows, frames, side, side, 3), np.uint8) if config.memory else None,
-        random.standard_normal((*rows, frames, model.image.embed_dim), np.float32).astype(np.float16)
-        if config.anchor else None,
+        shape((*rows, frames, *model.latent_shape[1:]), jnp.float16),
+        shape((*rows, config.data.captions, model.text.max_tokens), jnp.int32),
+        shape((*rows, frames, side, side, 3), jnp.uint8) if config.memory else None,
+        shape((*rows, frames, model.image.embed_dim), jnp.float16) if config.anchor else None,
     )
-    empty = sharding.place((ids[0, 0, 0], np.zeros(model.image.embed_dim, np.float32)), sharding.replicated(mesh))
-    return denoising.Data(sharding.place(videos, sharding.split_rows(mesh)), *empty)
+    empty_anchor = shape((model.image.embed_dim,), jnp.float32) if config.anchor else None
+    return denoising.Data(videos, shape((model.text.max_tokens,), jnp.int32), empty_anchor)
 
 
-def measure(stage, size, dtype, remat, batch, devices, **timing):
+def random_pool(shapes):
+    """A pool of random bytes, tokens and latents."""
+    random = np.random.default_rng(0)
+
+    def born(leaf):
+        if jnp.issubdtype(leaf.dtype, jnp.integer):
+            return random.integers(0, TOKENS if leaf.dtype == np.int32 else 256, leaf.shape, leaf.dtype)
+        return random.standard_normal(leaf.shape, np.float32).astype(leaf.dtype)
+
+    return jax.tree.map(born, shapes)
+
+
+class Compiled(NamedTuple):
+    """A training step of a config on so many devices, and what it takes: shapes with shardings."""
+
+    run: Any
+    state: Any
+    frozen: Any
+    data: Any
+    key: Any
+    seconds: float
+
+
+def compiled(config, devices) -> Compiled:
+    """The step that train.py takes, compiled from shapes: nothing is allocated."""
+    model, dtype = build.ModelConfig.from_dict(config.model.to_dict()), jnp.dtype(config.dtype)
+    mesh = sharding.make_mesh({'data': devices, 'fsdp': 1, 'tensor': 1}, jax.devices()[:devices])
+    draw, loss = denoising.functions(config, model)
+    trained, frozen = state.split(weights.abstract(model, networks(config)), partial(denoising.is_trained, config))
+    frozen = jax.eval_shape(partial(build.cast, dtype=dtype), frozen)
+    optimizer = step.make_optimizer(**config.optimizer)
+    now = jax.eval_shape(partial(state.create, optimizer=optimizer), trained)
+    placed = lambda tree, where: jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, where)
+    everywhere, rows = sharding.replicated(mesh), sharding.split_rows(mesh)
+    places, place_frozen = sharding.shardings(now, mesh), sharding.shardings(frozen, mesh)
+    data = pool_shapes(config, model)
+    places_data = jax.tree.map(lambda _: everywhere, data)._replace(videos=jax.tree.map(lambda _: rows, data.videos))
+    now, frozen, data = placed(now, places), placed(frozen, place_frozen), placed(data, places_data)
+    key = placed(jax.eval_shape(lambda: jax.random.key(0)), everywhere)
+    began = time.perf_counter()
+    run = step.compiled_step(config, draw, loss, optimizer, mesh, places, place_frozen)
+    run = run.lower(now, frozen, data, placed(jax.ShapeDtypeStruct((), jnp.float32), everywhere), key).compile()
+    return Compiled(run, now, frozen, data, key, time.perf_counter() - began)
+
+
+def load(args, remat, rows):
+    """The config of a try with so many rows in its batch, and in its pool."""
+    overrides = {'remat': remat, 'batch_size': str(rows), 'dtype': args.dtype, 'data.scenes': str(rows)}
+    return load_config(f'{CONFIGS / args.stage}.py:{args.size}', overrides)[0]
+
+
+def needed_flops(args, batch):
+    """Operations that a step needs for a batch."""
+    config = load(args, 'none', batch)
+    model = build.ModelConfig.from_dict(config.model.to_dict())
+    draw, loss = denoising.functions(config, model)
+    trained, frozen = state.split(weights.abstract(model, networks(config)), partial(denoising.is_trained, config))
+    objective = Objective({}, None, None, draw, loss, loss)
+    return step.needed_flops(objective, trained, frozen, pool_shapes(config, model))
+
+
+def measure(args, remat, batch, devices):
     """The figures of one try, as a JSON dict; `fits` is false where the device has too little memory."""
-    overrides = {'remat': remat, 'batch_size': str(batch * devices), 'dtype': dtype,
-                 'data.scenes': str(batch * devices)}
-    config, _ = load_config(f'{CONFIGS / stage}.py:{size}', overrides)
     result = {'remat': remat, 'batch': batch, 'devices': devices}
     try:
-        return result | {'fits': True} | _measure(config, devices, **timing)
+        return result | {'fits': True} | timed(compiled(load(args, remat, batch * devices), devices), args)
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
         return result | {'fits': False, 'error': str(error).splitlines()[0][:200]}
 
 
-def _measure(config, devices, *, runs, blocks, trace_dir=None):
-    model, dtype = build.ModelConfig.from_dict(config.model.to_dict()), jnp.dtype(config.dtype)
-    mesh = sharding.make_mesh({'data': devices, 'fsdp': 1, 'tensor': 1}, jax.devices()[:devices])
-    draw, loss = denoising.functions(config, model)
-    tree = weights.abstract(model, networks(config))
-    abstract = state.split(tree, partial(denoising.is_trained, config))
-    optimizer = step.make_optimizer(**config.optimizer)
-    born = partial(state.create, optimizer=optimizer)
-    places = sharding.shardings(jax.eval_shape(born, abstract[0]), mesh)
-    place_frozen = sharding.shardings(abstract[1], mesh)
-    trained = jax.device_put(probes.random_parameters(abstract[0], jnp.float32), places.params)
-    frozen = jax.device_put(probes.random_parameters(abstract[1], dtype), place_frozen)
-    now = jax.jit(born, out_shardings=places, donate_argnums=0)(trained)
-    everywhere = sharding.replicated(mesh)
-    data, key = random_pool(config, model, mesh), jax.device_put(jax.random.key(1), everywhere)
-    objective = Objective({}, None, data, draw, loss, partial(loss, remat='none'))
-    needed = step.needed_flops(objective, now.params, frozen, data)
-    progress = jax.device_put(jnp.float32(0.5), everywhere)
-    began = time.perf_counter()
-    run = step.compiled_step(config, draw, loss, optimizer, mesh, places, place_frozen)
-    run = run.lower(now, frozen, data, progress, key).compile()
-    compile_seconds, memory = time.perf_counter() - began, run.memory_analysis()
-    losses = []
+def timed(step, args):
+    """Times and memory of a Compiled step, from random parameters."""
+    memory, dtype = step.run.memory_analysis(), jnp.dtype(args.dtype)
+    say(f'compiled in {step.seconds:.0f} s, state {memory.argument_size_in_bytes / GIB:.3g} GiB, activations '
+        f'{memory.temp_size_in_bytes / GIB:.3g} GiB')
+    put = lambda tree, shapes: jax.tree.map(lambda leaf, shape: jax.device_put(leaf, shape.sharding), tree, shapes)
+    now = jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding), step.state)
+    params = put(probes.random_parameters(step.state.params, jnp.float32), step.state.params)
+    now = now._replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    frozen = put(probes.random_parameters(step.frozen, dtype), step.frozen)
+    data, losses = put(random_pool(step.data), step.data), []
+    key, progress = jax.device_put(jax.random.key(1), step.key.sharding), jnp.float32(0.5)
+    progress = jax.device_put(progress, step.key.sharding)
 
     def advance(now, data):
-        now, metrics = run(now, frozen, data, progress, key)
+        now, metrics = step.run(now, frozen, data, progress, key)
         losses.append(metrics['loss'])
         return now
 
-    times, now = probes.block_times(advance, now, [data], runs=runs, blocks=blocks)
-    if trace_dir:
-        with jax.profiler.trace(trace_dir):
+    times, now = probes.block_times(advance, now, [data], runs=args.runs, blocks=args.blocks)
+    if args.trace_dir:
+        with jax.profiler.trace(args.trace_dir):
             probes.block_times(advance, now, [data], runs=1, blocks=1)
     if not np.isfinite(jax.device_get(losses)).all():
         raise FloatingPointError(f'the loss of a timed step is not finite: {jax.device_get(losses)}')
-    seconds = statistics.median(times)
     return {
-        'ms': 1e3 * seconds,
+        'ms': 1e3 * statistics.median(times),
         'ms_blocks': [1e3 * t for t in times],
-        'needed_tflop': needed / 1e12,
-        'flops': needed / seconds,
-        'compile_s': compile_seconds,
+        'compile_s': step.seconds,
         'state_gib': memory.argument_size_in_bytes / GIB,
         'activations_gib': memory.temp_size_in_bytes / GIB,
         'peak_gib': probes.peak_gib(jax.devices()[0]),
     }
+
+
+def say(text):
+    print(text, flush=True)
 
 
 def per_device(stage):
@@ -212,25 +263,25 @@ def main(argv=None):
         'stage': args.stage, 'command': ' '.join(['python benchmarks/train_step.py', *argv]), 'matmul_size': matmul,
         'matmul_tflops': rate / 1e12, 'tries': [], 'ratios': [], 'per_device': per_device(args.stage)}
     for remat, batch in args.tries or [('none', 4), ('nothing_saveable', 8)]:
-        found = []
+        found, needed = [], needed_flops(args, batch)
         for devices in sorted({1, args.devices}):
-            one = measure(args.stage, args.size, args.dtype, remat, batch, devices, runs=args.runs, blocks=args.blocks,
-                          trace_dir=args.trace_dir)
+            one = measure(args, remat, batch, devices)
             if one['fits']:
-                one['share'] = one['flops'] / rate / devices
-                print(f'{remat}, {devices} x {batch}: {one["ms"]:.4g} ms, {one["needed_tflop"]:.4g} TFLOP needed, '
-                      f'{100 * one["share"]:.3g} % of the matmul rate, state {one["state_gib"]:.3g} GiB, activations '
-                      f'{one["activations_gib"]:.3g} GiB, compiled in {one["compile_s"]:.3g} s', flush=True)
+                one['needed_tflop'] = devices * needed / 1e12
+                one['share'] = needed / one['ms'] * 1e3 / rate
+                say(f'{remat}, {devices} x {batch}: {one["ms"]:.4g} ms, {one["needed_tflop"]:.4g} TFLOP needed, '
+                    f'{100 * one["share"]:.3g} % of the matmul rate')
             else:
-                print(f'{remat}, {devices} x {batch}: does not fit', flush=True)
+                say(f'{remat}, {devices} x {batch}: does not fit')
             found.append(one)
+            result['tries'].append(one)
+            probes.store(args.json, result)
             if not one['fits']:
                 break
-        result['tries'] += found
         if len(found) == 2 and found[1]['fits']:
             ratio = args.devices * found[0]['ms'] / found[1]['ms']
             result['ratios'].append({'remat': remat, 'batch': batch, 'devices': args.devices, 'ratio': ratio})
-            print(f'{remat}: {args.devices} devices train {ratio:.3g} times the videos of one', flush=True)
+            say(f'{remat}: {args.devices} devices train {ratio:.3g} times the videos of one')
         probes.store(args.json, result)
     return 0
 
