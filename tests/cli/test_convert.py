@@ -1,12 +1,14 @@
 """`convert.py` end to end: what it makes of published files, what it says, refuses, and leaves behind when stopped."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import hub_server
 import numpy as np
 import pytest
 import torch_files as files
@@ -214,44 +216,28 @@ def test_text_and_unet_have_to_fit_together(run, exported, tmp_path):
     assert code == 2 and re.search(r'error: the UNet reads text of width 16, the text tower gives 32\n', err), err
 
 
-@pytest.fixture
-def hub(exported, monkeypatch, tmp_path_factory):
-    """A hub that has one repository, org/model, and notes what is asked of it."""
-    import huggingface_hub
-
-    asked = []
-
-    def list_repo_files(repository):
-        if repository != 'org/model':
-            raise ConnectionError('no network')
-        held = [file.relative_to(exported).as_posix() for file in exported.rglob('*.*')]
-        return [*held, 'unet/model.fp16.bin', 'a.gif']
-
-    def snapshot_download(repository, allow_patterns=(), local_files_only=False):
-        if local_files_only:
-            raise FileNotFoundError
-        asked.extend(allow_patterns)
-        folder = tmp_path_factory.mktemp('cache')
-        for name in allow_patterns:
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copy(exported / name, folder / name)
-        return str(folder)
-
-    monkeypatch.setattr(huggingface_hub, 'list_repo_files', list_repo_files)
-    monkeypatch.setattr(huggingface_hub, 'snapshot_download', snapshot_download)
-    return asked
+def fetching(folder, environment, *arguments):
+    """convert.py as a program of its own whose hub and cache are these: (exit code, stderr)."""
+    environment = os.environ | environment | {'HF_HOME': str(folder / 'cache')}
+    done = subprocess.run([sys.executable, ROOT / 'convert.py', *arguments], cwd=folder, env=environment,
+                          capture_output=True, text=True)
+    return done.returncode, done.stderr
 
 
-def test_a_repository_of_the_hub_is_fetched(run, hub, tiny_folder, tmp_path):
-    assert run('--from', 'org/model', '--to', 'new')[0] == 0
-    same_networks(tmp_path / 'new', tiny_folder)
-    assert 'unet/diffusion_pytorch_model.safetensors' in hub and not {'unet/model.fp16.bin', 'a.gif'} & {*hub}
-
-
-def test_a_hub_out_of_reach_is_one_line(run, hub):
-    code, _, err = run('--from', 'org/other', '--to', 'new')
-    assert code == 2
-    assert re.fullmatch(r'error: org/other is no file or folder here, and the Hugging Face hub cannot .*\n', err), err
+@pytest.mark.slow
+def test_a_repository_of_the_hub_is_fetched_and_kept(exported, tiny_folder, tmp_path):
+    held = {file.relative_to(exported).as_posix(): file.read_bytes() for file in exported.rglob('*.*')}
+    with hub_server.serve('org/model', held | {'unet/model.fp16.bin': b'', 'a.gif': b''}) as (environment, fetched):
+        assert fetching(tmp_path, environment, '--from', 'org/model', '--to', 'new')[0] == 0
+        same_networks(tmp_path / 'new', tiny_folder)
+        assert 'unet/diffusion_pytorch_model.safetensors' in fetched
+        assert not {'unet/model.fp16.bin', 'a.gif'} & {*fetched}
+        code, err = fetching(tmp_path, environment, '--from', 'org/other', '--to', 'other')
+        assert code == 2
+        assert re.fullmatch(r'error: org/other is no file or folder here, and the .* hub cannot .*\n', err), err
+    # the hub is gone, what was fetched is not
+    assert fetching(tmp_path, environment, '--from', 'org/model', '--to', 'again')[0] == 0
+    same_networks(tmp_path / 'again', tiny_folder)
 
 
 @pytest.mark.parametrize(
