@@ -12,6 +12,7 @@ from st2v_jax.cost import Kernel, Rates, cost, flops
 from st2v_jax.models import build
 from st2v_jax.streaming import refine
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 F32 = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
 RATES = Rates(dict.fromkeys(('product', 'convolution', 'attention', 'other'), 1e12), 1e9, 1e9, 1e-6)
 
@@ -84,7 +85,7 @@ def test_the_plan_is_of_what_is_run(tiny_folder):
 
 
 @pytest.mark.parametrize('span', [8, 2])
-def test_the_plan_of_the_refinement_is_of_what_is_run(tiny_folder, span, monkeypatch, unoptimised):
+def test_the_plan_of_the_refinement_is_of_what_is_run(tiny_folder, span, monkeypatch):
     seen = []
 
     def watched(module, name):

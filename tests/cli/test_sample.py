@@ -17,6 +17,7 @@ import pytest
 from st2v_jax import video_io
 from st2v_jax.cli import sample
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 SCRIPT = Path(__file__).parents[2] / 'sample.py'
 PROMPT = 'a red ball moves left'
 
