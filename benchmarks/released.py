@@ -177,7 +177,7 @@ def run(size, folder, num_frames, steps):
     stats = device.memory_stats() or {}
     result |= {
         'planned_s': total('planned_ms'), 'measured_s': total('measured_ms'),
-        'planned_gib': planning.peak(abstract, found) / 2**30,
+        'planned_gib': planning.peak(found, abstract) / 2**30,
         'measured_gib': stats['peak_bytes_in_use'] / 2**30 if 'peak_bytes_in_use' in stats else None,
     }
     return result

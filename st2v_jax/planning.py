@@ -1,6 +1,7 @@
 """What a video will take before anything is loaded: parameters, and time and memory of each stage."""
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 
@@ -12,8 +13,9 @@ from st2v_jax.cost import Cost, Rates, cost
 from st2v_jax.diffusion import sampling
 from st2v_jax.diffusion.schedule import sampling_levels
 from st2v_jax.models import build
-from st2v_jax.streaming import stream
+from st2v_jax.streaming import blend, refine, stream
 from st2v_jax.text_to_video import Model, default_dtype
+from st2v_jax.video_to_video import Enhancer, enhancer_of, parts
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,61 @@ def abstract_model(folder=None, dtype=None) -> Model:
     """What `text_to_video.load` gives, with shapes for parameters and without a tokenizer; nothing is read."""
     config, networks = weights.describe(weights.SHIPPED if folder is None else folder)
     dtype = default_dtype() if dtype is None else dtype
+    return Model(config, None, _held(config, networks, dtype), stream.system(config, dtype))
+
+
+def abstract_enhancer(folder=None, dtype=None) -> Enhancer:
+    """The same of `video_to_video.load_enhancer`, for one device."""
+    config, networks = weights.describe_refinement(weights.SHIPPED if folder is None else folder)
+    dtype = default_dtype() if dtype is None else dtype
+    return enhancer_of(config, _held(config, networks, dtype), dtype)
+
+
+def _held(config, networks, dtype):
+    """Shapes of the parameters as they lie on the device."""
     held = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype if leaf.ndim > 1 else jnp.float32)
-    params = jax.tree.map(held, weights.abstract(config, networks))
-    return Model(config, None, params, stream.system(config, dtype))
+    return jax.tree.map(held, weights.abstract(config, networks))
 
 
-def stages(model: Model, settings: stream.SampleSettings, num_frames: int) -> list[Stage]:
-    """The stages of a video of num_frames; model as `abstract_model` gives it."""
+def stages(
+    model: Model, settings: stream.SampleSettings, num_frames: int, enhancer: Enhancer | None = None
+) -> list[Stage]:
+    """The stages of a video of num_frames, and of its enhancement as sample.py does it where there is an enhancer.
+
+    model, enhancer: as `abstract_model` and `abstract_enhancer` give them.
+    """
+    found = _streaming(model, settings, num_frames)
+    if enhancer is not None:
+        side = model.config.image_size
+        found += refinement(enhancer, enhancer.settings(variant=settings.profile), (side, side), num_frames,
+                            profile=settings.profile, decode_frames=settings.decode_frames)
+    return found
+
+
+def refinement(
+    enhancer: Enhancer, settings: refine.RefineSettings, size, num_frames: int, *, profile, decode_frames
+) -> list[Stage]:
+    """The stages of `enhance` for num_frames frames of `size` (height, width) pixels."""
+    params, piece = enhancer.params, min(num_frames, decode_frames)
+    condition, encode, decode = parts(enhancer, enhancer.canvas(size), profile)
+    ids = jax.ShapeDtypeStruct((2, enhancer.config.text.max_tokens), jnp.int32)
+    frames = jax.ShapeDtypeStruct((piece, *size, 3), jnp.float32)
+    latents = jax.eval_shape(encode, params, frames)
+    keys = jax.eval_shape(lambda: blend.split_keys(jax.random.key(0)[None]))
+    step, arguments, runs = refine.program(
+        enhancer.refiner, settings, params['refiner'], jax.eval_shape(condition, params, ids), keys,
+        (1, num_frames, *latents.shape[1:]),
+    )
+    pieces = math.ceil(num_frames / piece)
+    return [
+        Stage('refining, prompt', cost(condition, params, ids), 1),
+        Stage('refining, encoding', cost(encode, params, frames), pieces),
+        Stage('refining, step', cost(step, *arguments), runs * settings.steps),
+        Stage('refining, decoding', cost(decode, params, latents), pieces),
+    ]
+
+
+def _streaming(model, settings, num_frames):
     system, params = model.system, model.params
     ids = jax.ShapeDtypeStruct((1, model.config.text.max_tokens), jnp.int32)
     encode = lambda params, ids: stream.encode_prompt(system, params, ids, ids)
@@ -65,14 +115,14 @@ def stages(model: Model, settings: stream.SampleSettings, num_frames: int) -> li
     return found
 
 
-def resident(model: Model) -> int:
+def resident(*models: Model | Enhancer) -> int:
     """Bytes of the parameters, which stay on the device."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(model.params))
+    return sum(leaf.size * leaf.dtype.itemsize for model in models for leaf in jax.tree.leaves(model.params))
 
 
-def peak(model: Model, found: list[Stage]) -> int:
+def peak(found: list[Stage], *models: Model | Enhancer) -> int:
     """Bytes on the device at most: all parameters, and the arrays of the stage that holds most."""
-    return resident(model) + max(stage.cost.temporary for stage in found)
+    return resident(*models) + max(stage.cost.temporary for stage in found)
 
 
 def device_memory() -> int | None:
@@ -89,17 +139,25 @@ def device_memory() -> int | None:
 SAVING = {'--decode-frames 1': {'decode_frames': 1}, '--profile release': {'profile': 'release'}}
 
 
-def remedies(model: Model, settings: stream.SampleSettings, num_frames: int, limit: int) -> list[str]:
-    """The fewest options that bring the peak below `limit` bytes; [] where none do."""
+def remedies(
+    model: Model, settings: stream.SampleSettings, num_frames: int, limit: int, enhancer: Enhancer | None = None
+) -> list[str]:
+    """The fewest options that bring the peak of `stages` below `limit` bytes; [] where none do."""
+    models = [one for one in (model, enhancer) if one is not None]
     changes = [{name: change} for name, change in SAVING.items()] + [SAVING]
     for change in changes:
         merged = {name: value for one in change.values() for name, value in one.items()}
         less = dataclasses.replace(settings, **merged)
-        if less != settings and peak(model, stages(model, less, num_frames)) <= limit:
+        if less != settings and peak(stages(model, less, num_frames, enhancer), *models) <= limit:
             return list(change)
     return []
 
 
-def parameters(model: Model) -> dict[str, int]:
-    """network -> number of parameters."""
-    return {name: build.parameter_count(tree) for name, tree in model.params.items()}
+def parameters(*models: Model | Enhancer) -> dict[str, int]:
+    """network -> number of parameters; an Enhancer has a `vae` and a `text` of its own, also where they are equal."""
+    found = {}
+    for model in models:
+        own = isinstance(model, Enhancer)
+        for name, tree in model.params.items():
+            found[f'refiner_{name}' if own and name != 'refiner' else name] = build.parameter_count(tree)
+    return found

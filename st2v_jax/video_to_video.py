@@ -72,7 +72,12 @@ def load_enhancer(folder=None, dtype=None, *, devices=1) -> Enhancer:
     mesh = sharding.make_mesh({sharding.DATA: devices}, jax.devices()[:devices]) if devices > 1 else None
     everywhere = None if mesh is None else sharding.replicated(mesh)
     config, params = weights.load(folder, networks.values(), weights.on_device(dtype, everywhere))
-    params = {part: params[name] for part, name in networks.items()}
+    return enhancer_of(config, params, dtype, tokenizer, mesh)
+
+
+def enhancer_of(config: build.ModelConfig, params, dtype, tokenizer=None, mesh=None) -> Enhancer:
+    """The Enhancer of a whole model's config and its parameters by network, which may be shapes."""
+    params = {part: params[name] for part, name in weights.refinement(config).items()}
     own = config.for_refinement
     refiner = refine.Refiner(build.refiner(own, dtype), own.refiner.process)
     return Enhancer(own, tokenizer, params, refiner, build.vae(own, dtype), build.text_tower(own, dtype), mesh)
@@ -114,14 +119,15 @@ def enhance(
         with tempfile.TemporaryDirectory(prefix='st2v-', dir=folder, ignore_cleanup_errors=True) as scratch:
             latents, canvas = _encoded(enhancer, profile, pieces, scratch)
             count = latents.shape[1]
-            condition = _condition(enhancer, enhancer.params, ids)
+            condition, _, decode = parts(enhancer, canvas, profile)
+            condition = condition(enhancer.params, ids)
             progress = refine.begin(enhancer.refiner, chosen, keys, latents, folder=scratch)
             latents = refine.refine(enhancer.refiner, chosen, enhancer.params['refiner'], condition, keys, progress,
                                     count, mesh=enhancer.mesh, folder=scratch, on_step=told)
             size = min(count, decode_frames)
             for first in range(0, count, size):
                 piece = latents[0, first : first + size]
-                yield np.asarray(_decode(enhancer, canvas, enhancer.params, _padded(piece, size))[:len(piece)])
+                yield np.asarray(decode(enhancer.params, _padded(piece, size))[:len(piece)])
 
     return enhanced()
 
@@ -154,12 +160,23 @@ def _encoded(enhancer, profile, pieces, folder):
         for piece in pieces:
             if canvas is None:
                 size, canvas = len(piece), enhancer.canvas(piece.shape[1:3])
-            latents = _encode(enhancer, canvas, profile, enhancer.params, _padded(piece, size))
+                _, encode, _ = parts(enhancer, canvas, profile)
+            latents = encode(enhancer.params, _padded(piece, size))
             file.write(np.asarray(latents[:len(piece)]))
             count += len(piece)
     if canvas is None:
         raise ValueError('a video has at least 1 frame, not 0')
     return np.memmap(file.name, np.float32, 'r', shape=(1, count, *latents.shape[1:])), canvas
+
+
+def parts(enhancer: Enhancer, canvas: Canvas, profile):
+    """The programs before and after the steps of `refine`, as `enhance` runs them.
+
+    condition(params, ids [2,77]) -> keys and values of the texts; encode(params, frames [n,H,W,3]) -> latents
+    [n,h,w,c]; decode(params, latents) -> enhanced frames.
+    """
+    return (functools.partial(_condition, enhancer), functools.partial(_encode, enhancer, canvas, profile),
+            functools.partial(_decode, enhancer, canvas))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -85,6 +85,18 @@ def describe(folder):
     return config, _sampled(folder, theirs, config)
 
 
+def describe_refinement(folder):
+    """(ModelConfig, names of the networks of the refinement stage), without reading any parameters.
+
+    Raises WeightsError for a folder that lacks one of them.
+    """
+    theirs, config = _open(folder)
+    names, held = tuple(refinement(config).values()), _held(folder, theirs)
+    missing = [f'{name}: missing' for name in names if name not in held]
+    _raise(f'the weights in {folder} lack the refinement stage', missing)
+    return config, names
+
+
 def on_device(dtype, sharding=None):
     """A `place` for `load`: arrays on the device, kernels and embeddings in `dtype`, the others in float32."""
     def place(array):
@@ -211,8 +223,13 @@ def _published(folder):
         raise WeightsError(f'{folder}: there is no config.json of ours, and {error}') from error
 
 
+def _held(folder, theirs):
+    """The names of the networks whose parameters are there."""
+    return {file.stem for file in Path(folder).glob('*.safetensors')} if theirs is None else {*theirs.files}
+
+
 def _sampled(folder, theirs, config):
-    held = {file.stem for file in Path(folder).glob('*.safetensors')} if theirs is None else {*theirs.files}
+    held = _held(folder, theirs)
     return tuple(name for name in streaming(config) if name not in MEMORIES or held & {*MEMORIES})
 
 

@@ -20,6 +20,12 @@ import pytest  # noqa: E402
 TINY_WORDS = ('a', 'red', 'blue', 'ball', 'star', 'moves', 'left', 'over', 'sand')
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: of two processes, none is then left alone with a long file at the end."""
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope='session')
 def tiny_config():
     """A whole model of a few thousand parameters: 32x32 pixels, 4x4 latents, chunks of 16 frames with 8 of memory.
@@ -74,9 +80,14 @@ def tiny_folder(tiny_config, tiny_params, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def unoptimised():
-    """Programs are compiled without most optimisations, in half the time: for tests that run each of them once."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
+    """Programs are compiled without most optimisations, in two thirds of the time: for tests that run them a few times.
+
+    It holds to the end of the file, and for the processes that its tests start.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+        jax.config.update('jax_disable_most_optimizations', True)
+        yield
+        jax.config.update('jax_disable_most_optimizations', False)

@@ -13,6 +13,7 @@ import st2v_jax
 from st2v_jax import weights
 from st2v_jax.cli import sample
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 PROMPT = 'a red ball moves left'
 
 

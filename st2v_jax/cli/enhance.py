@@ -35,6 +35,8 @@ def main(argv=None) -> int:
     arguments = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
     try:
         video = _input(arguments)
+        if arguments.plan:
+            return _plan(arguments, video)
         enhancer = loading.load(lambda: _load(arguments), quiet=arguments.quiet)
         settings = _settings(arguments, enhancer)
         warn_about_words(enhancer.tokenizer, [arguments.prompt, arguments.negative_prompt])
@@ -85,6 +87,21 @@ def _load(arguments):
         raise BadInput(error) from error
 
 
+def _plan(arguments, video):
+    from st2v_jax.cli import planning
+    from st2v_jax.planning import abstract_enhancer
+
+    if arguments.devices > 1:
+        raise BadInput(f'--plan is for one device, not {arguments.devices}')
+    enhancer = loading.load(lambda: abstract_enhancer(arguments.weights), quiet=False)
+    settings, count = _settings(arguments, enhancer), sum(map(len, video))
+    planning.show_refinement(
+        enhancer, settings, video.size, count,
+        profile=arguments.profile or enhancer.config.profile, decode_frames=arguments.decode_frames,
+    )
+    return 0
+
+
 def _settings(arguments, enhancer):
     names = ('steps', 'start', 'guidance', 'variant')
     chosen = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
@@ -109,6 +126,7 @@ def _parser():
     add = parser.add_argument
     add('--input', required=True, metavar='PATH', help='a video file, or a folder of PNG files')
     add('--prompt', required=True, help='what the video shows, in a sentence')
+    add('--plan', action='store_true', help='print what it will take on this device, stage by stage, and stop')
     add('--output', metavar='PATH', help="video.mp4, video.gif, frame.png or folder/ (default: from the input's name)")
     add('--seed', type=options.seed, default=0, metavar='N', help='another seed, other details (0)')
     add('--steps', type=options.at_least_1, metavar='N', help='denoising steps (default: the model says)')

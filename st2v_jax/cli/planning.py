@@ -5,37 +5,59 @@ from st2v_jax.cli.report import warn
 GIB = 2**30
 
 
-def show(model, settings, num_frames, videos=1):
-    """Prints parameters, stages, time and memory for `videos` of num_frames; model as `abstract_model` gives it."""
+def show(model, settings, num_frames, videos=1, enhancer=None):
+    """What sample.py takes for `videos` of num_frames; model and enhancer as `st2v_jax.planning` gives them."""
+    from st2v_jax import planning
+
+    models = [model] if enhancer is None else [model, enhancer]
+    over = _table(planning.stages(model, settings, num_frames, enhancer), models, num_frames, videos)
+    if over:
+        _warn(planning.remedies(model, settings, num_frames, over, enhancer))
+
+
+def show_refinement(enhancer, settings, size, num_frames, *, profile, decode_frames):
+    """What enhance.py takes for num_frames of `size` (height, width)."""
+    from st2v_jax import planning
+
+    stages = lambda decode_frames: planning.refinement(
+        enhancer, settings, size, num_frames, profile=profile, decode_frames=decode_frames)
+    over = _table(stages(decode_frames), [enhancer], num_frames)
+    if over:
+        _warn(['--decode-frames 1'] if planning.peak(stages(1), enhancer) <= over else [])
+
+
+def _table(found, models, num_frames, videos=1):
+    """Prints parameters, stages, time and memory; the device's bytes where they are too few."""
     import jax
 
     from st2v_jax import planning
     from st2v_jax.cost import measure
 
-    counts = planning.parameters(model)
+    counts, resident = planning.parameters(*models), planning.resident(*models)
     listed = ', '.join(f'{name} {count / 1e6:,.0f} M' for name, count in counts.items())
-    print(f'parameters: {listed}; in all {sum(counts.values()) / 1e6:,.0f} M, {planning.resident(model) / GIB:.2f} GiB')
-    rates = measure(next(leaf.dtype for leaf in jax.tree.leaves(model.params) if leaf.ndim > 1))
+    print(f'parameters: {listed}; in all {sum(counts.values()) / 1e6:,.0f} M, {resident / GIB:.2f} GiB')
+    rates = measure(next(leaf.dtype for leaf in jax.tree.leaves(models[0].params) if leaf.ndim > 1))
     print(f'this device: products {rates.flops["product"] / 1e12:.3g} TFLOP/s, convolutions '
           f'{rates.flops["convolution"] / 1e12:.3g}, memory {rates.bandwidth / 1e9:.0f} GB/s, a kernel every '
           f'{1e6 * rates.launch:.1f} us at least (measured now)')
-    found = planning.stages(model, settings, num_frames)
     print(f'{"stage":<24} {"times":>6} {"TFLOP":>9} {"ms each":>10} {"seconds":>9} {"GiB":>7}')
     total = 0
     for stage in found:
         seconds = stage.seconds(rates)
         total += seconds * stage.repeats
-        memory = (planning.resident(model) + stage.cost.temporary) / GIB
+        memory = (resident + stage.cost.temporary) / GIB
         print(f'{stage.name:<24} {stage.repeats:>6} {stage.cost.flops / 1e12:>9.4g} {1e3 * seconds:>10.4g} '
               f'{seconds * stage.repeats:>9.3g} {memory:>7.2f}')
-    peak, limit = planning.peak(model, found), planning.device_memory()
+    peak, limit = planning.peak(found, *models), planning.device_memory()
     each = f', {videos} videos {_time(total * videos)}' if videos > 1 else ''
     print(f'{num_frames} frames: {_time(total)}{each}, and compiling when it runs for the first time; at most '
           f'{peak / GIB:.2f} GiB' + ('' if limit is None else f' of {limit / GIB:.1f}'), flush=True)
-    if limit is not None and peak > limit:
-        options = planning.remedies(model, settings, num_frames, limit)
-        helps = f'{" and ".join(options)} brings it below' if options else 'a smaller model or a larger device helps'
-        warn(f'that is more memory than the device has: {helps}')
+    return limit if limit is not None and peak > limit else None
+
+
+def _warn(options):
+    helps = f'{" and ".join(options)} brings it below' if options else 'a smaller model or a larger device helps'
+    warn(f'that is more memory than the device has: {helps}')
 
 
 def _time(seconds):

@@ -202,10 +202,12 @@ def _load(arguments):
 
 def _plan(arguments, videos):
     from st2v_jax.cli import planning
-    from st2v_jax.planning import abstract_model
+    from st2v_jax.planning import abstract_enhancer, abstract_model
 
-    model = loading.load(lambda: abstract_model(arguments.weights), quiet=False)
-    planning.show(model, _settings(arguments, model), arguments.num_frames, videos)
+    model, enhancer = loading.load(lambda: (
+        abstract_model(arguments.weights), abstract_enhancer(arguments.weights) if arguments.enhance else None
+    ), quiet=False)
+    planning.show(model, _settings(arguments, model), arguments.num_frames, videos, enhancer)
     return 0
 
 

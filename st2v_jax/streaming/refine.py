@@ -6,6 +6,7 @@ span of chunks: latents live on the host between steps, so device memory is boun
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,8 +148,7 @@ def refine(refiner: Refiner, settings: RefineSettings, params, condition, keys: 
     plan = settings.plan(frames)
     levels = sdedit_levels(refiner.table, settings.steps, settings.start)
     numbers, now, nxt = sampling.steps(levels)
-    # What fits on the device at once stays whole; baselines, which are there to be compared with, always do.
-    whole = plan.count <= settings.span or settings.variant in blend.BASELINES
+    whole = _stays_whole(settings, plan)
     advance = functools.partial(_whole if whole else _span_by_span, refiner, settings, plan, mesh)
     spare = None if whole else _allocate(folder, 'next', progress.x.shape)
     while progress.step < settings.steps:
@@ -160,6 +160,34 @@ def refine(refiner: Refiner, settings: RefineSettings, params, condition, keys: 
         if on_step is not None:
             on_step(progress, settings.steps)
     return blend.join(progress.x, plan) if settings.variant in blend.BASELINES else progress.x
+
+
+def program(refiner: Refiner, settings: RefineSettings, params, condition, keys: blend.Keys, shape, *, mesh=None):
+    """What one step of `refine` runs for latents of `shape` [b,F,h,w,c]: (program, its arguments, how many times).
+
+    params, condition, keys: as for `refine`; they and what is given back may be shapes only.
+    """
+    batch, frames, *pixels = shape
+    plan = settings.plan(frames)
+    latents = lambda *frames: jax.ShapeDtypeStruct((batch, *frames, *pixels), jnp.float32)
+    numbers = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
+    steps = sampling.steps(sdedit_levels(refiner.table, settings.steps, settings.start))
+    inputs = jax.tree.map(lambda leaf: leaf[0], steps)
+    _, last, _ = inputs
+    if _stays_whole(settings, plan):
+        x = latents(*plan.indices.shape) if settings.variant in blend.BASELINES else latents(frames)
+        trajectory = sampling.Trajectory(x, x, last)
+        return (functools.partial(_whole_step, refiner, settings, plan, mesh),
+                (params, condition, keys, trajectory, inputs), 1)
+    span, own = settings.span, settings.span * plan.stride + plan.overlap
+    arguments = (params, condition, keys.noise, inputs, last, latents(span * plan.length), latents(own), latents(own),
+                 numbers(own), numbers(batch, span), numbers(span), latents(plan.overlap))
+    return functools.partial(_span_step, refiner, settings, mesh), arguments, math.ceil(plan.count / span)
+
+
+def _stays_whole(settings, plan):
+    """What fits on the device at once stays whole; baselines, which are there to be compared with, always do."""
+    return plan.count <= settings.span or settings.variant in blend.BASELINES
 
 
 def _whole(refiner, settings, plan, mesh, params, condition, keys, progress, inputs, _):

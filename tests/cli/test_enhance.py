@@ -77,6 +77,20 @@ def test_unseen_words_are_named(run):
     assert re.findall(r'warning: this model never saw (\w+)', err) == ['zebra', 'blurry']
 
 
+def test_the_plan_comes_before_anything_is_loaded(run, monkeypatch):
+    monkeypatch.setattr('st2v_jax.video_to_video.load_enhancer', None)
+    code, out, err = run('--input', 'ball.mp4', '--steps', '3', '--plan')
+    assert (code, err) == (0, '')
+    assert re.search(r'^parameters: refiner 0 M, refiner_vae 0 M, refiner_text 0 M', out, re.M)
+    assert re.search(r'^refining, encoding +2 ', out, re.M) and re.search(r'^refining, step +3 ', out, re.M)
+    assert re.search(r'^7 frames: .* at most ', out, re.M)
+    assert not Path('ball-enhanced.mp4').exists()
+
+    monkeypatch.setattr('st2v_jax.planning.device_memory', lambda: 1)
+    code, _, err = run('--input', 'ball.mp4', '--plan')
+    assert code == 0 and err.startswith('warning: that is more memory than the device has: a smaller model ')
+
+
 def write(path, data):
     Path(path).parent.mkdir(exist_ok=True)
     Path(path).write_bytes(data)
@@ -100,6 +114,7 @@ BAD = {
     'unknown ending': (lambda: None, ['--input', 'ball.mp4', '--output', 'a.avi'], 'cannot write a.avi: its ending'),
     'steps': (lambda: None, ['--input', 'ball.mp4', '--steps', '600'], 'sampled in 1 to 599 steps, not 600'),
     'devices': (lambda: None, ['--input', 'ball.mp4', '--devices', '9'], 'there are 8 devices to spread chunks over'),
+    'plan': (lambda: None, ['--input', 'ball.mp4', '--plan', '--devices', '2'], '--plan is for one device, not 2'),
     'variant': (lambda: None, ['--input', 'ball.mp4', '--variant', 'S'], "invalid choice: 'S'"),
 }
 

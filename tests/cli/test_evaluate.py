@@ -7,6 +7,7 @@ import pytest
 
 from st2v_jax.cli import evaluate
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 pytest.importorskip('cv2')
 
 

@@ -17,6 +17,7 @@ import pytest
 from st2v_jax import video_io
 from st2v_jax.cli import sample
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 SCRIPT = Path(__file__).parents[2] / 'sample.py'
 PROMPT = 'a red ball moves left'
 
@@ -155,16 +156,22 @@ def test_the_plan_comes_before_anything_is_loaded(run, tiny_folder, tmp_path, mo
     shutil.copytree(tiny_folder, bare)
     for file in bare.glob('*.safetensors'):
         file.write_bytes(b'')  # nothing could be loaded
-    code, out, err = run('--prompt', PROMPT, '--num-frames', '29', '--plan', weights=bare)
+    code, out, err = run('--prompt', PROMPT, '--num-frames', '29', '--enhance', '--plan', weights=bare)
     assert (code, err) == (0, '')
+    assert re.search(r'^refining, step +2 ', out, re.M) and re.search(r'^parameters: .*refiner_text 0 M', out, re.M)
     assert re.search(r'^parameters: .*unet 0 M', out, re.M) and re.search(r'^this device: products ', out, re.M)
     assert re.search(r'^later chunk, step +4 ', out, re.M), 'two chunks of two steps'
     assert re.search(r'^29 frames: .* s, and compiling .* at most 0.0\d GiB', out, re.M)
     assert not list(tmp_path.iterdir())
 
     monkeypatch.setattr('st2v_jax.planning.device_memory', lambda: 1)
-    code, _, err = run('--prompt', PROMPT, '--plan', weights=bare)
+    code, out, err = run('--prompt', PROMPT, '--plan', weights=bare)
     assert code == 0 and err.startswith('warning: that is more memory than the device has: ')
+    assert 'refin' not in out
+
+    (bare / 'refiner.safetensors').unlink()
+    code, _, err = run('--prompt', PROMPT, '--enhance', '--plan', weights=bare)
+    assert code == 2 and re.fullmatch('error: the weights in .* lack the refinement stage: refiner: missing\n', err)
 
 
 def test_list_words(run, tmp_path):

@@ -17,6 +17,7 @@ from st2v_jax.models.clip import ImageConfig, TextConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 TINY = build.ModelConfig(
     image_size=32,
     frames=6,

@@ -12,6 +12,7 @@ from st2v_jax.streaming import blend
 from st2v_jax.streaming.canvas import accepted_size
 from st2v_jax.streaming.refine import Progress, Refiner, RefineSettings, begin, refine
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 KEYS = blend.split_keys(jax.vmap(jax.random.key)(jnp.arange(2)))
 SHAPE = (2, 3, 4)
 SMALL = dict(steps=3, length=6, overlap=2, rescale=0.0)

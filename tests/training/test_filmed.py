@@ -18,7 +18,10 @@ from st2v_jax.data.sources import Example
 from st2v_jax.models import build
 from st2v_jax.training import denoising, filmed
 
-pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of orbax's and tensorboardX's own making
+pytestmark = [
+    pytest.mark.usefixtures('unoptimised'),
+    pytest.mark.filterwarnings('ignore::DeprecationWarning'),  # of orbax's and tensorboardX's own making
+]
 
 CAM = f'{CONFIGS / "cam"}.py:tiny'
 WEIGHTS = 'runs/video_ldm/weights'

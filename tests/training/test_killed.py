@@ -30,7 +30,7 @@ def final_state(workdir):
 
 
 @pytest.mark.slow
-def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(tmp_path, monkeypatch):
+def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(tmp_path, monkeypatch, unoptimised):
     monkeypatch.setenv('XLA_FLAGS', '')  # one device
     # Lives are forked from a process that has imported everything: most of a start would be imports.
     context = multiprocessing.get_context('forkserver')

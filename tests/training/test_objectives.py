@@ -14,6 +14,8 @@ from st2v_jax.data import captions, world
 from st2v_jax.models import build
 from st2v_jax.training import autoencoder, contrastive, denoising, loop, refinement, state, step
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
+
 
 @pytest.fixture(scope='module')
 def encoders():

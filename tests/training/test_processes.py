@@ -32,7 +32,7 @@ def finish(*runs):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
+def test_two_processes_train_as_one(tmp_path, unoptimised):
     finish(start(tmp_path / 'one'))
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

@@ -10,6 +10,7 @@ from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.training import samples
 from st2v_jax.video_io import VideoReader
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 SETTINGS = ConfigDict({'prompts': ('a red ball', 'a blue star'), 'frames': 20, 'steps': 2})
 
 

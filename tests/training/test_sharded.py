@@ -14,6 +14,7 @@ from st2v_jax.diffusion.schedule import noise_levels
 from st2v_jax.models import build
 from st2v_jax.training import state, step
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 BATCH = 8
 
 
