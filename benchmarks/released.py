@@ -16,7 +16,6 @@ import json
 import os
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -117,13 +116,17 @@ def stage_times(model, settings, num_frames, at_most=None):
         name = 'later chunk' if chunk else 'first chunk'
         solver, steps = (settings.solver, settings.steps) if chunk else (settings.first_solver, settings.first_steps)
         (x, condition), found[f'{name}, condition'] = timed(begin, params, context, state)
-        levels, times = sampling_levels(model.config.diffusion, solver, steps), []
+        levels, count = sampling_levels(model.config.diffusion, solver, steps), at_most or steps
         trajectory, inputs = sampling.begin(x, levels), sampling.steps(levels)
-        for i in range(at_most or steps):
-            now = jax.tree.map(lambda leaf, i=i: leaf[i], inputs)
-            trajectory, seconds = timed(step, params, condition, state, trajectory, now)
-            times.append(seconds)
-        found[f'{name}, step'] = statistics.median(times)
+
+        def run(trajectory):
+            for i in range(count):
+                now = jax.tree.map(lambda leaf, i=i: leaf[i], inputs)
+                trajectory = step(params, condition, state, trajectory, now)
+            return trajectory
+
+        trajectory, seconds = timed(run, trajectory)
+        found[f'{name}, step'] = seconds / count
         (frames, state), found[f'{name}, decoding'] = timed(end, params, trajectory.x, state)
         if not np.isfinite(np.asarray(frames)).all():
             raise ValueError(f'{name}: not all pixels are numbers')

@@ -342,8 +342,15 @@ def _watched_chunk(on_step, system, settings, params, context, state):
     levels, _ = _sampler(system, settings, params, condition, state)
     trajectory, inputs = sampling.begin(x, levels), sampling.steps(levels)
     index, total = int(state.index), len(levels.t) - 1
-    for i in range(total):
-        trajectory = one_step(params, condition, state, trajectory, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
+
+    def tell(number, trajectory):
         jax.block_until_ready(trajectory.x)
-        on_step(index, i + 1, total)
+        on_step(index, number, total)
+
+    for i in range(total):
+        now = jax.tree.map(lambda leaf, i=i: leaf[i], inputs)
+        before, trajectory = trajectory, one_step(params, condition, state, trajectory, now)
+        if i:  # told while the next step runs: starting one takes the host a while, thousands of parameters go with it
+            tell(i, before)
+    tell(total, trajectory)
     return end(params, trajectory.x, state)

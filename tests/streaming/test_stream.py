@@ -209,6 +209,18 @@ def test_the_anchor_is_the_chosen_frame_of_the_first_chunk_and_guided_by_its_own
     np.testing.assert_allclose(second.mean((0, 2, 3, 4)), count, atol=2e-4)
 
 
+def test_the_next_step_is_started_before_one_is_told(monkeypatch):
+    order, parts = [], streaming.parts
+
+    def spied(system, settings):
+        begin, step, end = parts(system, settings)
+        return begin, lambda *given: order.append('started') or step(*given), end
+
+    monkeypatch.setattr(streaming, 'parts', spied)
+    frames_of(stand_in(), 16, settings=SampleSettings(steps=3, first_steps=3), on_step=lambda *told: order.append(told))
+    assert order == ['started', 'started', (0, 1, 3), 'started', (0, 2, 3), (0, 3, 3)]
+
+
 @pytest.mark.parametrize('settings', [SETTINGS, ANCESTRAL, SampleSettings(
     steps=3, first_steps=4, solver='dpmpp_2m', first_solver='dpmpp_2m', guidance_rescale=0.2)])
 def test_watched_steps_give_the_same_video(settings):
