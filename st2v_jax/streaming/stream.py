@@ -310,9 +310,18 @@ def _noise(system, state, draw):
 
 def _denoiser(params, state):
     """The denoiser of this chunk: the first may have a UNet of its own, and reads no memories."""
+    used = _some(params, _networks(params, state))
+    return {'unet': used['initial']} if 'initial' in used else used
+
+
+def _networks(params, state):
     if state.frames is None:
-        return {'unet': params['initial' if 'initial' in params else 'unet']}
-    return {name: params[name] for name in ('unet', 'cam', 'apm') if name in params}
+        return ('initial',) if 'initial' in params else ('unet',)
+    return 'unet', 'cam', 'apm'
+
+
+def _some(params, names):
+    return {name: params[name] for name in names if name in params}
 
 
 _static = functools.partial(jax.jit, static_argnums=(0, 1))
@@ -331,9 +340,21 @@ def parts(system: System, settings: SampleSettings):
     """A chunk as the three programs that a watched `stream` runs.
 
     begin(params, context, state) -> (noise x, condition); step(params, condition, state, trajectory, inputs) ->
-    trajectory; end(params, x, state) -> (new frames, the state after it).
+    trajectory; end(params, x, state) -> (new frames, the state after it). Each is handed what it reads of params alone:
+    a device is slow to be told of thousands of arrays.
     """
-    return tuple(functools.partial(part, system, settings) for part in (_jit_begin, _jit_step, _jit_end))
+    def begin(params, context, state):
+        used = _some(params, (*_networks(params, state), 'vae'))
+        return _jit_begin(system, settings, used, context, state)
+
+    def step(params, condition, state, trajectory, inputs):
+        used = _some(params, _networks(params, state))
+        return _jit_step(system, settings, used, condition, state, trajectory, inputs)
+
+    def end(params, x, state):
+        return _jit_end(system, settings, _some(params, ('vae', 'image')), x, state)
+
+    return begin, step, end
 
 
 def _watched_chunk(on_step, system, settings, params, context, state):
