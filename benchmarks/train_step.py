@@ -221,8 +221,9 @@ def table(result):
             f'{name} {found["ms"]:.0f} | {found["batch"] * found["devices"] / found["ms"] * 1e3:.1f} | '
             f'{found["needed_tflop"]:.1f} | {100 * found["share"]:.1f} % | {found["state_gib"]:.1f} | '
             f'{found["activations_gib"]:.1f} | {found["compile_s"]:.0f} |')
-    lines += ['', *(f'{ratio["devices"]} devices, `{ratio["remat"]}`, batch {ratio["batch"]} each: '
-                    f'{ratio["ratio"]:.2f} times the videos of one.' for ratio in result['ratios'])]
+    for ratio in result['ratios']:
+        lines += ['', f'{ratio["devices"]} devices, `{ratio["remat"]}`, batch {ratio["batch"]} each: '
+                      f'{ratio["ratio"]:.2f} times the videos of one.']
     lines += [
         '',
         f'What stays on a device between steps of `{result["stage"]}` at released size, by arithmetic over the rules '
