@@ -158,7 +158,7 @@ def run(size, folder, num_frames, steps):
     found, result['planning_s'] = _clocked(planning.stages, abstract, settings, num_frames)
     result |= {
         'rates': {'product_bandwidth': rates.product_bandwidth, 'bandwidth': rates.bandwidth, 'launch': rates.launch,
-                  **rates.flops},
+                  'argument': rates.argument, **rates.flops},
         'parameters': planning.parameters(abstract),
     }
 

@@ -35,11 +35,12 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Cost:
-    """kernels of a program, and the bytes of its arguments and of what it holds besides, at most."""
+    """kernels of a program, bytes of its arguments and of what it holds besides at most, number of arguments read."""
 
     kernels: tuple[Kernel, ...]
     arguments: int
     temporary: int
+    handed: int
 
     @property
     def flops(self) -> int:
@@ -52,12 +53,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rates:
-    """A device: FLOP/s by kind of kernel, bytes/s of products and of all else, seconds from one kernel to the next."""
+    """A device: FLOP/s by kind of kernel, bytes/s of products and of all else, seconds from one kernel to the next.
+
+    argument: seconds that it takes the host to hand a program one array.
+    """
 
     flops: dict[str, float]
     product_bandwidth: float
     bandwidth: float
     launch: float
+    argument: float
 
     def seconds(self, kernel: Kernel) -> float:
         if kernel.kind == 'product':  # the slope and the offset of large and thin products: they hardly overlap
@@ -71,7 +76,9 @@ def cost(function: Callable, *args) -> Cost:
     closed = jax.make_jaxpr(function)(*args)
     walk = _Walk()
     walk.program(closed)
-    return Cost(tuple(walk.kernels), sum(_size(v.aval) for v in closed.jaxpr.invars), walk.peak())
+    read = {v for equation in closed.jaxpr.eqns for v in equation.invars if not isinstance(v, Literal)}
+    handed = sum(v in read for v in closed.jaxpr.invars)
+    return Cost(tuple(walk.kernels), sum(_size(v.aval) for v in closed.jaxpr.invars), walk.peak(), handed)
 
 
 def flops(function: Callable, *args) -> int:
@@ -320,8 +327,15 @@ def measure(dtype=jnp.bfloat16) -> Rates:
     seconds = timed(passed, images) - launch * (len(counted.kernels) - 1)
     return Rates(
         {'product': product, 'convolution': convolution, 'attention': attention, 'other': product},
-        product_bandwidth, traffic / seconds, launch,
+        product_bandwidth, traffic / seconds, launch, _argument(),
     )
+
+
+def _argument():
+    """Seconds to hand a program one more array, from a program that does nothing with a thousand of them."""
+    arrays = [jnp.zeros(8) + i for i in range(1000)]
+    program = jax.jit(lambda x, arrays: x + 1, keep_unused=True)
+    return _seconds(lambda x: program(x, arrays), arrays[0]) / len(arrays)
 
 
 def matmul_size() -> int:

@@ -20,15 +20,20 @@ from st2v_jax.video_to_video import Enhancer, enhancer_of, parts
 
 @dataclass(frozen=True)
 class Stage:
-    """A program of the sampler, what one run of it costs, and how often it runs."""
+    """A program of the sampler, what one run of it costs, and how often it runs.
+
+    ahead: whether the host starts the next run while the device is at work on this one.
+    """
 
     name: str
     cost: Cost
     repeats: int
+    ahead: bool = False
 
     def seconds(self, rates: Rates) -> float:
         """Of one run."""
-        return self.cost.seconds(rates)
+        device, host = self.cost.seconds(rates), self.cost.handed * rates.argument
+        return max(device, host) if self.ahead else device + host
 
 
 def abstract_model(folder=None, dtype=None) -> Model:
@@ -108,7 +113,7 @@ def _streaming(model, settings, num_frames):
         trajectory = jax.eval_shape(lambda x, levels=levels: sampling.begin(x, levels), x)
         found += [
             Stage(f'{name}, condition', cost(begin, params, context, state), count),
-            Stage(f'{name}, step', cost(step, params, condition, state, trajectory, inputs), count * steps),
+            Stage(f'{name}, step', cost(step, params, condition, state, trajectory, inputs), count * steps, ahead=True),
             Stage(f'{name}, decoding', cost(end, params, x, state), count),
         ]
         _, state = jax.eval_shape(end, params, x, state)

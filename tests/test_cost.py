@@ -14,7 +14,7 @@ from st2v_jax.streaming import refine
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 F32 = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
-RATES = Rates(dict.fromkeys(('product', 'convolution', 'attention', 'other'), 1e12), 1e9, 1e9, 1e-6)
+RATES = Rates(dict.fromkeys(('product', 'convolution', 'attention', 'other'), 1e12), 1e9, 1e9, 1e-6, 1e-5)
 
 
 def kinds(function, *args):
@@ -55,6 +55,14 @@ def test_a_kernel_takes_its_arithmetic_or_its_traffic():
     assert RATES.seconds(Kernel('convolution', 10**12, 10**6)) == pytest.approx(1, rel=0.01)
     assert RATES.seconds(Kernel('convolution', 10**6, 10**9)) == pytest.approx(1, rel=0.01)
     assert RATES.seconds(Kernel('elementwise', 0, 0)) == 1e-6
+
+
+def test_a_program_takes_what_the_host_takes_to_start_it_unless_it_runs_ahead():
+    many = cost(lambda arrays: arrays[0] + arrays[1], [F32(10)] * 100)
+    assert many.handed == 2, 'arrays that nothing reads are not handed on'
+    device, host = many.seconds(RATES), 2 * RATES.argument
+    assert planning.Stage('alone', many, 1).seconds(RATES) == device + host
+    assert planning.Stage('one after the other', many, 5, ahead=True).seconds(RATES) == max(device, host)
 
 
 def test_flops_of_the_released_step_are_those_that_were_measured_with():
