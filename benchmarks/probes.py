@@ -26,7 +26,7 @@ SHIFTS = 4096  # places where the numbers of a parameter may begin
 def random_parameters(abstract, dtype):
     """Parameters as sampling holds them (kernels in `dtype`, vectors in float32), of variance 1 / fan-in.
 
-    All are cut from the same random numbers, so that nothing is drawn or compiled for them.
+    All are cut from the same random numbers, so that none are drawn for each.
     """
     most = max((leaf.size for leaf in jax.tree.leaves(abstract)), default=0)
     numbers = np.random.default_rng(0).standard_normal(most + SHIFTS, np.float32)
@@ -154,8 +154,10 @@ def store(path, result):
 
 def write_page(page, begin, end, table, numbers):
     """Puts table(numbers of the JSON file) between the two marks of a page."""
+    if numbers is None:
+        raise SystemExit('--page needs --json, the numbers to write')
     before, found, rest = Path(page).read_text(encoding='utf-8').partition(begin)
-    if not found:
-        raise SystemExit(f'{page} has no line {begin}')
+    if not found or end not in rest:
+        raise SystemExit(f'{page} has no line {end if found else begin}')
     made = table(json.loads(Path(numbers).read_text(encoding='utf-8')))
     Path(page).write_text(before + made + rest.partition(end)[2], encoding='utf-8')

@@ -43,6 +43,13 @@ def networks(config):
     return ('text', 'unet') + ('cam',) * config.memory + ('apm',) * config.anchor
 
 
+def parameters(config):
+    """(ModelConfig, shapes of the parameters that are trained, of those that are frozen, as a step holds them)."""
+    model = build.ModelConfig.from_dict(config.model.to_dict())
+    trained, frozen = state.split(weights.abstract(model, networks(config)), partial(denoising.is_trained, config))
+    return model, trained, jax.eval_shape(partial(build.cast, dtype=jnp.dtype(config.dtype)), frozen)
+
+
 def pool_shapes(config, model):
     """Shapes of a pool of one video for each example of a batch, as `denoising.make_data` makes it."""
     rows, frames, side = (config.batch_size, 1), config.data.frames, model.image_size
@@ -82,11 +89,9 @@ class Compiled(NamedTuple):
 
 def compiled(config, devices) -> Compiled:
     """The step that train.py takes, compiled from shapes: nothing is allocated."""
-    model, dtype = build.ModelConfig.from_dict(config.model.to_dict()), jnp.dtype(config.dtype)
+    model, trained, frozen = parameters(config)
     mesh = sharding.make_mesh({'data': devices, 'fsdp': 1, 'tensor': 1}, jax.devices()[:devices])
     draw, loss = denoising.functions(config, model)
-    trained, frozen = state.split(weights.abstract(model, networks(config)), partial(denoising.is_trained, config))
-    frozen = jax.eval_shape(partial(build.cast, dtype=dtype), frozen)
     optimizer = step.make_optimizer(**config.optimizer)
     now = jax.eval_shape(partial(state.create, optimizer=optimizer), trained)
     placed = lambda tree, where: jax.tree.map(
@@ -112,9 +117,8 @@ def load(args, remat, rows):
 def needed_flops(args, batch):
     """Operations that a step needs for a batch."""
     config = load(args, 'none', batch)
-    model = build.ModelConfig.from_dict(config.model.to_dict())
+    model, trained, frozen = parameters(config)
     draw, loss = denoising.functions(config, model)
-    trained, frozen = state.split(weights.abstract(model, networks(config)), partial(denoising.is_trained, config))
     objective = Objective({}, None, None, draw, loss, loss)
     return step.needed_flops(objective, trained, frozen, pool_shapes(config, model))
 
@@ -176,12 +180,8 @@ def per_device(stage):
     bfloat16 (vectors in float32).
     """
     config, _ = load_config(CONFIGS / f'{stage}.py')
-    model = build.ModelConfig.from_dict(config.model.to_dict())
-    tree = weights.abstract(model, networks(config))
-    trained, frozen = state.split(tree, partial(denoising.is_trained, config))
+    _, trained, frozen = parameters(config)
     now = jax.eval_shape(partial(state.create, optimizer=step.make_optimizer(**config.optimizer)), trained)
-    frozen = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16 if leaf.ndim > 1 else jnp.float32), frozen)
 
     def share(tree, mesh):
         sizes = jax.tree.map(lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, tree,

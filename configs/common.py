@@ -82,7 +82,7 @@ def autoencoder(stage, network, size):
 
 
 def denoising(stage, size):
-    """The keys of the three stages that denoise videos."""
+    """The keys of the stages that denoise videos, and of the ablations."""
     config = run(stage, size)
     config.memory = False  # whether CAM gets conditioning frames
     config.anchor = False  # whether APM gets an anchor frame

@@ -76,9 +76,19 @@ def cost(function: Callable, *args) -> Cost:
     closed = jax.make_jaxpr(function)(*args)
     walk = _Walk()
     walk.program(closed)
-    read = {v for equation in closed.jaxpr.eqns for v in equation.invars if not isinstance(v, Literal)}
+    read = _read(closed.jaxpr)
     handed = sum(v in read for v in closed.jaxpr.invars)
     return Cost(tuple(walk.kernels), sum(_size(v.aval) for v in closed.jaxpr.invars), walk.peak(), handed)
+
+
+def _read(jaxpr):
+    """The variables that a program reads; a jitted function within it is handed only what it reads itself."""
+    read = [*jaxpr.outvars]
+    for equation in jaxpr.eqns:
+        inner = equation.params['jaxpr'].jaxpr if equation.primitive.name in ('jit', 'pjit') else None
+        inside = None if inner is None else _read(inner)
+        read += [v for i, v in enumerate(equation.invars) if inside is None or inner.invars[i] in inside]
+    return {v for v in read if not isinstance(v, Literal)}
 
 
 def flops(function: Callable, *args) -> int:

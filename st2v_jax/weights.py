@@ -230,7 +230,7 @@ def _held(folder, theirs):
 
 def _sampled(folder, theirs, config):
     held = _held(folder, theirs)
-    return tuple(name for name in streaming(config) if name not in MEMORIES or held & {*MEMORIES})
+    return tuple(name for name in streaming(config) if name not in MEMORIES or held & {'cam', 'apm'})
 
 
 def _ours(folder, config, only):

@@ -54,7 +54,9 @@ def serve(repository, files):
     thread.start()
     try:
         address = f'http://127.0.0.1:{server.server_address[1]}'
-        yield {'HF_ENDPOINT': address, 'NO_PROXY': '127.0.0.1', 'HF_HUB_DISABLE_TELEMETRY': '1'}, fetched
+        direct = dict.fromkeys(('NO_PROXY', 'no_proxy'), '127.0.0.1')
+        settings = {'HF_HUB_OFFLINE': '0', 'HF_HUB_DISABLE_TELEMETRY': '1'}
+        yield {'HF_ENDPOINT': address, **direct, **settings}, fetched
     finally:
         server.shutdown()
         thread.join()

@@ -18,7 +18,8 @@ One after the other:
 generate measures what it makes; measure does it again for videos that were kept.
 The refinement stage, on videos that were kept:
   python evaluate.py refine --weights runs/refiner/weights --videos runs/evaluation/videos.npz --out runs/refinement
-  python evaluate.py refinement-report --results docs/refinement/results.json --output docs/refinement.md
+  python evaluate.py refinement-report --results docs/refinement/results.json \\
+    --training docs/refinement/training/*.json --output docs/refinement.md
 """
 SHEET_FRAMES = (1, 8, 16, 32, 64, 120, 180, 240)
 VARIANTS = ('B', 'B+S', 'paper', 'release')  # as streaming/blend.py has them, which would take a while to import

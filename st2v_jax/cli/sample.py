@@ -92,7 +92,7 @@ def _make(job, arguments, model, settings, enhancer, again):
     lower = []
     if settings.decode_frames > 1:
         lower.append('--decode-frames 1')
-    if settings.profile == 'paper':
+    if settings.profile == 'paper' and model.config.apm is not None:
         lower.append('--profile release (guides with two evaluations a step instead of three)')
     progress = Progress(job.prompt, quiet=arguments.quiet)
     with progress:
@@ -217,6 +217,8 @@ def _settings(arguments, model):
     if arguments.num_frames > model.max_frames:
         raise BadInput(f'this model has no CAM and APM: it makes {model.max_frames} frames at most, '
                        f'not {arguments.num_frames}')
+    if arguments.guidance_anchor is not None and model.config.apm is None:
+        raise BadInput('this model has no APM, and so no anchor frame that --guidance-anchor could weigh')
     try:
         return model.settings(**chosen)
     except ValueError as error:

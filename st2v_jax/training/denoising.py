@@ -124,10 +124,9 @@ def functions(config, model):
     def examples(data, key):
         batch_key, mask_key, drop_key, noise_key, t_key = jax.random.split(key, 5)
         if filmed_clips:
-            memory = model.conditioning_frames if config.memory else 0
-            batch = of_clips(data.videos, memory=0 if wearing else memory)
+            batch = of_clips(data.videos, memory=filmed.pixel_frames(config, model))
             if wearing:
-                shape = len(batch.ids), memory, *model.latent_shape[1:]
+                shape = len(batch.ids), model.conditioning_frames, *model.latent_shape[1:]
                 batch = batch._replace(wear=wear(batch_key, shape, wearing))
         else:
             batch = draw(batch_key, data.videos, model, anchored=config.anchor)
@@ -154,7 +153,7 @@ def functions(config, model):
 
 
 def film(config, model, params, tokenizer, mesh):
-    """(Objective.steps for clips, the Data of each step; the networks that no step runs, see `filmed.feed`).
+    """(Objective.steps for clips, the Data of each step; the networks whose results they hold, see `filmed.feed`).
 
     A network that is trained runs in the step, whatever clips hold.
     """

@@ -40,8 +40,8 @@ class Clips(NamedTuple):
 def feed(config, model, params, tokenizer, mesh, fixed):
     """(A function: number of a step -> iterator over the Clips of that step and of those after it; spared).
 
-    The clips are on the devices. `spared` are those of the networks in `fixed`, of 'vae' and 'text', that need not run,
-    for the clips hold what they make.
+    The clips are on the devices. `spared` are those of the networks in `fixed`, of 'vae' and 'text', whose latents and
+    text embeddings the clips hold.
     """
     data = config.data
     sharding.check_rows(config.batch_size, mesh)
@@ -54,9 +54,8 @@ def feed(config, model, params, tokenizer, mesh, fixed):
     spared = frozenset(fixed) if source.encoded else frozenset()
     if spared:
         _check_encoding(source, model, params, tokenizer, spared)
-    conditions = model.conditioning_frames if config.memory and not config.conditioning_noise else 0
     make = partial(cut, frames=model.frames, anchored=config.anchor, size=model.image_size, tokenizer=tokenizer,
-                   shown=conditions if 'vae' in spared else model.frames, spared=spared)
+                   shown=pixel_frames(config, model) if 'vae' in spared else model.frames, spared=spared)
     if len(source):
         make(source[0], np.random.default_rng(0))  # clips that are too short are refused before anything is compiled
     where = sharding.split_rows(mesh)
@@ -73,6 +72,11 @@ def feed(config, model, params, tokenizer, mesh, fixed):
         return (jax.tree.map(place, batch) for batch in read)
 
     return start, spared
+
+
+def pixel_frames(config, model):
+    """How many frames of a chunk, the first ones, condition as pixels: none where noisy latents are decoded instead."""
+    return model.conditioning_frames if config.memory and not config.conditioning_noise else 0
 
 
 def _check_encoding(source, model, params, tokenizer, spared):

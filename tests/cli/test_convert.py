@@ -232,9 +232,12 @@ def test_a_repository_of_the_hub_is_fetched_and_kept(exported, tiny_folder, tmp_
         same_networks(tmp_path / 'new', tiny_folder)
         assert 'unet/diffusion_pytorch_model.safetensors' in fetched
         assert not {'unet/model.fp16.bin', 'a.gif'} & {*fetched}
-        code, err = fetching(tmp_path, environment, '--from', 'org/other', '--to', 'other')
+        missing = fetching(tmp_path, environment, '--from', 'org/other', '--to', 'other')
+    out_of_reach = fetching(tmp_path, environment, '--from', 'org/other', '--to', 'other')
+    for code, err in (missing, out_of_reach):
         assert code == 2
-        assert re.fullmatch(r'error: org/other is no file or folder here, and the .* hub cannot .*\n', err), err
+        words = r'error: org/other is no file or folder here, and the Hugging Face hub cannot .*\n'
+        assert re.fullmatch(words, err), err
     # the hub is gone, what was fetched is not
     assert fetching(tmp_path, environment, '--from', 'org/model', '--to', 'again')[0] == 0
     same_networks(tmp_path / 'again', tiny_folder)

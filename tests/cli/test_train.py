@@ -12,7 +12,7 @@ import pytest
 from configs_of import ABLATIONS, CONFIGS, STAGES, stage_config
 
 from st2v_jax import sharding, weights
-from st2v_jax.cli import sample, train
+from st2v_jax.cli import train
 from st2v_jax.models import build
 
 ROOT = CONFIGS.parent
@@ -93,24 +93,26 @@ def test_released_configs_have_the_papers_settings():
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of orbax's and tensorboardX's own making
 def test_all_stages_in_sequence_make_a_video(capsys, tmp_path, monkeypatch, unoptimised):
-    """The first stage is a process of its own, the others are called here, which saves their imports."""
+    """The first stage and sample.py are processes of their own, the others are called here, which saves imports."""
     mesh = sharding.make_mesh
     monkeypatch.setattr(sharding, 'make_mesh', lambda axes: mesh(axes, jax.devices()[:1]))
     flags = os.environ['XLA_FLAGS'].replace('--xla_force_host_platform_device_count=8', '').strip()
 
-    def run(*command):
-        if not before:
-            done = subprocess.run([sys.executable, ROOT / 'train.py', *command], cwd=ROOT, capture_output=True,
-                                  text=True, env={**os.environ, 'XLA_FLAGS': flags})
-            assert done.returncode == 0, done.stderr[-3000:]
-            return done.stdout
+    def process(*command):
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True,
+                              env={**os.environ, 'XLA_FLAGS': flags})
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    def called(_, *command):
         assert train.main(command) == 0
         return capsys.readouterr().out
 
-    before = ()
+    run, before = process, ()
     for stage in STAGES:
         workdir = tmp_path / stage
-        out = run('--config', f'{CONFIGS / stage}.py:tiny', '--workdir', str(workdir), *before)
+        out = run('train.py', '--config', f'{CONFIGS / stage}.py:tiny', '--workdir', str(workdir), *before)
+        run = called
         assert out.strip() == f'trained weights: {workdir / "weights"}'
         rows = [json.loads(row) for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
         assert [row['step'] for row in rows] == [2, 4]
@@ -123,8 +125,8 @@ def test_all_stages_in_sequence_make_a_video(capsys, tmp_path, monkeypatch, unop
     _, first = weights.load(tmp_path / 'autoencoder' / 'weights', ['vae'])
     jax.tree.map(np.testing.assert_array_equal, first['vae'], params['vae'])
     video = tmp_path / 'out.mp4'
-    assert sample.main(['--weights', str(folder), '--prompt', 'a red ball', '--num-frames', '20', '--steps', '2',
-                        '--output', str(video)]) == 0
+    process('sample.py', '--weights', str(folder), '--prompt', 'a red ball', '--num-frames', '20', '--steps', '2',
+            '--output', str(video))
     assert video.stat().st_size > 500
 
 

@@ -158,7 +158,7 @@ def test_no_random_key_is_used_twice():
         frames_of(random_system(), 32, settings=ANCESTRAL)
 
 
-def test_the_real_networks_fit(tiny_config, tiny_params, unoptimised):
+def test_the_real_networks_fit(tiny_config, tiny_params):
     system = streaming.system(tiny_config)
     ids = np.ones((2, 2, 77), np.int32)
     prompt = streaming.encode_prompt(system, tiny_params, *ids)
