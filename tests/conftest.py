@@ -91,3 +91,4 @@ def unoptimised():
         jax.config.update('jax_disable_most_optimizations', True)
         yield
         jax.config.update('jax_disable_most_optimizations', False)
+        jax.clear_caches()  # files that come later must not meet programs that were compiled so: they round otherwise
