@@ -26,6 +26,7 @@ import probes  # which finds st2v_jax
 from jax.sharding import AbstractMesh, AxisType
 
 from st2v_jax import sharding, weights
+from st2v_jax.checkpoint import abstract
 from st2v_jax.cli.train import load_config
 from st2v_jax.models import build
 from st2v_jax.training import denoising, state, step
@@ -94,17 +95,15 @@ def compiled(config, devices) -> Compiled:
     draw, loss = denoising.functions(config, model)
     optimizer = step.make_optimizer(**config.optimizer)
     now = jax.eval_shape(partial(state.create, optimizer=optimizer), trained)
-    placed = lambda tree, where: jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, where)
     everywhere, rows = sharding.replicated(mesh), sharding.split_rows(mesh)
     places, place_frozen = sharding.shardings(now, mesh), sharding.shardings(frozen, mesh)
     data = pool_shapes(config, model)
     places_data = jax.tree.map(lambda _: everywhere, data)._replace(videos=jax.tree.map(lambda _: rows, data.videos))
-    now, frozen, data = placed(now, places), placed(frozen, place_frozen), placed(data, places_data)
-    key = placed(jax.eval_shape(lambda: jax.random.key(0)), everywhere)
+    now, frozen, data = abstract(now, places), abstract(frozen, place_frozen), abstract(data, places_data)
+    key = abstract(jax.eval_shape(lambda: jax.random.key(0)), everywhere)
     began = time.perf_counter()
     run = step.compiled_step(config, draw, loss, optimizer, mesh, places, place_frozen)
-    run = run.lower(now, frozen, data, placed(jax.ShapeDtypeStruct((), jnp.float32), everywhere), key).compile()
+    run = run.lower(now, frozen, data, abstract(jnp.float32(0), everywhere), key).compile()
     return Compiled(run, now, frozen, data, key, time.perf_counter() - began)
 
 
