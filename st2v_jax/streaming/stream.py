@@ -340,8 +340,8 @@ def parts(system: System, settings: SampleSettings):
     """A chunk as the three programs that a watched `stream` runs.
 
     begin(params, context, state) -> (noise x, condition); step(params, condition, state, trajectory, inputs) ->
-    trajectory; end(params, x, state) -> (new frames, the state after it). Each is handed what it reads of params alone:
-    a device is slow to be told of thousands of arrays.
+    trajectory; end(params, x, state) -> (new frames, the state after it). Each is handed the networks that its
+    chunk may run there and no others: a program is slow to be handed thousands of arrays.
     """
     def begin(params, context, state):
         used = _some(params, (*_networks(params, state), 'vae'))
