@@ -156,7 +156,7 @@ def _tiny():
     width = 8
     return ModelConfig(
         image_size=16,
-        unet=UNetConfig(channels=(8, 8), attention=(True, False), blocks=1, head_size=8, input_heads=1,
+        unet=UNetConfig(channels=(8,), attention=(True,), blocks=1, head_size=8, input_heads=1,
                         context_width=width, groups=4),
         cam=CamConfig(conditioning_channels=(4, 8), head_size=8),
         apm=ApmConfig(image_width=width, inner_width=width, image_tokens=2),
@@ -166,7 +166,7 @@ def _tiny():
         image=ImageConfig(image_size=16, patch=8, width=width, layers=1, heads=1, mlp_width=16, embed_dim=width),
         diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True),
         refiner=RefinerConfig(
-            unet=UNetConfig(channels=(8, 8), attention=(False, True), blocks=1, head_size=8, input_heads=1,
+            unet=UNetConfig(channels=(8,), attention=(False,), blocks=1, head_size=8, input_heads=1,
                             context_width=width, groups=4),
             vae=VaeConfig(block_channels=(8, 8), layers_per_block=1, groups=4),
             text=None,

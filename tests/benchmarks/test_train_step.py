@@ -5,8 +5,6 @@ import json
 import pytest
 import train_step
 
-from st2v_jax.cli.train import load_config
-
 pytestmark = pytest.mark.usefixtures('unoptimised')
 
 
@@ -16,10 +14,7 @@ def rows():
 
 
 @pytest.mark.slow
-def test_it_measures_one_device_and_two_and_writes_the_page(tmp_path, capsys, monkeypatch):
-    one_level = {'model.unet.channels': '(8,)', 'model.unet.attention': '(True,)'}
-    monkeypatch.setattr(train_step, 'load_config', lambda name, overrides=None: load_config(
-        name, {**one_level, **overrides} if overrides else None))
+def test_it_measures_one_device_and_two_and_writes_the_page(tmp_path, capsys):
     out, page = tmp_path / 'out.json', tmp_path / 'page.md'
     tiny = ['--size', 'tiny', '--dtype', 'float32', '--runs', '1', '--blocks', '1', '--matmul', '64']
     options = [*tiny, '--stage', 'video_ldm', '--try', 'none:1', '--devices', '2', '--json', str(out)]

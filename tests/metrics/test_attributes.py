@@ -7,6 +7,7 @@ import pytest
 
 from st2v_jax.metrics import attributes
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 HEADS = {'colour': 3, 'motion': 2}
 
 

@@ -11,6 +11,7 @@ from st2v_jax.models.build import ModelConfig
 from st2v_jax.streaming import stream as streaming
 from st2v_jax.streaming.stream import Context, SampleSettings, StreamState, System, settings_for, start
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 CONFIG = ModelConfig(image_size=16, diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True))
 STEP = 0.005
 SETTINGS = SampleSettings(steps=2, first_steps=2)

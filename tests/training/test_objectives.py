@@ -147,8 +147,8 @@ def refiner(encoders):
 
 @pytest.mark.slow
 def test_the_refiner_learns(refiner):
-    losses = refiner.run(30)
-    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+    losses = refiner.run(15)
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     assert set(refiner.state.params) == {'refiner'} and set(refiner.frozen) == {'text'}
 
 
