@@ -20,8 +20,14 @@ import pytest  # noqa: E402
 TINY_WORDS = ('a', 'red', 'blue', 'ball', 'star', 'moves', 'left', 'over', 'sand')
 
 
+SLOW_SECONDS = 900  # a slow test's own limit
+
+
 def pytest_collection_modifyitems(items):
     """Files with slow tests first: of two processes, none is then left alone with a long file at the end."""
+    for item in items:
+        if item.get_closest_marker('slow'):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
     slow = {item.path for item in items if item.get_closest_marker('slow')}
     items.sort(key=lambda item: item.path not in slow)
 
@@ -40,7 +46,7 @@ def tiny_config():
     tower = dict(width=16, layers=1, heads=2, mlp_width=16, embed_dim=16)
     return build.ModelConfig(
         image_size=32,
-        unet=unet3d.UNetConfig((8, 16), (True, True), **unet),
+        unet=unet3d.UNetConfig((8, 16), (True, False), **unet),
         cam=cam.CamConfig((4, 4, 8, 8), head_size=8),
         apm=apm.ApmConfig(image_width=16, inner_width=16),
         vae=vae.VaeConfig((8, 8, 8, 8), layers_per_block=1, groups=4),

@@ -3,6 +3,7 @@
 import golden_cases
 import pytest
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 CASES = golden_cases.cases(golden_cases.folder())
 
 

@@ -11,6 +11,7 @@ from st2v_jax.data import world
 from st2v_jax.metrics import attributes, nearest, pictures, report, survey
 
 pytest.importorskip('cv2')
+pytestmark = pytest.mark.usefixtures('unoptimised')
 SIZE, FRAMES = 32, 24
 
 

@@ -12,6 +12,7 @@ from st2v_jax.models.ablations import FUSIONS, remembered
 from st2v_jax.models.cam import CamConfig
 from st2v_jax.models.layers import Conv
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 F, M, SIDE = 6, 3, 32  # frames of a chunk, of which the first M are given; pixels
 ABLATIONS = FUSIONS[1:]
 

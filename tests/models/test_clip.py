@@ -10,6 +10,7 @@ from st2v_jax.convert import tables
 from st2v_jax.convert.engine import export
 from st2v_jax.models import build, clip
 
+pytestmark = pytest.mark.usefixtures('unoptimised')
 TEXT = clip.TextConfig(vocab_size=30, width=16, layers=2, heads=2, mlp_width=24, max_tokens=9, embed_dim=6)
 IMAGE = clip.ImageConfig(image_size=16, patch=8, width=16, layers=2, heads=2, mlp_width=24, embed_dim=6)
 

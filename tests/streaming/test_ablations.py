@@ -53,7 +53,7 @@ def test_a_chunk_goes_on_from_the_frames_before_it(chunks, model):
     assert first.shape[1] == config.frames and second.shape[1] == config.frames - config.memory
     assert np.isfinite(second).all() and state.anchor is None and int(after.index) == 2
     other, _ = advance(state._replace(frames=-state.frames))
-    assert np.abs(other - second).max() > 1e-3
+    assert np.abs(other - second).max() > 1e-4  # the same program: without effect it would be 0
 
 
 def test_it_is_saved_and_loaded_like_any_other(model, tmp_path):

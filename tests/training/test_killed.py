@@ -14,7 +14,8 @@ from configs_of import CONFIGS
 from st2v_jax.cli import train
 
 STEPS, KILLS = 150, 20
-RUN = ('--config', f'{CONFIGS / "autoencoder"}.py:tiny', f'--config.steps={STEPS}', '--config.log_every=5')
+RUN = ('--config', f'{CONFIGS / "autoencoder"}.py:tiny', f'--config.steps={STEPS}', '--config.log_every=5',
+       '--config.model.vae.block_channels=(8,)')  # one level, of width 8
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::DeprecationWarning')  # of orbax
 

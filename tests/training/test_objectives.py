@@ -80,7 +80,7 @@ def apm(encoders):
 @pytest.mark.slow
 def test_denoising_learns_and_the_freeze_map_holds(apm):
     before = jax.device_get((apm.state.params, apm.frozen))
-    losses = apm.run(30)
+    losses = apm.run(20)
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
     trained, frozen = jax.device_get((apm.state.params, apm.frozen))
     jax.tree.map(np.testing.assert_array_equal, before[1], frozen)

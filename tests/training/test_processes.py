@@ -15,7 +15,7 @@ from st2v_jax import weights
 from st2v_jax.training import processes
 
 RUN = ('train.py', '--config', 'configs/autoencoder.py:tiny', '--config.steps=2', '--config.log_every=1',
-       '--config.checkpoint_every=1', '--config.mesh.data=1')
+       '--config.checkpoint_every=1', '--config.mesh.data=1', '--config.model.vae.block_channels=(8,)')
 
 
 def start(workdir, *options):
