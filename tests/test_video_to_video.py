@@ -177,7 +177,7 @@ for count in COUNTS:
 def test_memory_does_not_grow_with_the_video():
     """2,200 frames against 200, in a process of their own. One of the four copies of their latents would be 182 MB
     more, the enhanced frames 700 MB; latents in files are not counted, for the system can drop them. What the allocator
-    holds back differs by 20 to 70 MB from run to run, whatever the length."""
+    holds back differs from run to run, by up to 70 MB."""
     program = TOYS.replace('COUNTS', '(200, 2200)')
     plain = os.environ | {'XLA_FLAGS': '', 'MALLOC_ARENA_MAX': '1'}  # else freed memory stays with many threads
     done = subprocess.run([sys.executable, '-c', program], env=plain, capture_output=True, text=True)
