@@ -18,18 +18,16 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 TINY_WORDS = ('a', 'red', 'blue', 'ball', 'star', 'moves', 'left', 'over', 'sand')
-
-
 SLOW_SECONDS = 900  # a slow test's own limit
 
 
 def pytest_collection_modifyitems(items):
-    """Files with slow tests first: of two processes, none is then left alone with a long file at the end."""
-    for item in items:
-        if item.get_closest_marker('slow'):
-            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
-    slow = {item.path for item in items if item.get_closest_marker('slow')}
-    items.sort(key=lambda item: item.path not in slow)
+    """Slow tests get their own limit, and their files come first: of two processes, none is left alone with one."""
+    slow = [item for item in items if item.get_closest_marker('slow')]
+    for item in slow:
+        item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+    files = {item.path for item in slow}
+    items.sort(key=lambda item: item.path not in files)
 
 
 @pytest.fixture(scope='session')

@@ -28,7 +28,7 @@ def model(request, tiny_config, tiny_params):
     config = dataclasses.replace(tiny_config, cam=cam, apm=None, **changes)
     params = build.init(jax.random.key(1), build.denoiser(config))
     random = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32), params)
+    params = jax.tree.map(lambda leaf: leaf + 0.2 * random.standard_normal(leaf.shape, np.float32), params)
     params |= {name: tiny_params[name] for name in ('vae', 'text')}
     return config, params | ({'initial': tiny_params['unet']} if config.initial else {})
 
@@ -53,7 +53,7 @@ def test_a_chunk_goes_on_from_the_frames_before_it(chunks, model):
     assert first.shape[1] == config.frames and second.shape[1] == config.frames - config.memory
     assert np.isfinite(second).all() and state.anchor is None and int(after.index) == 2
     other, _ = advance(state._replace(frames=-state.frames))
-    assert np.abs(other - second).max() > 1e-4  # the same program: without effect it would be 0
+    assert np.abs(other - second).max() > 1e-3
 
 
 def test_it_is_saved_and_loaded_like_any_other(model, tmp_path):
