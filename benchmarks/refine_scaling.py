@@ -18,7 +18,8 @@ from refine_step import TOKENS, latent_size, model_config
 
 from st2v_jax import sharding
 from st2v_jax.models import build
-from st2v_jax.streaming import blend, refine
+from st2v_jax.refinement import blend
+from st2v_jax.refinement import sdedit as refine
 
 CHUNKS = 8
 

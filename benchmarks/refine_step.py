@@ -17,13 +17,14 @@ import probes  # which finds st2v_jax
 
 from st2v_jax import weights
 from st2v_jax.diffusion import sampling
-from st2v_jax.diffusion.refiner_schedule import sdedit_levels
+from st2v_jax.diffusion.log_snr import sdedit_levels
 from st2v_jax.models import build
 from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
-from st2v_jax.streaming import blend, refine
-from st2v_jax.streaming.canvas import fit
+from st2v_jax.refinement import blend
+from st2v_jax.refinement import sdedit as refine
+from st2v_jax.refinement.canvas import fit
 
 TOKENS = 77
 

@@ -6,7 +6,7 @@ released: the released model. small: the one that ships. tiny: big enough to run
 from ml_collections import ConfigDict
 
 from st2v_jax.data.captions import world_tokenizer
-from st2v_jax.diffusion.refiner_schedule import RefinerProcess
+from st2v_jax.diffusion.log_snr import RefinerProcess
 from st2v_jax.diffusion.schedule import DiffusionConfig
 from st2v_jax.models.apm import ApmConfig
 from st2v_jax.models.build import ModelConfig

@@ -4,7 +4,7 @@
 
 The small one reaches a loss of 0.109 in 7.4 K steps, two runs and 11 minutes of an H200 in all.
 
-The paper takes MS-Vid2Vid-XL; the released size is that one. What the training pairs are: training/refinement.py.
+The paper takes MS-Vid2Vid-XL; the released size is that one. What the training pairs are: training/refiner.py.
 """
 
 from configs import common

@@ -9,11 +9,11 @@
 
 What is where:
 
-    load, generate, Model        a prompt to frames                  st2v_jax.text_to_video
+    load, generate, Model        a prompt to frames                  st2v_jax.streaming.generate
     load_enhancer, enhance,
-    Enhancer                     frames to larger, sharper ones      st2v_jax.video_to_video
+    Enhancer                     frames to larger, sharper ones      st2v_jax.refinement.enhancer
     SampleSettings, stream       chunk after chunk, with its state   st2v_jax.streaming.stream
-    RefineSettings               overlapping chunks, blended         st2v_jax.streaming.refine
+    RefineSettings               overlapping chunks, blended         st2v_jax.refinement.sdedit
     load_weights, save_weights   folders of parameters               st2v_jax.weights
     Tokenizer                    prompts to token ids                st2v_jax.tokenizer
     VideoWriter, VideoReader,
@@ -28,19 +28,19 @@ __version__ = '0.1.0'
 
 # Loaded when they are first asked for, so that `import st2v_jax` and the commands' `--help` take no time
 _WHERE = {
-    'Enhancer': 'video_to_video:Enhancer',
-    'Model': 'text_to_video:Model',
+    'Enhancer': 'refinement.enhancer:Enhancer',
+    'Model': 'streaming.generate:Model',
     'ModelConfig': 'models.build:ModelConfig',
-    'RefineSettings': 'streaming.refine:RefineSettings',
+    'RefineSettings': 'refinement.sdedit:RefineSettings',
     'SampleSettings': 'streaming.stream:SampleSettings',
     'Tokenizer': 'tokenizer:Tokenizer',
     'VideoReader': 'video_io:VideoReader',
     'VideoWriter': 'video_io:VideoWriter',
     'WeightsError': 'weights:WeightsError',
-    'enhance': 'video_to_video:enhance',
-    'generate': 'text_to_video:generate',
-    'load': 'text_to_video:load',
-    'load_enhancer': 'video_to_video:load_enhancer',
+    'enhance': 'refinement.enhancer:enhance',
+    'generate': 'streaming.generate:generate',
+    'load': 'streaming.generate:load',
+    'load_enhancer': 'refinement.enhancer:load_enhancer',
     'load_weights': 'weights:load',
     'read_metadata': 'video_io:read_metadata',
     'read_video': 'video_io:read_video',

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from st2v_jax import planning, video_to_video
 from st2v_jax.cost import Kernel, Rates, cost, flops
 from st2v_jax.models import build
-from st2v_jax.streaming import refine
+from st2v_jax.planning import video as planning
+from st2v_jax.refinement import enhancer as video_to_video
+from st2v_jax.refinement import sdedit as refine
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 F32 = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)

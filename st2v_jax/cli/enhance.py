@@ -79,7 +79,7 @@ def _input(arguments):
 
 
 def _load(arguments):
-    from st2v_jax.video_to_video import load_enhancer
+    from st2v_jax.refinement.enhancer import load_enhancer
 
     try:
         return load_enhancer(arguments.weights, devices=arguments.devices)
@@ -89,7 +89,7 @@ def _load(arguments):
 
 def _plan(arguments, video):
     from st2v_jax.cli import planning
-    from st2v_jax.planning import abstract_enhancer
+    from st2v_jax.planning.video import abstract_enhancer
 
     if arguments.devices > 1:
         raise BadInput(f'--plan is for one device, not {arguments.devices}')

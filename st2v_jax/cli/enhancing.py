@@ -9,7 +9,7 @@ def enhanced(enhancer, frames, prompt, progress, settings, **options):
 
     settings: a RefineSettings. options: more of `enhance`.
     """
-    from st2v_jax.video_to_video import enhance
+    from st2v_jax.refinement.enhancer import enhance
 
     count = 0
 

@@ -22,7 +22,7 @@ The refinement stage, on videos that were kept:
     --training docs/refinement/training/*.json --output docs/refinement.md
 """
 SHEET_FRAMES = (1, 8, 16, 32, 64, 120, 180, 240)
-VARIANTS = ('B', 'B+S', 'paper', 'release')  # as streaming/blend.py has them, which would take a while to import
+VARIANTS = ('B', 'B+S', 'paper', 'release')  # as refinement/blend.py has them, which would take a while to import
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -136,7 +136,7 @@ def train_checker(options):
     import jax
 
     from st2v_jax import weights
-    from st2v_jax.metrics import attributes
+    from st2v_jax.evaluation import checker as attributes
     from st2v_jax.models import build
 
     dtype, size, reconstruct = _dtype(None), options.size, None
@@ -193,8 +193,9 @@ def generate(options):
     import jax
     import numpy as np
 
-    from st2v_jax import text_to_video
-    from st2v_jax.metrics import attributes, pictures, survey
+    from st2v_jax.evaluation import checker as attributes
+    from st2v_jax.evaluation import pictures, survey
+    from st2v_jax.streaming import generate as text_to_video
 
     checker = attributes.load(options.checker)
     model = text_to_video.load(options.weights, _dtype(options.dtype))
@@ -262,7 +263,8 @@ def make_videos(model, settings, prompts, num_frames, *, seed, batch):
 
 def measure(options):
     """Measures kept videos again, with whatever checker there is now."""
-    from st2v_jax.metrics import attributes, pictures, survey
+    from st2v_jax.evaluation import checker as attributes
+    from st2v_jax.evaluation import pictures, survey
 
     checker = attributes.load(options.checker)
     videos, indices, seed = pictures.kept(options.videos)
@@ -278,8 +280,10 @@ def refine(options):
     import jax
     import numpy as np
 
-    from st2v_jax import text_to_video, video_to_video
-    from st2v_jax.metrics import pictures, refinement, survey
+    from st2v_jax.evaluation import comparison as refinement
+    from st2v_jax.evaluation import pictures, survey
+    from st2v_jax.refinement import enhancer as video_to_video
+    from st2v_jax.streaming import generate as text_to_video
 
     dtype = _dtype(options.dtype)
     enhancer = video_to_video.load_enhancer(options.weights, dtype)
@@ -327,14 +331,14 @@ def refine(options):
 
 def report(options):
     """Writes the page about the model."""
-    from st2v_jax.metrics.report import page
+    from st2v_jax.evaluation.model_page import page
 
     return _write_page(page, options)
 
 
 def refinement_report(options):
     """Writes the page about refinement."""
-    from st2v_jax.metrics.refinement_report import page
+    from st2v_jax.evaluation.refinement_page import page
 
     return _write_page(page, options)
 

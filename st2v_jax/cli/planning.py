@@ -6,8 +6,8 @@ GIB = 2**30
 
 
 def show(model, settings, num_frames, videos=1, enhancer=None):
-    """What sample.py takes for `videos` of num_frames; model and enhancer as `st2v_jax.planning` gives them."""
-    from st2v_jax import planning
+    """What sample.py takes for `videos` of num_frames; model and enhancer as `st2v_jax.planning.video` gives them."""
+    from st2v_jax.planning import video as planning
 
     models = [model] if enhancer is None else [model, enhancer]
     over = _table(planning.stages(model, settings, num_frames, enhancer), models, num_frames, videos)
@@ -17,7 +17,7 @@ def show(model, settings, num_frames, videos=1, enhancer=None):
 
 def show_refinement(enhancer, settings, size, num_frames, *, profile, decode_frames):
     """What enhance.py takes for num_frames of `size` (height, width)."""
-    from st2v_jax import planning
+    from st2v_jax.planning import video as planning
 
     stages = lambda decode_frames: planning.refinement(
         enhancer, settings, size, num_frames, profile=profile, decode_frames=decode_frames)
@@ -30,8 +30,8 @@ def _table(found, models, num_frames, videos=1):
     """Prints parameters, stages, time and memory; the device's bytes where they are too few."""
     import jax
 
-    from st2v_jax import planning
     from st2v_jax.cost import measure
+    from st2v_jax.planning import video as planning
 
     counts, resident = planning.parameters(*models), planning.resident(*models)
     listed = ', '.join(f'{name} {count / 1e6:,.0f} M' for name, count in counts.items())

@@ -117,8 +117,8 @@ def _streamed(model, job, arguments, settings, progress):
 
     A chunk's steps are counted in frames: a frame is a share of the steps of the chunk that brings it.
     """
+    from st2v_jax.streaming.generate import generate
     from st2v_jax.streaming.stream import chunk_count
-    from st2v_jax.text_to_video import generate
 
     total, config = arguments.num_frames, model.config
     chunks, stride = chunk_count(config, total), config.frames - config.memory
@@ -191,18 +191,18 @@ def _slug(prompt):
 
 def _load(arguments):
     """The model, and the enhancer if it is asked for."""
-    from st2v_jax.text_to_video import load
+    from st2v_jax.streaming.generate import load
 
     if not arguments.enhance:
         return load(arguments.weights), None
-    from st2v_jax.video_to_video import load_enhancer
+    from st2v_jax.refinement.enhancer import load_enhancer
 
     return load(arguments.weights), load_enhancer(arguments.weights)
 
 
 def _plan(arguments, videos):
     from st2v_jax.cli import planning
-    from st2v_jax.planning import abstract_enhancer, abstract_model
+    from st2v_jax.planning.video import abstract_enhancer, abstract_model
 
     model, enhancer = loading.load(lambda: (
         abstract_model(arguments.weights), abstract_enhancer(arguments.weights) if arguments.enhance else None

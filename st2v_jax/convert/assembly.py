@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from st2v_jax.convert.engine import ConversionError, Converted, Under
-from st2v_jax.convert.kinds import RELEASED, Checkpoint
-from st2v_jax.convert.published import Published
+from st2v_jax.convert.recognise import RELEASED, Checkpoint
+from st2v_jax.convert.sources import Published
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.tokenizer import Tokenizer
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from st2v_jax import weights
 from st2v_jax.convert.assembly import Assembly, assemble
-from st2v_jax.convert.pickle_machine import UnsafeCheckpointError
-from st2v_jax.convert.published import find
-from st2v_jax.convert.safetensors_reader import SafeTensors
-from st2v_jax.convert.safetensors_writer import write
+from st2v_jax.convert.sources import find
+from st2v_jax.storage.pickle_machine import UnsafeCheckpointError
+from st2v_jax.storage.safetensors_reader import SafeTensors
+from st2v_jax.storage.safetensors_writer import write
 from st2v_jax.tokenizer import Tokenizer
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from st2v_jax.metrics.motion import flow, flow_magnitude
-from st2v_jax.streaming.blend import Plan
+from st2v_jax.refinement.blend import Plan
 from st2v_jax.video_io import to_uint8
 
 

@@ -5,7 +5,7 @@ Its network is `UNet3D`, with strided convolutions padded by (2, 1) in the relea
 
 from dataclasses import dataclass
 
-from st2v_jax.diffusion.refiner_schedule import RefinerProcess
+from st2v_jax.diffusion.log_snr import RefinerProcess
 from st2v_jax.models.clip import TextConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig

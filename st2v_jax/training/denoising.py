@@ -23,7 +23,8 @@ from st2v_jax.models import build
 from st2v_jax.models.ablations import ATTENTION, CONCATENATION
 from st2v_jax.models.clip import preprocess
 from st2v_jax.streaming import stream
-from st2v_jax.training import filmed, state
+from st2v_jax.training import clips as filmed
+from st2v_jax.training import state
 from st2v_jax.training.autoencoder import LAST_FRAME
 from st2v_jax.training.objective import Objective, require
 from st2v_jax.video_io import to_floats

@@ -19,7 +19,8 @@ from st2v_jax import cost, sharding, weights
 from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.data import captions
 from st2v_jax.models import build
-from st2v_jax.training import autoencoder, contrastive, denoising, processes, refinement, samples, state, step
+from st2v_jax.training import autoencoder, contrastive, denoising, processes, samples, state, step
+from st2v_jax.training import refiner as refinement
 from st2v_jax.training.diagnosis import not_finite
 from st2v_jax.training.logs import Logs
 

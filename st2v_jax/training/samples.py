@@ -7,7 +7,7 @@ from einops import rearrange
 from st2v_jax import weights
 from st2v_jax.models import build
 from st2v_jax.streaming import stream
-from st2v_jax.text_to_video import Model, generate
+from st2v_jax.streaming.generate import Model, generate
 from st2v_jax.video_io import VideoWriter, to_uint8
 
 FPS = 8

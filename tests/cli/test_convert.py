@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from st2v_jax import weights
 from st2v_jax.cli import convert
-from st2v_jax.convert import published, to_folder
+from st2v_jax.convert import sources as published
+from st2v_jax.convert import to_folder
 from st2v_jax.tokenizer import Tokenizer, write_vocabulary
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +128,7 @@ def test_a_write_that_fails_leaves_the_old_file(run, exported, tmp_path, monkeyp
     def full(*_, **__):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('st2v_jax.convert.safetensors_writer.os.replace', full)
+    monkeypatch.setattr('st2v_jax.storage.safetensors_writer.os.replace', full)
     code, _, err = run('--from', exported, '--to', 'new', '--dtype', 'float32')
     assert code == 1 and err.endswith('error: new: No space left on device\n')
     assert {file.name: file.read_bytes() for file in Path('new').iterdir()} == before
@@ -265,7 +266,7 @@ MEASURED = """
 import resource, sys
 from st2v_jax.convert.to_folder import carry_out, plan
 from st2v_jax import weights
-from st2v_jax.convert.kinds import RELEASED
+from st2v_jax.convert.recognise import RELEASED
 weights.abstract(RELEASED, ['vae'])  # what is traced is no part of what a file takes
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()

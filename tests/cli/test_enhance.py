@@ -78,7 +78,7 @@ def test_unseen_words_are_named(run):
 
 
 def test_the_plan_comes_before_anything_is_loaded(run, monkeypatch):
-    monkeypatch.setattr('st2v_jax.video_to_video.load_enhancer', None)
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.load_enhancer', None)
     code, out, err = run('--input', 'ball.mp4', '--steps', '3', '--plan')
     assert (code, err) == (0, '')
     assert re.search(r'^parameters: refiner 0 M, refiner_vae 0 M, refiner_text 0 M', out, re.M)
@@ -86,7 +86,7 @@ def test_the_plan_comes_before_anything_is_loaded(run, monkeypatch):
     assert re.search(r'^7 frames: .* at most ', out, re.M)
     assert not Path('ball-enhanced.mp4').exists()
 
-    monkeypatch.setattr('st2v_jax.planning.device_memory', lambda: 1)
+    monkeypatch.setattr('st2v_jax.planning.video.device_memory', lambda: 1)
     code, _, err = run('--input', 'ball.mp4', '--plan')
     assert code == 0 and err.startswith('warning: that is more memory than the device has: a smaller model ')
 
@@ -152,7 +152,7 @@ def test_ctrl_c_leaves_what_plays_or_nothing(run, done, written, monkeypatch):
             yield np.zeros((done, 48, 48, 3))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('st2v_jax.video_to_video.enhance', enhanced)
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', enhanced)
     code, _, err = run('--input', 'ball.mp4')
     assert code == 130 and f'stopped: {written}; again: python enhance.py --input ball.mp4' in err
     assert (len(video_io.read_video('ball-enhanced.mp4')) if done else 0) == done

@@ -57,7 +57,7 @@ def test_from_videos_to_the_page_about_refinement(tiny_folder, tmp_path):
 
 
 def test_a_video_does_not_depend_on_its_batch(tiny_folder):
-    from st2v_jax import text_to_video
+    from st2v_jax.streaming import generate as text_to_video
 
     model = text_to_video.load(tiny_folder)
     settings = model.settings(steps=1)
@@ -86,7 +86,7 @@ def test_numbers_below_one_are_refused(capsys):
 
 
 def test_videos_of_another_size_than_the_checker_are_refused(checker, tmp_path, capsys):
-    from st2v_jax.metrics import pictures
+    from st2v_jax.evaluation import pictures
 
     pictures.keep(tmp_path / 'videos.npz', np.zeros((1, 16, 64, 64, 3), np.uint8), np.array([0]), 0)
     assert evaluate.main(['measure', '--videos', str(tmp_path / 'videos.npz'), '--checker', str(checker),

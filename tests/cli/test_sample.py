@@ -89,8 +89,8 @@ def test_an_enhancement_that_is_stopped_leaves_the_video_before_it(run, monkeypa
         yield from (frame for frame in frames if frame is None)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('st2v_jax.text_to_video.generate', lambda *_, **__: iter([np.zeros((16, 32, 32, 3))]))
-    monkeypatch.setattr('st2v_jax.video_to_video.enhance', stopped)
+    monkeypatch.setattr('st2v_jax.streaming.generate.generate', lambda *_, **__: iter([np.zeros((16, 32, 32, 3))]))
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', stopped)
     code, _, err = run('--prompt', PROMPT, '--num-frames', '16', '--enhance', '--output', 'ball.gif')
     assert code == 130
     assert 'stopped: nothing was written, the video before its enhancement is in ball-draft.mp4; again: ' in err
@@ -164,7 +164,7 @@ def test_the_plan_comes_before_anything_is_loaded(run, tiny_folder, tmp_path, mo
     assert re.search(r'^29 frames: .* s, and compiling .* at most 0.0\d GiB', out, re.M)
     assert not list(tmp_path.iterdir())
 
-    monkeypatch.setattr('st2v_jax.planning.device_memory', lambda: 1)
+    monkeypatch.setattr('st2v_jax.planning.video.device_memory', lambda: 1)
     code, out, err = run('--prompt', PROMPT, '--plan', weights=bare)
     assert code == 0 and err.startswith('warning: that is more memory than the device has: ')
     assert 'refin' not in out
@@ -265,7 +265,7 @@ OUT_OF_MEMORY = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory al
 
 @pytest.mark.parametrize('error', [OUT_OF_MEMORY, MemoryError()], ids=['device', 'host'])
 def test_out_of_memory_says_what_to_lower_and_keeps_an_existing_file(run, error, monkeypatch):
-    monkeypatch.setattr('st2v_jax.text_to_video.generate', at_once(error))
+    monkeypatch.setattr('st2v_jax.streaming.generate.generate', at_once(error))
     Path('mine.mp4').write_text('precious')
     code, _, err = run('--prompt', PROMPT, '--output', 'mine.mp4')
     assert code == 1
@@ -275,13 +275,13 @@ def test_out_of_memory_says_what_to_lower_and_keeps_an_existing_file(run, error,
 
 
 def test_other_errors_are_not_hidden(run, monkeypatch):
-    monkeypatch.setattr('st2v_jax.text_to_video.generate', at_once(RuntimeError('a bug')))
+    monkeypatch.setattr('st2v_jax.streaming.generate.generate', at_once(RuntimeError('a bug')))
     with pytest.raises(RuntimeError, match='a bug'):
         run('--prompt', PROMPT)
 
 
 def test_a_full_disk_is_one_line(run, monkeypatch):
-    monkeypatch.setattr('st2v_jax.text_to_video.generate', after_first_chunk(OSError(28, 'No space left on device')))
+    monkeypatch.setattr('st2v_jax.streaming.generate.generate', after_first_chunk(OSError(28, 'No space left on device')))
     code, _, err = run('--prompt', PROMPT, '--output', 'a.mp4')
     assert code == 1
     assert err.endswith('error: a.mp4: No space left on device\n')
@@ -289,7 +289,7 @@ def test_a_full_disk_is_one_line(run, monkeypatch):
 
 @pytest.mark.parametrize('output', ['a.mp4', 'a.gif'])
 def test_ctrl_c_keeps_the_chunks_that_are_there(run, output, monkeypatch):
-    monkeypatch.setattr('st2v_jax.text_to_video.generate', after_first_chunk(KeyboardInterrupt()))
+    monkeypatch.setattr('st2v_jax.streaming.generate.generate', after_first_chunk(KeyboardInterrupt()))
     code, _, err = run('--prompt', PROMPT, '--output', output, '--num-frames', '48')
     assert code == 130
     assert f'stopped: 16 of 48 frames are in {output}; again: python sample.py' in err
@@ -299,7 +299,7 @@ def test_ctrl_c_keeps_the_chunks_that_are_there(run, output, monkeypatch):
 
 
 def test_ctrl_c_before_the_first_chunk_writes_nothing(run, monkeypatch, tmp_path):
-    monkeypatch.setattr('st2v_jax.text_to_video.generate', at_once(KeyboardInterrupt()))
+    monkeypatch.setattr('st2v_jax.streaming.generate.generate', at_once(KeyboardInterrupt()))
     code, _, err = run('--prompt', PROMPT, '--output', 'a.mp4')
     assert code == 130 and 'stopped: nothing was written; again: ' in err
     assert not list(tmp_path.iterdir())

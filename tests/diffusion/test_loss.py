@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from st2v_jax.diffusion.log_snr import RefinerProcess, refiner_levels, sdedit_levels
 from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions, sdedit_noise
 from st2v_jax.diffusion.predict import denoiser
-from st2v_jax.diffusion.refiner_schedule import RefinerProcess, refiner_levels, sdedit_levels
 from st2v_jax.diffusion.schedule import DiffusionConfig, Level, noise_levels
 from st2v_jax.diffusion.solvers import dpmpp_2m_sde_step
 

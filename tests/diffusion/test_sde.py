@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from st2v_jax.diffusion import predict, sampling
-from st2v_jax.diffusion.refiner_schedule import RefinerProcess, refiner_levels, sdedit_levels
+from st2v_jax.diffusion.log_snr import RefinerProcess, refiner_levels, sdedit_levels
 from st2v_jax.diffusion.schedule import Level
 from st2v_jax.diffusion.solvers import dpmpp_2m_sde_step, dpmpp_2m_step
-from st2v_jax.streaming.blend import stepper
+from st2v_jax.refinement.blend import stepper
 
 MU, S = 0.7, 0.5
 TABLE = refiner_levels(RefinerProcess())

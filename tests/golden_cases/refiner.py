@@ -11,11 +11,11 @@ from golden_cases.unet import ours
 from st2v_jax.convert.engine import convert
 from st2v_jax.convert.refiner_tables import refiner
 from st2v_jax.diffusion import predict, sampling
-from st2v_jax.diffusion.refiner_schedule import RefinerProcess, refiner_levels, sdedit_levels
+from st2v_jax.diffusion.log_snr import RefinerProcess, refiner_levels, sdedit_levels
 from st2v_jax.diffusion.schedule import Level
 from st2v_jax.models import build
 from st2v_jax.models.unet3d import UNet3D, UNetConfig
-from st2v_jax.streaming import blend
+from st2v_jax.refinement import blend
 
 # What our sampler is; a case recorded with another setting is another algorithm.
 OURS = {'prediction_type': 'v', 'solver': 'dpmpp_2m_sde', 'discretization': 'trailing',

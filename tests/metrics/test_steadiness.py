@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from st2v_jax.metrics import steadiness
-from st2v_jax.streaming.blend import Plan
+from st2v_jax.refinement.blend import Plan
 
 cv2 = pytest.importorskip('cv2')
 PLAN = Plan(56, 24, 8)  # joined behind frames 24 and 40, counted from 1

@@ -18,7 +18,8 @@ from st2v_jax.cli import prepare_data, train
 from st2v_jax.data import captions, clips
 from st2v_jax.models import build
 from st2v_jax.tokenizer import Tokenizer
-from st2v_jax.training import denoising, filmed, loop
+from st2v_jax.training import clips as filmed
+from st2v_jax.training import denoising, loop
 
 LEVEL = {'model.unet.channels': '(8,)', 'model.unet.attention': '(True,)'}  # one alone, which compiles in half the time
 MODEL = build.ModelConfig.from_dict(stage_config('apm', **LEVEL).model.to_dict())

@@ -12,7 +12,8 @@ from configs_of import stage_config
 from st2v_jax import sharding
 from st2v_jax.data import captions, world
 from st2v_jax.models import build
-from st2v_jax.training import autoencoder, contrastive, denoising, loop, refinement, state, step
+from st2v_jax.training import autoencoder, contrastive, denoising, loop, state, step
+from st2v_jax.training import refiner as refinement
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 

@@ -1,0 +1,155 @@
+"""Published files wherever they lie: a file, a folder as it is downloaded, or a repository of the Hugging Face hub."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from st2v_jax.convert.recognise import RELEASED, Checkpoint, recognise
+from st2v_jax.diffusion.schedule import DiffusionConfig
+from st2v_jax.models.build import ModelConfig
+from st2v_jax.storage.containers import read
+from st2v_jax.storage.safetensors_reader import read_json
+from st2v_jax.tokenizer import vocabulary
+
+# diffusion_pytorch_model.fp16.safetensors, model-00001-of-00002.safetensors, pytorch_model.bin.index.json, ...
+_WEIGHTS = re.compile(
+    r'(?P<stem>.+?)(?P<half>\.fp16)?(?P<shard>-\d{5}-of-\d{5})?'
+    r'\.(?P<container>safetensors|bin|ckpt|pth|pt)(?P<index>\.index(?:\.fp16)?\.json)?'
+)
+_MODEL_OF_A_FOLDER = ('model', 'pytorch_model', 'diffusion_pytorch_model')
+_HUB = re.compile(r'[\w.-]+/[\w.-]+')
+_SCHEDULER = 'scheduler_config.json'
+_BESIDE = ('model_index.json', 'config.json', _SCHEDULER, 'vocab.json', 'merges.txt')
+_BESIDE += ('tokenizer_config.json', 'special_tokens_map.json')
+DEPTHS = ('*', '*/*', '*/*/*')  # of a folder that holds repositories, whose networks have folders of their own
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """What there is in one place.
+
+    Attributes:
+      checkpoints: the networks, each with the file it was found in.
+      left_out: files of weights that hold nothing we know.
+      pad: id of the padding token, None without a tokenizer.
+      diffusion: the forward process, None without a scheduler.
+      ours: the config and networks of a model of ours that was exported, or None.
+    """
+
+    checkpoints: tuple[tuple[Path, Checkpoint], ...]
+    left_out: tuple[Path, ...]
+    pad: int | None = None
+    diffusion: DiffusionConfig | None = None
+    ours: dict | None = None
+
+
+def find(source: str | Path) -> Published:
+    """What lies in a file, a folder and its subfolders, or, where neither is there, a repository of the hub.
+
+    Raises ValueError (UnsafeCheckpointError, ConversionError) or OSError for what cannot be read; nothing we know in
+    all of it is an error too.
+    """
+    place = Path(source)
+    if not place.exists():
+        if not is_repository(source):
+            raise FileNotFoundError(f'there is no file or folder {source}')
+        place = _fetch(str(source))
+    files, others = [place], []
+    if place.is_dir():
+        names = [file.relative_to(place).as_posix() for depth in DEPTHS for file in sorted(place.glob(depth))]
+        files = [place / name for name in weight_files(names)]
+        others = [place / name for name in names]
+    first = lambda name: next((file for file in others if file.name == name), None)
+    ours = _json(first('model_index.json')).get('_st2v_jax')
+    model = RELEASED if ours is None else ModelConfig.from_dict(ours['config'])
+    found, left_out = [], []
+    for file in files:
+        checkpoints = recognise(read(file), _json(file.with_name('config.json')), model)
+        found += [(file, checkpoint) for checkpoint in checkpoints]
+        left_out += [] if checkpoints else [file]
+    if not found:
+        raise ValueError(f'{source} holds none of the files we know ({len(files)} files of weights looked into)')
+    found.sort(key=lambda pair: -len(pair[1].networks))
+    return Published(tuple(found), tuple(left_out), _pad(first('vocab.json')), _diffusion(first(_SCHEDULER)), ours)
+
+
+def is_repository(source: str | Path) -> bool:
+    """Whether this may be a repository of the hub: two words and a slash."""
+    return _HUB.fullmatch(str(source)) is not None
+
+
+def weight_files(names: Iterable[str]) -> list[str]:
+    """Of the files of a folder those to read: where one is there in several containers or precisions, one of them.
+
+    Full precision comes before half, safetensors before pickles, an index before the files it names. Beside a
+    config.json of transformers or diffusers lies one model; files of other names there are copies for other programs.
+    """
+    names = list(names)
+    chosen = {}
+    for name in names:
+        path = PurePosixPath(name)
+        match = _WEIGHTS.fullmatch(path.name)
+        if match is None or match['shard']:
+            continue
+        single = str(path.with_name('config.json')) in names
+        if single and match['stem'] not in _MODEL_OF_A_FOLDER:
+            continue
+        model = path.parent, '' if single else match['stem']
+        rank = 'fp16' in path.name, match['container'] != 'safetensors', match['index'] is None, path.name
+        chosen[model] = min(chosen.get(model, (rank, name)), (rank, name))
+    return sorted(name for _, name in chosen.values())
+
+
+def _fetch(repository):
+    """A folder with the files of a repository that we read, from the hub or from what was fetched before."""
+    from huggingface_hub import list_repo_files, snapshot_download  # here: it takes a second
+
+    try:
+        names = list_repo_files(repository)
+        wanted = weight_files(names)
+        shards = [re.sub(r'\.(\w+)\.index.*', r'*-of-*.\1', name) for name in wanted if name.endswith('.json')]
+        beside = [name for name in names if PurePosixPath(name).name in _BESIDE]
+        return Path(snapshot_download(repository, allow_patterns=[*wanted, *shards, *beside]))
+    except Exception as error:  # each version of the hub's client has its own classes for having no network
+        try:
+            return Path(snapshot_download(repository, local_files_only=True))
+        except Exception:
+            raise FileNotFoundError(
+                f'{repository} is no file or folder here, and the Hugging Face hub cannot be reached or does not have '
+                f'it ({type(error).__name__})'
+            ) from error
+
+
+def _json(file):
+    return read_json(file.read_bytes()) if file is not None and file.is_file() else {}
+
+
+def _pad(file):
+    """The id of the padding token by the files of the tokenizer beside its vocab.json; None without them."""
+    if file is None:
+        return None
+    ids, settings = _json(file), ('tokenizer_config.json', 'special_tokens_map.json')
+    if ids != vocabulary():
+        raise ValueError(f'{file}: the vocabulary is not that of CLIP, which ours is')
+    tokens = [_json(file.with_name(name)).get('pad_token') for name in settings]
+    token = next((token for token in tokens if token is not None), '<|endoftext|>')  # as CLIPTokenizer of transformers
+    token = token.get('content') if isinstance(token, dict) else token
+    if token not in ids:
+        raise ValueError(f'{file}: the padding token {token!r} is not in it')
+    return ids[token]
+
+
+def _diffusion(scheduler):
+    """The forward process that scheduler_config.json describes; None without it."""
+    said, predictions = _json(scheduler), {'epsilon': 'epsilon', 'v_prediction': 'v'}
+    if not said:
+        return None
+    prediction = said.get('prediction_type', 'epsilon')
+    if said.get('beta_schedule') != 'scaled_linear' or prediction not in predictions:
+        raise ValueError(
+            f"{scheduler}: beta_schedule is 'scaled_linear' and prediction_type one of {(*predictions,)}, "
+            f'not {said.get("beta_schedule")!r} and {prediction!r}'
+        )
+    process = [said[name] for name in ('num_train_timesteps', 'beta_start', 'beta_end')]
+    return DiffusionConfig(*process, predictions[prediction], bool(said.get('rescale_betas_zero_snr', False)))

@@ -1,0 +1,1 @@
+"""What a video will take, before anything is loaded."""

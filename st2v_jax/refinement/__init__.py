@@ -1,0 +1,1 @@
+"""The refinement stage: a long video drawn once more at a higher resolution, in overlapping chunks."""

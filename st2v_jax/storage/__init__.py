@@ -1,0 +1,1 @@
+"""Bytes: the containers that weights come in, read without running anything that they hold."""

@@ -1,0 +1,68 @@
+"""Published files of any container, one mapping name -> array for each."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from st2v_jax.storage.pickle_machine import UnsafeCheckpointError, show
+from st2v_jax.storage.pickle_reader import PickledTensors
+from st2v_jax.storage.safetensors_reader import SafeTensors, read_json
+
+
+def read(file: str | Path) -> Mapping[str, np.ndarray]:
+    """The tensors of a file, each read when it is asked for.
+
+    Args:
+      file: `*.safetensors`; `*.json`, an index which names the files that tensors are spread over and lies beside them;
+        anything else is taken for a file of torch.save (.ckpt, .pth, .bin).
+
+    Raises:
+      UnsafeCheckpointError: (a ValueError) for a file that is cut short or altered, or holds anything but tensors.
+      FileNotFoundError: for a file that is not there, also where an index names it.
+    """
+    if str(file).endswith('.json'):
+        return Sharded(file)
+    return SafeTensors(file) if str(file).endswith('.safetensors') else PickledTensors(file)
+
+
+class Sharded(Mapping[str, np.ndarray]):
+    """name -> array over several files; `index` says which tensor lies in which, and has to be right."""
+
+    def __init__(self, index: str | Path):
+        try:
+            self._places = _weight_map(index)
+            self._shards = {name: read(Path(index).with_name(name)) for name in dict.fromkeys(self._places.values())}
+            listed = {(shard, tensor) for tensor, shard in self._places.items()}
+            held = {(shard, tensor) for shard, tensors in self._shards.items() for tensor in tensors}
+            if listed != held:
+                odd = sorted(listed ^ held)
+                shown = ', '.join(f'{show(tensor)} in {show(shard)}' for shard, tensor in odd[:5])
+                raise UnsafeCheckpointError(f'{len(odd)} tensors are not where the index has them: {shown}')
+        except UnsafeCheckpointError as error:
+            raise UnsafeCheckpointError(f'{index}: {error}') from None
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._shards[self._places[name]][name]
+
+    def forget(self):
+        """See `PickledTensors.forget`."""
+        for shard in self._shards.values():
+            shard.forget()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def _weight_map(index):
+    """{tensor: name of the file it lies in}."""
+    places = read_json(Path(index).read_bytes()).get('weight_map')
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise UnsafeCheckpointError(f"'weight_map' maps tensors to files, got {show(places)}")
+    for name in places.values():
+        if name in ('', '..') or Path(name).name != name or {'\\', '\0'} & {*name} or name.endswith('.json'):
+            raise UnsafeCheckpointError(f'files lie beside their index, got {show(name)}')
+    return places

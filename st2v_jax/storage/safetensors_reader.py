@@ -1,0 +1,126 @@
+"""safetensors files as arrays that stay on disk until they are asked for.
+
+Read here rather than by the safetensors package, whose numpy side knows bfloat16 in its newest versions only and
+copies what it reads. The format is a length, a JSON header and the numbers.
+"""
+
+import json
+import math
+import mmap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from st2v_jax.storage.pickle_machine import UnsafeCheckpointError, show
+
+MAX_HEADER = 100_000_000  # the format's own limit
+DTYPES = {
+    name: np.dtype(dtype)
+    for name, dtype in {
+        'F64': np.float64,
+        'F32': np.float32,
+        'F16': np.float16,
+        'BF16': jnp.bfloat16,
+        'I64': np.int64,
+        'I32': np.int32,
+        'I16': np.int16,
+        'I8': np.int8,
+        'U64': np.uint64,
+        'U32': np.uint32,
+        'U16': np.uint16,
+        'U8': np.uint8,
+        'BOOL': np.bool_,
+    }.items()
+}
+
+
+class SafeTensors(Mapping[str, np.ndarray]):
+    """name -> array of one safetensors file, a read-only view of the file mapped into memory.
+
+    Raises:
+      UnsafeCheckpointError: (a ValueError) for a file that is cut short or altered: its tensors have to fill it.
+    """
+
+    def __init__(self, file: str | Path):
+        try:
+            with open(file, 'rb') as stream:
+                size = stream.seek(0, 2)
+                if size < 8:
+                    raise UnsafeCheckpointError(f'a safetensors file has 8 bytes at least, got {size}')
+                self._data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            length = int.from_bytes(self._data[:8], 'little')
+            if length > min(MAX_HEADER, size - 8):
+                raise UnsafeCheckpointError(f'a header of {length} bytes in a file of {size} (at most {MAX_HEADER})')
+            header = read_json(self._data[8 : 8 + length])
+            self.metadata = header.pop('__metadata__', {})  # whatever its writer noted
+            self._start = 8 + length
+            self._entries = {name: _entry(name, entry) for name, entry in header.items()}
+            _fill_the_file(self._entries, size - self._start)
+        except UnsafeCheckpointError as error:
+            raise UnsafeCheckpointError(f'{file}: {error}') from None
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        dtype, shape, begin, end = self._entries[name]
+        if begin == end:
+            return np.zeros(shape, dtype)
+        return np.frombuffer(self._data, dtype, math.prod(shape), self._start + begin).reshape(shape)
+
+    def forget(self):
+        """Pages that were read stay in the cache of the system, but no longer count as memory of this process."""
+        if hasattr(mmap, 'MADV_DONTNEED'):
+            self._data.madvise(mmap.MADV_DONTNEED)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def read_json(text: bytes) -> dict:
+    """A JSON object in which no key comes twice."""
+
+    def once(pairs):
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise ValueError('a key comes twice')
+        return dict(pairs)
+
+    try:
+        value = json.loads(text.decode(), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise UnsafeCheckpointError(f'not a JSON object: {error}') from None
+    if not isinstance(value, dict):
+        raise UnsafeCheckpointError(f'a JSON object is wanted, got {show(value)}')
+    return value
+
+
+def _entry(name, entry):
+    """-> (dtype, shape, begin, end) of a tensor, from what the header says of it."""
+    if not isinstance(entry, dict) or entry.keys() != {'dtype', 'shape', 'data_offsets'}:
+        raise UnsafeCheckpointError(f'{show(name)} has a dtype, a shape and data_offsets, got {show(entry)}')
+    kind, shape, offsets = entry['dtype'], entry['shape'], entry['data_offsets']
+    if not isinstance(kind, str) or kind not in DTYPES:
+        raise UnsafeCheckpointError(f'{show(name)}: the dtypes are {", ".join(DTYPES)}, got {show(kind)}')
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
+            raise UnsafeCheckpointError(
+                f'{show(name)}: shape and offsets are whole numbers from 0 to 2**48, got {show(numbers)}'
+            )
+    size = math.prod(shape) * DTYPES[kind].itemsize
+    # Axes beside an empty one are bounded too: numpy multiplies them.
+    if len(shape) > 32 or len(offsets) != 2 or offsets[1] - offsets[0] != size or math.prod(filter(None, shape)) >> 48:
+        raise UnsafeCheckpointError(f'{show(name)}: {kind} {shape[:32]} takes {size} bytes, got offsets {offsets[:3]}')
+    return DTYPES[kind], tuple(shape), *offsets
+
+
+def _fill_the_file(entries, size):
+    """Tensors lie one after the other, from the first byte to the last."""
+    free = 0
+    for name, (*_, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
+        if begin != free:
+            raise UnsafeCheckpointError(f'{show(name)} begins at byte {begin}, the tensors before it end at {free}')
+        free = end
+    if free != size:
+        raise UnsafeCheckpointError(f'the tensors take {free} bytes, the file has {size}')

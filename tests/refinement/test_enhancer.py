@@ -1,0 +1,186 @@
+"""The enhancement of whole videos as functions: every frame comes back, larger, of its aspect, in bounded memory."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import st2v_jax
+from st2v_jax import weights
+
+pytestmark = pytest.mark.usefixtures('unoptimised')
+PROMPT = 'a red ball moves left'
+
+
+@pytest.fixture(scope='module')
+def enhancer(tiny_folder):
+    return st2v_jax.load_enhancer(tiny_folder)
+
+
+def moving(frames=7, size=(32, 32)):
+    """uint8 [n,H,W,3]: a bright square on its way over a dark ground. 7 frames are two chunks of the tiny model."""
+    video = np.full((frames, *size, 3), 40, np.uint8)
+    for number, frame in enumerate(video):
+        frame[8:16, number % 20 : number % 20 + 8] = (220, 90, 60)
+    return video
+
+
+def run(enhancer, video=None, prompt=PROMPT, **options):
+    pieces = list(st2v_jax.enhance(enhancer, moving() if video is None else video, prompt, **options))
+    assert all(piece.dtype == np.float32 and np.abs(piece).max() <= 1 for piece in pieces)
+    return np.concatenate(pieces)
+
+
+@pytest.mark.parametrize(
+    'frames, size, enhanced', [(7, (32, 32), (48, 48)), (7, (24, 64), (30, 80)), (1, (9, 8), (48, 42))]
+)
+def test_every_frame_comes_back_as_large_as_the_box_allows(enhancer, frames, size, enhanced):
+    assert run(enhancer, moving(frames, size)).shape == (frames, *enhanced, 3)
+    assert enhancer.canvas(size).size == enhanced
+
+
+def test_a_seed_repeats_a_video_however_its_frames_come(enhancer):
+    video = moving()
+    once = run(enhancer, video)
+    np.testing.assert_array_equal(run(enhancer, iter([video[:1], video[1:6], video[6:]])), once)
+    np.testing.assert_allclose(run(enhancer, video / np.float32(127.5) - 1), once, atol=1e-4)
+    np.testing.assert_allclose(run(enhancer, video, decode_frames=3), once, atol=1e-4)
+    assert np.abs(run(enhancer, video, seed=1) - once).max() > 1e-3
+
+
+def test_text_and_negative_prompt_reach_the_video(enhancer):
+    plain = run(enhancer)
+    for change in ({'prompt': 'a blue star'}, {'negative_prompt': 'sand'}):
+        assert np.abs(run(enhancer, **change) - plain).max() > 1e-5
+
+
+def test_chunks_spread_over_devices_give_the_same_video(enhancer, tiny_folder):
+    two = st2v_jax.load_enhancer(tiny_folder, devices=2)
+    assert two.settings().group == 2
+    np.testing.assert_allclose(run(two), run(enhancer), atol=1e-3)
+
+
+def test_steps_are_reported_in_order_and_nothing_stays_behind(enhancer, tmp_path):
+    seen = []
+    run(enhancer, folder=tmp_path, on_step=lambda *step: seen.append(step))
+    assert seen == [(1, 2), (2, 2)]
+    stopped = st2v_jax.enhance(enhancer, moving(), PROMPT, folder=tmp_path)
+    next(stopped)
+    assert list(tmp_path.iterdir())
+    stopped.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    'options, rule',
+    [
+        ({'prompt': '  '}, 'the prompt is empty'),
+        ({'seed': -1}, 'a seed is between 0 and'),
+        ({'steps': 0}, 'sampled in 1 to 599 steps, not 0'),
+        ({'start': 1000}, 'start is between 1 and 999, not 1000'),
+        ({'overlap': 4}, 'chunks of 6 frames overlap by 1 to 3, not 4'),
+        ({'profile': 'draft'}, "profile is one of .* not 'draft'"),
+        ({'variant': 'S'}, "variant is one of .* not 'S'"),
+        ({'decode_frames': 0}, 'at least 1 frame is decoded'),
+        ({'colour': 'red'}, 'unknown settings .*colour'),
+    ],
+)
+def test_the_impossible_is_refused_before_anything_is_computed(enhancer, options, rule):
+    with pytest.raises(ValueError, match=rule):
+        st2v_jax.enhance(enhancer, moving(), **{'prompt': PROMPT, **options})
+
+
+@pytest.mark.parametrize('frames', [[], moving(0), [moving(2), moving(2, (16, 32))], moving()[0], moving()[..., :1]])
+def test_what_is_no_video_is_refused(enhancer, frames):
+    with pytest.raises(ValueError, match=r'at least 1 frame, not 0|arrays \[n,H,W,3\] of one size, not'):
+        run(enhancer, frames)
+
+
+def test_a_refiner_may_have_an_autoencoder_and_a_text_tower_of_its_own(tiny_config, tiny_params, tiny_folder, tmp_path):
+    own = dataclasses.replace(
+        tiny_config.refiner, vae=tiny_config.vae, text=dataclasses.replace(tiny_config.text, vocab_size=49408),
+        scale_factor=0.5,
+    )
+    config = dataclasses.replace(tiny_config, refiner=own)
+    tower = weights.abstract(config, ('refiner_text',))['refiner_text']
+    rows = np.zeros(tower['tokens']['embedding'].shape, np.float32)
+    text = tiny_params['text'] | {'tokens': {'embedding': rows}}
+    params = {'refiner': tiny_params['refiner'], 'refiner_vae': tiny_params['vae'], 'refiner_text': text}
+    weights.save(tmp_path, config, params)
+    enhancer = st2v_jax.load_enhancer(tmp_path)
+    assert enhancer.config.scale_factor == 0.5 and enhancer.tokenizer.pad == 0
+    assert enhancer.params['text']['tokens']['embedding'].shape == rows.shape
+
+
+def test_a_model_without_a_refiner_and_too_few_devices_are_refused(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / 'streaming')
+    (folder / 'refiner.safetensors').unlink()
+    with pytest.raises(weights.WeightsError, match='the weights in .*:\n  refiner.safetensors: missing'):
+        st2v_jax.load_enhancer(folder)
+    with pytest.raises(ValueError, match='there are 8 devices to spread chunks over, not 9'):
+        st2v_jax.load_enhancer(tiny_folder, devices=9)
+
+
+TOYS = '''
+"""Enhances videos of several lengths with toy networks; prints the most anonymous memory of each, in MB."""
+import dataclasses, threading
+import jax.numpy as jnp
+import numpy as np
+from einops import reduce, repeat
+from st2v_jax.refinement import enhancer as video_to_video
+from st2v_jax.models import build
+from st2v_jax.models.refiner import RefinerConfig
+from st2v_jax.refinement.sdedit import Refiner
+from st2v_jax.tokenizer import Tokenizer
+
+def vae(params, x, method):
+    if method == 'encode':
+        return jnp.tile(reduce(x, 'n (h a) (w b) c -> n h w c', 'mean', a=8, b=8), 16), None
+    return repeat(x[..., :3], 'n h w c -> n (h a) (w b) c', a=8, b=8)
+
+def unet(params, *args, method=None):
+    return () if method else jnp.tanh(args[0])
+
+config = build.ModelConfig(refiner=RefinerConfig(vae=None, text=None, box=(130, 224), steps=2))
+enhancer = video_to_video.Enhancer(config, Tokenizer(), {'refiner': {}, 'vae': {}, 'text': {}}, Refiner(unet), vae,
+                                   lambda params, ids: ids)
+
+def anonymous():
+    with open('/proc/self/status') as file:
+        return next(int(line.split()[1]) for line in file if line.startswith('RssAnon')) / 1000
+
+def watch():
+    global most
+    while not over.wait(0.02):
+        most = max(most, anonymous())
+
+for count in COUNTS:
+    over, most = threading.Event(), 0.0
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    frames = (np.full((1, 65, 112, 3), number % 256, np.uint8) for number in range(count))
+    got = sum(len(piece) for piece in video_to_video.enhance(enhancer, frames, 'a ball', span=2))
+    over.set()
+    watcher.join()
+    assert got == count
+    print(most)
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='measured by what Linux says about a process')
+def test_memory_does_not_grow_with_the_video():
+    """2,200 frames against 1,200, in one process. One of the four copies of their latents would be 91 MB more,
+    the enhanced frames 350 MB; latents in files are not counted, for the system can drop them."""
+    program = TOYS.replace('COUNTS', '(1200, 2200)')
+    # Else freed memory stays with many threads, and with the heap: glibc raises the size above which it maps memory.
+    plain = os.environ | {'XLA_FLAGS': '', 'MALLOC_ARENA_MAX': '1', 'MALLOC_MMAP_THRESHOLD_': '131072'}
+    done = subprocess.run([sys.executable, '-c', program], env=plain, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    short, long = map(float, done.stdout.split())
+    assert long < short + 40, f'{short} MB became {long} MB'

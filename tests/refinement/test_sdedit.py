@@ -1,0 +1,119 @@
+"""The refinement of whole videos, with a toy network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from st2v_jax import sharding
+from st2v_jax.models import build
+from st2v_jax.models.unet3d import UNet3D, UNetConfig
+from st2v_jax.refinement import blend
+from st2v_jax.refinement.canvas import accepted_size
+from st2v_jax.refinement.sdedit import Progress, Refiner, RefineSettings, begin, refine
+
+pytestmark = pytest.mark.usefixtures('unoptimised')
+KEYS = blend.split_keys(jax.vmap(jax.random.key)(jnp.arange(2)))
+SHAPE = (2, 3, 4)
+SMALL = dict(steps=3, length=6, overlap=2, rescale=0.0)
+
+
+def pointwise(params, x, t, condition):
+    """A v that looks at one number at a time."""
+    return params * jnp.tanh(x) + condition[0] * (t[:, None, None, None, None] > 300)
+
+
+def averaging(params, x, t, condition):
+    """A v that looks at the whole chunk."""
+    return pointwise(params, x, t, condition) + 0.2 * x.mean(1, keepdims=True)
+
+
+TOYS = {'pointwise': Refiner(pointwise), 'averaging': Refiner(averaging)}  # made once: each is a compiled program
+
+
+def run(frames=31, toy='averaging', folder=None, mesh=None, on_step=None, progress=None, **settings):
+    settings = RefineSettings(**SMALL | settings)
+    refiner, params, condition = TOYS[toy], jnp.float32(0.4), (jnp.full((4, 1, 1, 1, 1), 0.05),)
+    if progress is None:
+        latents = np.random.default_rng(0).standard_normal((2, 1200, *SHAPE), np.float32)[:, :frames]
+        progress = begin(refiner, settings, KEYS, latents, folder=folder)
+    return np.array(refine(refiner, settings, params, condition, KEYS, progress, frames, mesh=mesh, folder=folder,
+                           on_step=on_step))
+
+
+@pytest.mark.parametrize('variant', blend.VARIANTS)
+@pytest.mark.parametrize('frames', [1, 5, 6, 7, 31])
+def test_every_frame_of_the_video_comes_back(variant, frames):
+    x = run(frames, variant=variant, span=2)
+    assert x.shape == (2, frames, *SHAPE) and np.isfinite(x).all()
+
+
+@pytest.mark.parametrize('variant', blend.BLENDING)
+@pytest.mark.parametrize('group, span', [(1, 1), (1, 3), (2, 4), (4, 4)])
+def test_the_result_does_not_depend_on_groups_and_spans(variant, group, span):
+    whole = run(toy='pointwise', variant=variant, span=8)
+    np.testing.assert_array_equal(run(toy='pointwise', variant=variant, group=group, span=span), whole)
+
+
+@pytest.mark.parametrize('devices, span', [(2, 4), (8, 8)])
+def test_the_result_does_not_depend_on_the_number_of_devices(devices, span):
+    mesh = sharding.make_mesh({'data': devices}, jax.devices()[:devices])
+    spread = run(toy='pointwise', group=devices, span=span, mesh=mesh)
+    np.testing.assert_array_equal(spread, run(toy='pointwise'))
+
+
+@pytest.fixture(scope='module')
+def through_the_unet():
+    """A function (settings, mesh) -> latents refined with a real UNet, of the Refiner's padding and random weights."""
+    config = UNetConfig((8, 8, 8), (False, True, False), blocks=1, head_size=4, input_heads=1, context_width=4,
+                        groups=2, padding=(2, 1))
+    network = build.network(UNet3D, config)
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32),
+                          build.init(jax.random.key(0), network))
+    texts = random.standard_normal((2, 5, 4), np.float32)
+    condition = network(params, texts, method='keys_values')
+    latents = random.standard_normal((1, 15, *accepted_size((10, 8), config), 4), np.float32)
+    refiner, keys = Refiner(network), jax.tree.map(lambda key: key[:1], KEYS)
+
+    def through(mesh=None, **settings):
+        settings = RefineSettings(steps=2, length=6, overlap=2, **settings)
+        progress = begin(refiner, settings, keys, latents)
+        return refine(refiner, settings, params, condition, keys, progress, 15, mesh=mesh)
+
+    return through
+
+
+def test_through_the_real_unet_groups_and_devices_change_only_rounding(through_the_unet):
+    one = through_the_unet()
+    mesh = sharding.make_mesh({'data': 2}, jax.devices()[:2])
+    for other in (through_the_unet(span=2), through_the_unet(group=4), through_the_unet(mesh, group=2)):
+        error = np.linalg.norm(other - one) / np.linalg.norm(one)
+        assert error < 1e-5
+
+
+@pytest.mark.parametrize('span', [2, 8])
+@pytest.mark.parametrize('variant', ['paper', 'B'])
+def test_stopped_and_continued_is_as_if_it_had_not_stopped(variant, span):
+    kept = []
+    keep = lambda progress, steps: kept.append(Progress(progress.x.copy(), progress.x0.copy(), progress.step))
+    whole = run(variant=variant, span=span, on_step=keep)
+    assert [progress.step for progress in kept] == [1, 2, 3]
+    np.testing.assert_array_equal(run(variant=variant, span=span, progress=kept[0]), whole)
+
+
+def test_latents_in_files_are_the_same_latents(tmp_path):
+    np.testing.assert_array_equal(run(240, span=8, folder=tmp_path), run(240, span=8))
+    assert {path.name for path in tmp_path.iterdir()} == {'x.npy', 'x0.npy', 'next.npy'}
+
+
+def test_a_longer_video_begins_like_a_shorter_one():
+    # the noise of a frame and the cuts of a chunk do not know the length; the toy looks at single numbers
+    np.testing.assert_array_equal(run(240, toy='pointwise', span=8)[:, :22], run(22, toy='pointwise', span=4))
+
+
+@pytest.mark.parametrize('bad, message', [
+    ({'variant': 'S'}, 'variant is one of'), ({'group': 3}, 'span is a multiple of group, not 8 of 3')])
+def test_settings_that_cannot_be_refined_with_are_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        RefineSettings(**bad)
