@@ -36,7 +36,7 @@ _WHERE = {
     'Tokenizer': 'tokenizer:Tokenizer',
     'VideoReader': 'video_io:VideoReader',
     'VideoWriter': 'video_io:VideoWriter',
-    'WeightsError': 'weights:WeightsError',
+    'WeightsError': 'errors:WeightsError',
     'enhance': 'refinement.enhancer:enhance',
     'generate': 'streaming.generate:generate',
     'load': 'streaming.generate:load',

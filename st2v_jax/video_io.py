@@ -12,16 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from st2v_jax.errors import InputError, OutputError
+
 ENDINGS = ('.mp4', '.gif', '.png')
 PIECE = 8  # frames read at a time
-
-
-class OutputError(OSError):
-    """A place where no video can be written."""
-
-
-class InputError(OSError):
-    """A file or folder that is no video."""
 
 
 class VideoWriter:

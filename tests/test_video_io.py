@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from st2v_jax import video_io
-from st2v_jax.video_io import InputError, OutputError, VideoReader, VideoWriter, read_metadata, read_video
+from st2v_jax.errors import InputError, OutputError
+from st2v_jax.video_io import VideoReader, VideoWriter, read_metadata, read_video
 
 SETTINGS = {'prompt': 'a "red" ball – über sand', 'seed': 3, 'settings': {'steps': 25, 'eta': 0.0}}
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from st2v_jax import __version__
 from st2v_jax.cli import options
 from st2v_jax.cli.progress import Progress
-from st2v_jax.cli.report import BadInput, fail, warn
+from st2v_jax.cli.report import fail, warn
+from st2v_jax.errors import BadInput
 
 DESCRIPTION = """\
 Converts published checkpoints into a folder that sample.py and enhance.py take as --weights, or such a folder back into

@@ -8,12 +8,13 @@ import os
 import sys
 from pathlib import Path
 
-from st2v_jax import __version__, video_io
+from st2v_jax import __version__, errors, video_io
 from st2v_jax.cli import loading, options
 from st2v_jax.cli.enhancing import enhanced
 from st2v_jax.cli.progress import Progress
-from st2v_jax.cli.report import BadInput, fail, warn_about_words
+from st2v_jax.cli.report import fail, warn_about_words
 from st2v_jax.cli.saving import save
+from st2v_jax.errors import BadInput
 
 DESCRIPTION = """\
 Draws a video once more, larger and sharper, in overlapping chunks that are blended at random: as many frames, the same
@@ -40,7 +41,7 @@ def main(argv=None) -> int:
         enhancer = loading.load(lambda: _load(arguments), quiet=arguments.quiet)
         settings = _settings(arguments, enhancer)
         warn_about_words(enhancer.tokenizer, [arguments.prompt, arguments.negative_prompt])
-    except (BadInput, video_io.InputError, video_io.OutputError) as error:
+    except (BadInput, errors.InputError, errors.OutputError) as error:
         return fail(error, 2)
     except KeyboardInterrupt:
         return fail('nothing was written', 130, 'stopped')

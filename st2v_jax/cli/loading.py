@@ -2,12 +2,12 @@
 
 import os
 
-from st2v_jax.cli.report import BadInput
+from st2v_jax.errors import BadInput
 
 
 def load(loader, *, quiet):
     """loader() -> models, after the line that names the device; raises BadInput where they cannot be loaded."""
-    from st2v_jax.weights import WeightsError
+    from st2v_jax.errors import WeightsError
 
     try:
         device = _device()

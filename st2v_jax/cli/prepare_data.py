@@ -13,7 +13,8 @@ from pathlib import Path
 from st2v_jax import __version__
 from st2v_jax.cli import loading, options
 from st2v_jax.cli.progress import Progress
-from st2v_jax.cli.report import BadInput, fail
+from st2v_jax.cli.report import fail
+from st2v_jax.errors import BadInput
 
 DESCRIPTION = """\
 Cuts videos at scene changes, takes 3 frames a second, crops them to a square, drops what stands still, and writes

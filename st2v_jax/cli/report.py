@@ -3,10 +3,6 @@
 import sys
 
 
-class BadInput(Exception):
-    """What the user asked for cannot be done; the message is the one line they see."""
-
-
 def warn(message):
     print(f'warning: {message}', file=sys.stderr, flush=True)
 

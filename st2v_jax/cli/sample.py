@@ -12,12 +12,13 @@ import textwrap
 import warnings
 from pathlib import Path
 
-from st2v_jax import __version__, video_io
+from st2v_jax import __version__, errors, video_io
 from st2v_jax.cli import loading, options
 from st2v_jax.cli.enhancing import enhanced
 from st2v_jax.cli.progress import Progress
-from st2v_jax.cli.report import BadInput, fail, warn_about_words
+from st2v_jax.cli.report import fail, warn_about_words
 from st2v_jax.cli.saving import save
+from st2v_jax.errors import BadInput
 
 DESCRIPTION = """\
 Makes a long video from one sentence, chunk by chunk: 16 frames from the text, then 8 more at a time, each chunk from
@@ -51,7 +52,7 @@ def main(argv=None) -> int:
         model, enhancer = loading.load(lambda: _load(arguments), quiet=arguments.quiet)
         settings = _settings(arguments, model)
         warn_about_words(model.tokenizer, [*(job.prompt for job in jobs), arguments.negative_prompt])
-    except (BadInput, video_io.OutputError) as error:
+    except (BadInput, errors.OutputError) as error:
         return fail(error, 2)
     except KeyboardInterrupt:
         return fail('nothing was written', 130, 'stopped')
@@ -230,7 +231,7 @@ def _list_words(arguments):
 
     try:
         tokenizer = weights.load_tokenizer(weights.SHIPPED if arguments.weights is None else arguments.weights)
-    except weights.WeightsError as error:
+    except errors.WeightsError as error:
         raise BadInput(error) from error
     words = ' '.join(tokenizer.words) or 'This model has all of the vocabulary of CLIP: every word has tokens.'
     print(textwrap.fill(words, 100, break_on_hyphens=False))

@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from st2v_jax import video_io
+from st2v_jax import errors, video_io
 from st2v_jax.cli.report import fail
 
 
@@ -30,7 +30,7 @@ def save(pieces, output, fps, metadata, progress, *, lower, kept=None) -> int:
         if kept is not None and os.path.exists(kept):
             written += f', the video before its enhancement is in {kept}'
         return fail(f'{written}; {again}', 130, 'stopped')
-    except (video_io.InputError, video_io.OutputError) as error:
+    except (errors.InputError, errors.OutputError) as error:
         return fail(error, 2)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from st2v_jax import weights
+from st2v_jax import errors, weights
 from st2v_jax.convert import refiner_tables, tables, unet_tables
 from st2v_jax.convert.engine import Exported, within
 from st2v_jax.convert.recognise import streaming_table
@@ -45,11 +45,11 @@ def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = 
     folder, to = Path(folder), Path(to)
     config, tokenizer = weights.load_config(folder), weights.load_tokenizer(folder)
     if config.apm is None or config.cam.fusion != ATTENTION:
-        raise weights.WeightsError(f'{folder} is an ablation model: the published formats know CAM and APM only')
+        raise errors.WeightsError(f'{folder} is an ablation model: the published formats know CAM and APM only')
     held = [name for name in weights.networks(config) if (folder / f'{name}.safetensors').is_file()]
     lacking = [name for name in weights.NETWORKS if 'cam' in held and name not in held]
     if lacking or not held:
-        raise weights.WeightsError(f'{folder} is no whole model of ours: {", ".join(lacking) or "networks"} missing')
+        raise errors.WeightsError(f'{folder} is no whole model of ours: {", ".join(lacking) or "networks"} missing')
     for name, (networks, table, settings) in _files(config, held).items():
         on_file(name)
         file = to / name

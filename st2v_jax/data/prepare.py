@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from st2v_jax.data import clips
+from st2v_jax.errors import InputError
 from st2v_jax.metrics.motion import flow, flow_magnitude
-from st2v_jax.video_io import InputError, VideoReader
+from st2v_jax.video_io import VideoReader
 
 SETTINGS = 'settings.json'
 

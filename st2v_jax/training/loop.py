@@ -18,6 +18,7 @@ import numpy as np
 from st2v_jax import cost, sharding, weights
 from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.data import captions
+from st2v_jax.errors import TrainingError
 from st2v_jax.models import build
 from st2v_jax.training import autoencoder, contrastive, denoising, processes, samples, state, step
 from st2v_jax.training import refiner as refinement
@@ -37,10 +38,6 @@ OBJECTIVES = {
     'refiner': refinement.objective,
 }
 IN_FLIGHT = 2  # steps that the host may be ahead of the devices; a clock read further ahead would tell nothing
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on, such as after a loss that is not finite."""
 
 
 def train(config, workdir, source=None, *, command=''):

@@ -5,7 +5,6 @@ from st2v_jax.weights.folder import (
     MEMORIES,
     NETWORKS,
     SHIPPED,
-    WeightsError,
     abstract,
     bundled,
     describe,
@@ -21,7 +20,7 @@ from st2v_jax.weights.folder import (
 )
 
 __all__ = [
-    'LONG_TERM', 'MEMORIES', 'NETWORKS', 'SHIPPED', 'WeightsError', 'abstract', 'bundled', 'describe',
+    'LONG_TERM', 'MEMORIES', 'NETWORKS', 'SHIPPED', 'abstract', 'bundled', 'describe',
     'describe_refinement', 'load', 'load_config', 'load_tokenizer', 'networks', 'on_device', 'refinement', 'save',
     'streaming',
 ]

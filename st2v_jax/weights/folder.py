@@ -18,6 +18,7 @@ from safetensors.numpy import save as to_safetensors
 from st2v_jax.convert.assembly import assemble
 from st2v_jax.convert.engine import flatten, unflatten
 from st2v_jax.convert.sources import find, is_repository
+from st2v_jax.errors import WeightsError
 from st2v_jax.models import build
 from st2v_jax.models.unet3d import UNet3D
 from st2v_jax.storage.pickle_machine import UnsafeCheckpointError
@@ -28,10 +29,6 @@ NETWORKS = ('vae', 'text', 'image', 'unet', 'cam', 'apm')  # of the streaming st
 LONG_TERM = ('image', 'apm')  # what the anchor goes through
 MEMORIES = ('cam', *LONG_TERM)  # what later chunks need and the first does not
 SHIPPED = Path(__file__).parents[1] / 'assets' / 'small'
-
-
-class WeightsError(ValueError):
-    """A folder that is not a model, or whose weights do not fit its config."""
 
 
 def refinement(config):

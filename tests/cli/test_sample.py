@@ -281,7 +281,8 @@ def test_other_errors_are_not_hidden(run, monkeypatch):
 
 
 def test_a_full_disk_is_one_line(run, monkeypatch):
-    monkeypatch.setattr('st2v_jax.streaming.generate.generate', after_first_chunk(OSError(28, 'No space left on device')))
+    full = OSError(28, 'No space left on device')
+    monkeypatch.setattr('st2v_jax.streaming.generate.generate', after_first_chunk(full))
     code, _, err = run('--prompt', PROMPT, '--output', 'a.mp4')
     assert code == 1
     assert err.endswith('error: a.mp4: No space left on device\n')

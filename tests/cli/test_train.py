@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from configs_of import ABLATIONS, CONFIGS, STAGES, stage_config
 
-from st2v_jax import sharding, weights
+from st2v_jax import errors, sharding, weights
 from st2v_jax.cli import train
 from st2v_jax.models import build
 
@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(capsys, tmp_path,
     from st2v_jax.training import loop
 
     def fail(*args, **kwargs):
-        raise loop.TrainingError('step 3: loss nan')
+        raise errors.TrainingError('step 3: loss nan')
 
     monkeypatch.setattr(loop, 'train', fail)
     assert train.main(['--config', CAM, '--workdir', str(tmp_path)]) == 1

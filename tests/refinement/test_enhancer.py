@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import st2v_jax
-from st2v_jax import weights
+from st2v_jax import errors, weights
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 PROMPT = 'a red ball moves left'
@@ -120,7 +120,7 @@ def test_a_refiner_may_have_an_autoencoder_and_a_text_tower_of_its_own(tiny_conf
 def test_a_model_without_a_refiner_and_too_few_devices_are_refused(tiny_folder, tmp_path):
     folder = shutil.copytree(tiny_folder, tmp_path / 'streaming')
     (folder / 'refiner.safetensors').unlink()
-    with pytest.raises(weights.WeightsError, match='the weights in .*:\n  refiner.safetensors: missing'):
+    with pytest.raises(errors.WeightsError, match='the weights in .*:\n  refiner.safetensors: missing'):
         st2v_jax.load_enhancer(folder)
     with pytest.raises(ValueError, match='there are 8 devices to spread chunks over, not 9'):
         st2v_jax.load_enhancer(tiny_folder, devices=9)

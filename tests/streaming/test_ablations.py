@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from st2v_jax import weights
+from st2v_jax import errors, weights
 from st2v_jax.convert import to_diffusers
 from st2v_jax.models import build
 from st2v_jax.streaming import stream
@@ -67,5 +67,5 @@ def test_it_is_saved_and_loaded_like_any_other(model, tmp_path):
 def test_the_published_formats_have_no_place_for_it(model, tmp_path, tiny_folder):
     config, _ = model
     weights.save(tmp_path / 'ours', config, {}, tokenizer=weights.load_tokenizer(tiny_folder))
-    with pytest.raises(weights.WeightsError, match='is an ablation model'):
+    with pytest.raises(errors.WeightsError, match='is an ablation model'):
         to_diffusers.export(tmp_path / 'ours', tmp_path / 'theirs')

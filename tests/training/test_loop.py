@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from configs_of import stage_config
 
-from st2v_jax import checkpoint, sharding
+from st2v_jax import checkpoint, errors, sharding
 from st2v_jax.data import pool
 from st2v_jax.training import loop
 from st2v_jax.training.objective import Objective
@@ -103,7 +103,7 @@ def test_samples_are_drawn_from_the_average_on_the_way(line, tmp_path, monkeypat
 
 
 def test_not_a_number_names_the_step_and_leaves_the_last_checkpoint(line, tmp_path):
-    with pytest.raises(loop.TrainingError, match=r'step \d+: loss nan.* not finite first after line; the last'):
+    with pytest.raises(errors.TrainingError, match=r'step \d+: loss nan.* not finite first after line; the last'):
         loop.train(config_of(poison=0.009, checkpoint_every=2), tmp_path)
     saved = checkpoint.Checkpoints(tmp_path / 'checkpoints')
     rows = [json.loads(row) for row in (tmp_path / 'metrics.jsonl').read_text().splitlines()]

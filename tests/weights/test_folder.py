@@ -11,9 +11,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from st2v_jax import weights
+from st2v_jax.errors import WeightsError
 from st2v_jax.models import build
 from st2v_jax.tokenizer import Tokenizer
-from st2v_jax.weights import WeightsError
 
 
 def test_saved_weights_come_back(tiny_folder, tiny_config, tiny_params):
