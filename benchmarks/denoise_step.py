@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import probes  # which finds st2v_jax
 
 from st2v_jax import weights
-from st2v_jax.diffusion import predict, sampling, schedule
+from st2v_jax.diffusion import predict, sampling, solvers
+from st2v_jax.diffusion.guidance import text_and_anchor, text_with_anchor
 from st2v_jax.models import build
 from st2v_jax.models.apm import ApmConfig
 from st2v_jax.models.cam import CamConfig
@@ -36,7 +37,7 @@ def model_config(size):
     if size == 'small':
         return weights.load_config(weights.SHIPPED)
     return build.ModelConfig(
-        image_size=64, frames=4, memory=2,
+        frame_size=(64, 64), frames=4, memory=2,
         unet=UNetConfig(channels=(32, 64), attention=(True, False), blocks=1, head_size=16, context_width=32, groups=8),
         cam=CamConfig(conditioning_channels=(8, 8, 8, 16), head_size=16),
         apm=ApmConfig(image_width=16, inner_width=16),
@@ -49,10 +50,8 @@ def guided_step(network, config, branches, scale=7.5):
     def step(params, condition, trajectory, inputs):
         def branch_network(x, t):
             return network(params, x, t, condition)
-        if branches == 2:
-            guided = predict.single_scale(branch_network, scale)
-        else:
-            guided = predict.text_and_anchor(branch_network, scale, scale)
+        guidance = text_with_anchor(scale) if branches == 2 else text_and_anchor(scale, scale)
+        guided = guidance(branch_network)
         return sampling.stepper(predict.denoiser(guided, config.diffusion.prediction))(trajectory, inputs)
     return step
 
@@ -63,14 +62,15 @@ def measure(config, dtype, *, branches, runs, blocks, matmul, trace_dir=None):
     params = probes.random_parameters(network.abstract, dtype)
     key = jax.random.key(1)
     text = jax.random.normal(key, (branches, config.apm.text_tokens, config.unet.context_width), dtype)
-    pixels = (min(branches, 2), config.memory, config.image_size, config.image_size, 3)  # one for each text
+    pixels = (1, config.memory, *config.frame_size, 3)
     frames = jax.random.uniform(key, pixels, dtype, -1, 1)
-    anchor = jax.random.normal(key, (branches, config.apm.image_width), dtype)
-    levels = schedule.sampling_levels(config.diffusion, 'ddim', min(LEVELS, config.diffusion.steps - 1))
+    tokens = (branches, config.apm.image_tokens, config.unet.context_width)
+    anchor = jax.random.normal(key, tokens, dtype)
+    levels = solvers.sampling_levels(config.diffusion, 'ddim', min(LEVELS, config.diffusion.steps - 1))
     numbers, now, nxt = sampling.steps(levels)
     inputs = [jax.tree.map(lambda leaf, i=i: leaf[i], (numbers, now, nxt)) for i in range(len(numbers))]
 
-    condition = jax.jit(lambda p, *given: network(p, *given, method='condition'))
+    condition = jax.jit(lambda p, *given: network(p, *given, texts=2, method='condition'))
     conditions = {'step': condition(params, text, frames, anchor), 'unet': condition(params, text)}
     condition_times, _ = probes.block_times(
         lambda _, given: condition(params, *given), None, [(text, frames, anchor)], runs=runs, blocks=blocks)
@@ -106,11 +106,11 @@ def main(argv=None):
         print(f'denoise_step.py: {error}', file=sys.stderr)
         return 2
     result = probes.setting(device, args) | {
-        'guidance_batch': args.branches, 'frames': config.frames, 'image_size': config.image_size,
+        'guidance_batch': args.branches, 'frames': config.frames, 'frame_size': config.frame_size,
         'latents': config.latent_shape,
     }
     print(f'{device.device_kind}: {args.size} size, {args.dtype}, guidance batch {args.branches}, {config.frames} '
-          f'frames {config.image_size}x{config.image_size}, latents {config.latent_shape}', flush=True)
+          f'frames {config.frame_size[0]}x{config.frame_size[1]}, latents {config.latent_shape}', flush=True)
     result |= measure(config, jnp.dtype(args.dtype).type, branches=args.branches, runs=args.runs, blocks=args.blocks,
                       matmul=args.matmul, trace_dir=args.trace_dir)
     result['peak_gib'] = probes.peak_gib(device)

@@ -34,11 +34,12 @@ from st2v_jax import weights  # noqa: E402
 from st2v_jax.convert.to_diffusers import export  # noqa: E402
 from st2v_jax.cost import measure  # noqa: E402
 from st2v_jax.diffusion import sampling  # noqa: E402
-from st2v_jax.diffusion.schedule import sampling_levels  # noqa: E402
+from st2v_jax.models.system import encode_prompt  # noqa: E402
 from st2v_jax.planning import video as planning  # noqa: E402
 from st2v_jax.storage.containers import read  # noqa: E402
 from st2v_jax.streaming import generate as text_to_video  # noqa: E402
 from st2v_jax.streaming import stream  # noqa: E402
+from st2v_jax.streaming.stream import video_keys  # noqa: E402
 
 PROMPT = 'a red ball bounces over a meadow'
 MANIFESTS = {  # file: manifest, as it is published
@@ -111,25 +112,27 @@ def stage_times(model, settings, num_frames, at_most=None):
     """
     system, params, found = model.system, model.params, {}
     ids, null_ids = model.tokenizer.ids([PROMPT]), model.tokenizer.ids([''])
-    context, found['prompt'] = timed(stream.encode_prompt, system, params, ids, null_ids)
-    state = stream.start(jax.random.key(0))
-    begin, step, end = stream.parts(system, settings)
-    for chunk in range(stream.chunk_count(model.config, num_frames)):
+    context, found['prompt'] = timed(encode_prompt, system, params, ids, null_ids)
+    state = stream.start(video_keys([0]))
+    programs = stream.programs(system, settings)
+    for chunk in range(model.config.contract.chunks(num_frames)):
         name = 'later chunk' if chunk else 'first chunk'
-        solver, steps = (settings.solver, settings.steps) if chunk else (settings.first_solver, settings.first_steps)
-        (x, condition), found[f'{name}, condition'] = timed(begin, params, context, state)
-        levels, count = sampling_levels(model.config.diffusion, solver, steps), at_most or steps
+        (x, condition), found[f'{name}, condition'] = timed(programs.begin, params, context, state)
+        levels = stream.levels_of(system, settings, state)
+        count = at_most or len(levels.t) - 1
         trajectory, inputs = sampling.begin(x, levels), sampling.steps(levels)
 
         def run(trajectory):
             for i in range(count):
                 now = jax.tree.map(lambda leaf, i=i: leaf[i], inputs)
-                trajectory = step(params, condition, state, trajectory, now)
+                trajectory = programs.step(params, condition, state, trajectory, now)
             return trajectory
 
         trajectory, seconds = timed(run, trajectory)
         found[f'{name}, step'] = seconds / count
-        (frames, state), found[f'{name}, decoding'] = timed(end, params, trajectory.x, state)
+        latents = stream.new_latents(system, trajectory.x, state)
+        frames, found[f'{name}, decoding'] = timed(programs.decode, params, latents)
+        state, found[f'{name}, memory'] = timed(programs.remember, params, frames, state)
         if not np.isfinite(np.asarray(frames)).all():
             raise ValueError(f'{name}: not all pixels are numbers')
     return found

@@ -53,12 +53,12 @@ def parameters(config):
 
 def pool_shapes(config, model):
     """Shapes of a pool of one video for each example of a batch, as `denoising.make_data` makes it."""
-    rows, frames, side = (config.batch_size, 1), config.data.frames, model.image_size
+    rows, frames, size = (config.batch_size, 1), config.data.frames, model.frame_size
     shape = jax.ShapeDtypeStruct
     videos = denoising.Videos(
         shape((*rows, frames, *model.latent_shape[1:]), jnp.float16),
         shape((*rows, config.data.captions, model.text.max_tokens), jnp.int32),
-        shape((*rows, frames, side, side, 3), jnp.uint8) if config.memory else None,
+        shape((*rows, frames, *size, 3), jnp.uint8) if config.memory else None,
         shape((*rows, frames, model.image.embed_dim), jnp.float16) if config.anchor else None,
     )
     empty_anchor = shape((model.image.embed_dim,), jnp.float32) if config.anchor else None

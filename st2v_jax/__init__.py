@@ -10,9 +10,10 @@
 What is where:
 
     load, generate, Model        a prompt to frames                  st2v_jax.streaming.generate
+    stream, StreamState          chunk after chunk, with its state   st2v_jax.streaming.generate
     load_enhancer, enhance,
     Enhancer                     frames to larger, sharper ones      st2v_jax.refinement.enhancer
-    SampleSettings, stream       chunk after chunk, with its state   st2v_jax.streaming.stream
+    SampleSettings               how a video is sampled              st2v_jax.streaming.settings
     RefineSettings               overlapping chunks, blended         st2v_jax.refinement.sdedit
     load_weights, save_weights   folders of parameters               st2v_jax.weights
     Tokenizer                    prompts to token ids                st2v_jax.tokenizer
@@ -32,7 +33,8 @@ _WHERE = {
     'Model': 'streaming.generate:Model',
     'ModelConfig': 'models.build:ModelConfig',
     'RefineSettings': 'refinement.sdedit:RefineSettings',
-    'SampleSettings': 'streaming.stream:SampleSettings',
+    'StreamState': 'streaming.stream:StreamState',
+    'SampleSettings': 'streaming.settings:SampleSettings',
     'Tokenizer': 'tokenizer:Tokenizer',
     'VideoReader': 'video_io:VideoReader',
     'VideoWriter': 'video_io:VideoWriter',
@@ -45,7 +47,7 @@ _WHERE = {
     'read_metadata': 'video_io:read_metadata',
     'read_video': 'video_io:read_video',
     'save_weights': 'weights:save',
-    'stream': 'streaming.stream:stream',
+    'stream': 'streaming.generate:stream',
     'world': 'data.world:',
 }
 __all__ = sorted(_WHERE)

@@ -43,7 +43,7 @@ def tiny_config():
     unet = dict(blocks=1, head_size=8, input_heads=1, context_width=16, groups=4)
     tower = dict(width=16, layers=1, heads=2, mlp_width=16, embed_dim=16)
     return build.ModelConfig(
-        image_size=32,
+        frame_size=(32, 32),
         unet=unet3d.UNetConfig((8, 16), (True, False), **unet),
         cam=cam.CamConfig((4, 4, 8, 8), head_size=8),
         apm=apm.ApmConfig(image_width=16, inner_width=16),

@@ -142,9 +142,7 @@ def train_checker(options):
     dtype, size, reconstruct = _dtype(None), options.size, None
     if options.weights:
         config, params = weights.load(options.weights, ('vae',))
-        size = size or config.image_size
-        if size != config.image_size:
-            raise ValueError(f'the autoencoder of {options.weights} is for {config.image_size} pixels, not {size}')
+        size = size or min(config.frame_size)
         reconstruct = _round_trip(build.vae(config, dtype), params['vae'])
     size = size or 128
     channels = (8, 8) if options.tiny else attributes.CHANNELS
@@ -200,8 +198,8 @@ def generate(options):
     checker = attributes.load(options.checker)
     model = text_to_video.load(options.weights, _dtype(options.dtype))
     config = model.config
-    if checker[1]['size'] != config.image_size:
-        raise ValueError(f'{options.checker} is for {checker[1]["size"]} pixels, the model makes {config.image_size}')
+    if (checker[1]['size'],) * 2 != config.frame_size:
+        raise ValueError(f'{options.checker} is for {checker[1]["size"]} pixels, the model makes {config.frame_size}')
     chosen = ('profile', 'steps', 'guidance_text', 'guidance_anchor', 'first_guidance', 'guidance_rescale')
     settings = model.settings(
         **{name: getattr(options, name) for name in chosen if getattr(options, name) is not None})
@@ -214,7 +212,7 @@ def generate(options):
     results = {'made': {
         'date': datetime.date.today().isoformat(), 'device': jax.devices()[0].device_kind, 'jax': jax.__version__,
         'devices': len(jax.devices()), 'dtype': np.dtype(_dtype(options.dtype)).name, 'command': options.command_line,
-        'captions': len(prompts), 'frames': options.frames, 'size': config.image_size, 'seed': options.seed,
+        'captions': len(prompts), 'frames': options.frames, 'size': config.frame_size[0], 'seed': options.seed,
         'settings': vars(settings), 'seconds': time.monotonic() - began,
     }}
     print(f'{len(prompts)} videos of {options.frames} frames in {results["made"]["seconds"]:.0f} s', flush=True)
@@ -240,7 +238,9 @@ def make_videos(model, settings, prompts, num_frames, *, seed, batch):
     import numpy as np
 
     from st2v_jax import sharding
+    from st2v_jax.models.system import encode_prompt
     from st2v_jax.streaming import stream
+    from st2v_jax.streaming.generate import first_frames
     from st2v_jax.video_io import to_uint8
 
     mesh = sharding.make_mesh({sharding.DATA: -1})
@@ -253,9 +253,10 @@ def make_videos(model, settings, prompts, num_frames, *, seed, batch):
         numbers = np.minimum(np.arange(first, first + batch), len(prompts) - 1)  # the last batch is filled up
         ids, null_ids = (model.tokenizer.ids(texts) for texts in ([prompts[i] for i in numbers], [''] * batch))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
-        context = stream.encode_prompt(model.system, params, *place((ids, null_ids)))
-        chunks = stream.generate(model.system, settings, params, context, place(keys), num_frames)
-        frames = [to_uint8(chunk) for chunk in chunks]
+        context = encode_prompt(model.system, params, *place((ids, null_ids)))
+        state = stream.start(place(keys))
+        chunks = (frames for frames, _ in stream.stream(model.system, settings, params, context, state))
+        frames = [to_uint8(chunk) for chunk in first_frames(chunks, num_frames)]
         videos.append(np.concatenate(frames, 1)[: len(prompts) - first])
         print(f'{first + len(videos[-1])} of {len(prompts)} videos', flush=True)
     return np.concatenate(videos)

@@ -29,6 +29,14 @@ class Parser(argparse.ArgumentParser):
         return shlex.join(parts)
 
 
+def frame_size(text):
+    """'192x128' -> (192, 128), (height, width); '128' -> (128, 128)."""
+    sides = text.lower().split('x')
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f'must be HEIGHTxWIDTH or one number of pixels, not {text!r}')
+    return int(sides[0]), int(sides[-1])
+
+
 def _checked(kind, holds, rule):
     def parse(text):
         try:

@@ -114,7 +114,8 @@ def _parser():
     add('--frames', type=options.at_least_1, default=16, metavar='N',
         help='frames of a sample: 16, or 32 for the stage apm (16)')
     add('--fps', type=options.positive, default=3.0, metavar='X', help='frames per second of a sample (3)')
-    add('--size', type=options.at_least_1, default=256, metavar='N', help='height and width of its frames (256)')
+    add('--size', type=options.frame_size, default=(256, 256), metavar='HxW',
+        help='height and width of its frames; N for a square (256)')
     add('--min-motion', type=options.not_negative, default=0.3, metavar='X',
         help='mean optical flow in pixels from frame to frame, below which a sample is dropped (0.3)')
     add('--videos-per-shard', type=options.at_least_1, default=100, metavar='N',

@@ -119,20 +119,19 @@ def _streamed(model, job, arguments, settings, progress):
     A chunk's steps are counted in frames: a frame is a share of the steps of the chunk that brings it.
     """
     from st2v_jax.streaming.generate import generate
-    from st2v_jax.streaming.stream import chunk_count
 
-    total, config = arguments.num_frames, model.config
-    chunks, stride = chunk_count(config, total), config.frames - config.memory
+    total, contract = arguments.num_frames, model.config.contract
+    chunks = contract.chunks(total)
     progress.stage(f'chunk 1/{chunks} compiling', total)
 
     def on_step(chunk, step, steps):
-        new, before = (stride, config.memory + chunk * stride) if chunk else (config.frames, 0)
+        new, before = (contract.stride, contract.frames_after(chunk)) if chunk else (contract.first_frames, 0)
         progress.to(min(total, before + step / steps * new), f'chunk {chunk + 1}/{chunks} step {step}/{steps}')
 
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # a cut prompt has been reported in this program's own words
         frames = generate(model, job.prompt, total, seed=arguments.seed, negative_prompt=arguments.negative_prompt,
-                          on_step=on_step, **dataclasses.asdict(settings))
+                          on_step=on_step, settings=settings)
     yield from frames
 
 

@@ -118,7 +118,7 @@ def _vae(config):
         'layers_per_block': config.vae.layers_per_block,
         'latent_channels': config.vae.latent_channels,
         'norm_num_groups': config.vae.groups,
-        'sample_size': config.image_size,
+        'sample_size': max(config.frame_size),
         'scaling_factor': config.scale_factor,
     }
 

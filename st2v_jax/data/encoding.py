@@ -39,8 +39,9 @@ class Encoder:
 def load(folder, size) -> Encoder:
     """The Encoder of a folder that `weights.load` takes; ValueError where its frames are not of this size."""
     model = weights.load_config(folder)
-    if model.image_size != size:
-        raise ValueError(f'latents are of frames as the model sees them: --size is {model.image_size} with --encode '
+    if model.frame_size != size:
+        height, width = model.frame_size
+        raise ValueError(f'latents are of frames as the model sees them: --size is {height}x{width} with --encode '
                          f'{folder}, not {size}')
     _, params = weights.load(folder, ['vae', 'text'])
     return Encoder(model, params, weights.load_tokenizer(folder))

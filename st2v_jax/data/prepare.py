@@ -29,14 +29,14 @@ class Settings:
     Attributes:
       frames: of a sample. The stage cam takes 16, apm 32.
       fps: frames per second of a sample.
-      size: height and width of its frames.
+      size: (height, width) of its frames.
       min_motion: mean length of the optical flow between its frames, in pixels, below which a sample is still.
       videos_per_shard: how many videos share a file.
     """
 
     frames: int = 16
     fps: float = 3.0
-    size: int = 256
+    size: tuple[int, int] = (256, 256)
     min_motion: float = 0.3
     videos_per_shard: int = 100
 
@@ -87,7 +87,7 @@ def prepare(folder, entries, output, settings: Settings, *, encoder=None, apply=
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     encoded = encoder.fingerprint if encoder else None
-    _claim(output, dataclasses.asdict(settings) | {'captions': _digest(entries), 'encoded': encoded})
+    _claim(output, _listed(settings) | {'captions': _digest(entries), 'encoded': encoded})
     reports = {}
     for first in range(0, len(entries), settings.videos_per_shard):
         shard = entries[first : first + settings.videos_per_shard]
@@ -104,9 +104,14 @@ def prepare(folder, entries, output, settings: Settings, *, encoder=None, apply=
         file.writelines(json.dumps(line, ensure_ascii=False) + '\n' for line in skipped)
     shards = {name: report['samples'] for name, report in reports.items() if report['samples']}
     if shards:
-        about = {'settings': dataclasses.asdict(settings), 'samples': total['samples'], 'shards': shards}
+        about = {'settings': _listed(settings), 'samples': total['samples'], 'shards': shards}
         clips.write_json(output / clips.INDEX, about | ({'encoded': encoded} if encoded else {}))
     return {'videos': len(entries), **total, 'skipped': len(skipped)}
+
+
+def _listed(settings):
+    """The settings as JSON gives them back."""
+    return dataclasses.asdict(settings) | {'size': list(settings.size)}
 
 
 def _claim(output, wanted):
@@ -175,7 +180,7 @@ def clips_of(entry: Entry, folder, settings: Settings) -> Outcome:
 
 
 def samples(path, settings: Settings):
-    """Yields (start in seconds, frames uint8 [n,size,size,3]) of successive frames of one scene, disjoint, in order.
+    """Yields (start in seconds, frames uint8 [n,h,w,3]) of successive frames of one scene, disjoint, in order.
 
     Frames are those nearest to 0, 1/fps, 2/fps, ... seconds, the rate of the file taken as constant.
     """
@@ -203,15 +208,15 @@ def samples(path, settings: Settings):
 
 
 def fit(frame, size):
-    """A frame uint8 [h,w,3] -> [size,size,3]: the shorter side resized to `size`, the middle of the longer one."""
+    """A frame uint8 [h, w, 3] at `size` (height, width): resized until it covers that, of which the middle is cut."""
     import cv2
 
     h, w = frame.shape[:2]
-    scale = size / min(h, w)
-    h, w = max(size, round(h * scale)), max(size, round(w * scale))
+    scale = max(size[0] / h, size[1] / w)
+    h, w = max(size[0], round(h * scale)), max(size[1], round(w * scale))
     frame = cv2.resize(frame, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    top, left = (h - size) // 2, (w - size) // 2
-    return np.ascontiguousarray(frame[top : top + size, left : left + size])
+    top, left = (h - size[0]) // 2, (w - size[1]) // 2
+    return np.ascontiguousarray(frame[top : top + size[0], left : left + size[1]])
 
 
 def motion(frames):

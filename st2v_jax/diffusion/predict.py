@@ -1,7 +1,6 @@
-"""What a network predicts, and guidance. A network here is a function (x [b,...], t [b]) -> prediction [b,...]."""
+"""What a network predicts. A network here is a function (x [b,...], t [b]) -> prediction [b,...]."""
 
 import jax.numpy as jnp
-from einops import rearrange, repeat
 
 from st2v_jax.diffusion.schedule import PREDICTIONS, Level
 
@@ -63,48 +62,3 @@ def at_entries(denoise, table):
         return denoise(x, Level(*(jnp.asarray(leaf)[level.t] for leaf in table)))
 
     return at_entry
-
-
-def single_scale(network, scale, *, rescale=0.0):
-    """Classifier-free guidance with one scale: u + scale (y - u).
-
-    `network` was given conditions for a batch of 2b, [unconditional, conditional]; the result takes and gives b.
-    For the first chunk the two differ in the text, in the release's streaming stage in text and anchor together.
-    """
-
-    def guided(x, t):
-        uncond, cond = _branches(network, x, t, 2)
-        return _rescale(uncond + scale * (cond - uncond), cond, rescale)
-
-    return guided
-
-
-def text_and_anchor(network, text_scale, anchor_scale, *, rescale=0.0):
-    """Guidance of the streaming stage (eq. 12), its three evaluations as one network call.
-
-    `network` was given conditions for a batch of 3b, [(null text, null anchor), (text, null anchor), (text, anchor)];
-    the result takes and gives b.
-    """
-
-    def guided(x, t):
-        null, text, full = _branches(network, x, t, 3)
-        return _rescale(null + text_scale * (text - null) + anchor_scale * (full - text), full, rescale)
-
-    return guided
-
-
-def _branches(network, x, t, n):
-    y = network(repeat(x, 'b ... -> (n b) ...', n=n), repeat(t, 'b -> (n b)', n=n))
-    return rearrange(y, '(n b) ... -> n b ...', n=n)
-
-
-def _rescale(guided, cond, amount):
-    """Pulls the spread of the guided prediction back to the conditional one's (Lin et al. 2023, eq. 15, 16).
-
-    The standard deviation is over one example (a whole chunk), unbiased.
-    """
-    if amount == 0:
-        return guided
-    axes = tuple(range(1, guided.ndim))
-    ratio = jnp.std(cond, axes, ddof=1, keepdims=True) / jnp.std(guided, axes, ddof=1, keepdims=True)
-    return guided * (amount * ratio + 1 - amount)

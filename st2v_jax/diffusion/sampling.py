@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from st2v_jax.diffusion.schedule import Level
-from st2v_jax.diffusion.solvers import ddim_step, dpmpp_2m_step
-
-SOLVERS = ('ddim', 'dpmpp_2m')
+from st2v_jax.diffusion.solvers import solver_named
 
 
 class Trajectory(NamedTuple):
@@ -31,27 +29,28 @@ def steps(levels):
     return jnp.arange(len(now.alpha)), now, nxt
 
 
+def advance(trajectory: Trajectory, x0, inputs, *, solver='ddim', eta=0.0, noise=None) -> Trajectory:
+    """The trajectory after one step with the clean prediction x0 of its x: what a step does besides the prediction.
+
+    inputs: (step, now, next) of `steps`. noise(step) -> array like x; it is asked only where the solver needs it.
+    """
+    chosen = _checked(solver, eta, noise)
+    i, now, nxt = inputs
+    x, x0_last, last = trajectory
+    fresh = noise(i) if chosen.needs_noise(eta) else None
+    return Trajectory(chosen.step(x, x0, x0_last, last, now, nxt, eta, fresh), x0, now)
+
+
 def stepper(denoise, *, solver='ddim', eta=0.0, noise=None):
     """One step as a function (trajectory, (step, now, next)) -> trajectory.
 
-    denoise(x, level) -> x0. noise(step) -> array like x is what a stochastic step adds; it is asked only if eta > 0.
+    denoise(x, level) -> x0; the rest is as for `advance`. Raises ValueError where solver, eta and noise do not fit.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f'solver is one of {SOLVERS}, not {solver!r}')
-    if eta and solver != 'ddim':
-        raise ValueError(f'eta={eta} adds noise in every step, which {solver} does not; use solver ddim or eta 0')
-    if eta and noise is None:
-        raise ValueError(f'eta={eta} needs noise')
+    _checked(solver, eta, noise)
 
     def step(trajectory, inputs):
-        i, now, nxt = inputs
-        x, x0_last, last = trajectory
-        x0 = denoise(x, now)
-        if solver == 'ddim':
-            x = ddim_step(x, x0, now, nxt, eta, noise(i) if eta else None)
-        else:
-            x = dpmpp_2m_step(x, x0, x0_last, last, now, nxt)
-        return Trajectory(x, x0, now)
+        x0 = denoise(trajectory.x, inputs[1])
+        return advance(trajectory, x0, inputs, solver=solver, eta=eta, noise=noise)
 
     return step
 
@@ -64,3 +63,10 @@ def sample(denoise, x, levels, *, solver='ddim', eta=0.0, noise=None):
     """
     step = stepper(denoise, solver=solver, eta=eta, noise=noise)
     return jax.lax.scan(lambda carry, inputs: (step(carry, inputs), None), begin(x, levels), steps(levels))[0].x
+
+
+def _checked(solver, eta, noise):
+    chosen = solver_named(solver, eta)
+    if chosen.needs_noise(eta) and noise is None:
+        raise ValueError(f'solver {solver} with eta={eta} needs noise')
+    return chosen

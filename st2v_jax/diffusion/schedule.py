@@ -84,14 +84,6 @@ def trailing_levels(table: Level, steps: int) -> Level:
     return _end_clean(_pick(table, t))
 
 
-def sampling_levels(config: DiffusionConfig, solver: str, steps: int) -> Level:
-    """The levels a solver steps through on this process; leaves [steps + 1], noisiest first."""
-    table = noise_levels(config)
-    if config.zero_terminal_snr:
-        return trailing_levels(table, steps)
-    return {'ddim': ddim_levels, 'dpmpp_2m': dpm_levels}[solver](table, steps)
-
-
 def _total(table, steps, below=False):
     total = len(table.alpha)
     if not 1 <= steps <= total - below:

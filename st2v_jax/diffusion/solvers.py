@@ -1,6 +1,14 @@
-"""One step per published algorithm. A solver knows the model by its clean prediction x0 at the present level alone."""
+"""One step per published algorithm, and the table of all of them.
+
+A solver knows the model by its clean prediction x0 at the present level alone.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
+
+from st2v_jax.diffusion.schedule import DiffusionConfig, Level, ddim_levels, dpm_levels, noise_levels, trailing_levels
 
 
 def ddim_step(x, x0, now, nxt, eta=0.0, noise=None):
@@ -48,3 +56,62 @@ def _second_order(x0, x0_last, last, now, nxt):
 def half_log_snr(level):
     """lambda = log(alpha / sigma): minus infinity for pure noise, infinity for a clean sample."""
     return jnp.log(level.alpha) - jnp.log(level.sigma)
+
+
+class Solver(NamedTuple):
+    """All that the rest of the program knows of a solver.
+
+    Attributes:
+      levels: (table, steps) -> the levels that it steps through on a process with noise at its last entry.
+      step: (x, x0, x0_last, last, now, nxt, eta, noise) -> x at the next level; noise is None where it needs none.
+      has_eta: whether `eta` says how random its steps are; else eta has to be 0.
+      random: whether every step needs noise.
+    """
+
+    levels: Callable
+    step: Callable
+    has_eta: bool = False
+    random: bool = False
+
+    def needs_noise(self, eta: float) -> bool:
+        """Whether steps with this eta add noise."""
+        return self.random or eta > 0
+
+
+SOLVERS = {
+    'ddim': Solver(
+        ddim_levels,
+        lambda x, x0, x0_last, last, now, nxt, eta, noise: ddim_step(x, x0, now, nxt, eta, noise),
+        has_eta=True,
+    ),
+    'dpmpp_2m': Solver(
+        dpm_levels,
+        lambda x, x0, x0_last, last, now, nxt, eta, noise: dpmpp_2m_step(x, x0, x0_last, last, now, nxt),
+    ),
+    'dpmpp_2m_sde': Solver(
+        dpm_levels,
+        lambda x, x0, x0_last, last, now, nxt, eta, noise: dpmpp_2m_sde_step(x, x0, x0_last, last, now, nxt, noise),
+        random=True,
+    ),
+}
+
+
+def solver_named(name: str, eta: float = 0.0) -> Solver:
+    """The Solver of a name; ValueError for a name that is not in the table, or an eta that the solver does not have."""
+    if name not in SOLVERS:
+        raise ValueError(f'solver is one of {tuple(SOLVERS)}, not {name!r}')
+    if eta < 0 or (eta and not SOLVERS[name].has_eta):
+        having = ' or '.join(name for name, solver in SOLVERS.items() if solver.has_eta)
+        raise ValueError(f'eta is at least 0, and 0 unless the solver is {having}; got {eta} with {name}')
+    return SOLVERS[name]
+
+
+def sampling_levels(config: DiffusionConfig, solver: str, steps: int) -> Level:
+    """The levels a solver steps through on this process; leaves [steps + 1], noisiest first.
+
+    Raises ValueError where the process does not have that many steps.
+    """
+    table = noise_levels(config)
+    if config.zero_terminal_snr:
+        return trailing_levels(table, steps)
+    return solver_named(solver).levels(table, steps)

@@ -72,7 +72,6 @@ class Apm(nnx.Module):
         self.anchor = AnchorTokens(config, context_width, dtype=dtype, rngs=rngs)
         self.mixers = nnx.List(ContextMixer(config, context_width, dtype=dtype, rngs=rngs) for _ in range(layers))
 
-    def contexts(self, text, embedding):
-        """The context [b, 77, c] of each cross-attention layer, from text [b, 77, c] and image embedding [b, e]."""
-        anchor = self.anchor(embedding)
+    def contexts(self, text, anchor):
+        """The context [b, 77, c] of each cross-attention layer, from text [b, 77, c] and anchor tokens [b, 16, c]."""
         return [mixer(text, anchor) for mixer in self.mixers]

@@ -22,6 +22,7 @@ from st2v_jax.models.ablations import ATTENTION
 from st2v_jax.models.apm import ApmConfig
 from st2v_jax.models.cam import CamConfig
 from st2v_jax.models.clip import ImageConfig, ImageTower, TextConfig, TextTower
+from st2v_jax.models.contract import Contract
 from st2v_jax.models.denoiser import StreamingDenoiser
 from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.models.unet3d import UNet3D, UNetConfig
@@ -33,7 +34,7 @@ class ModelConfig:
     """The whole system; the defaults are the released size.
 
     Attributes:
-      image_size: height and width of a frame in pixels.
+      frame_size: (height, width) of a frame in pixels.
       frames, memory: frames of a chunk, and how many of the previous chunk condition it.
       scale_factor: latents are autoencoder means times this.
       profile: sampling rules, 'paper' or 'release'.
@@ -43,7 +44,7 @@ class ModelConfig:
       refiner: of the refinement stage.
     """
 
-    image_size: int = 256
+    frame_size: tuple[int, int] = (256, 256)
     frames: int = 16
     memory: int = 8
     unet: UNetConfig = UNetConfig()
@@ -63,12 +64,28 @@ class ModelConfig:
     def __post_init__(self):
         if self.profile not in ('paper', 'release'):
             raise ValueError(f"profile is 'paper' or 'release', got {self.profile!r}")
+        if len(self.frame_size) != 2 or any(side < 1 or side % self.vae.downsampling for side in self.frame_size):
+            unit = self.vae.downsampling
+            raise ValueError(f'frame_size is (height, width), multiples of {unit}, not {self.frame_size}')
+
+    @functools.cached_property
+    def contract(self) -> Contract:
+        """What the streaming stage knows of this model."""
+        height, width = (side // self.vae.downsampling for side in self.frame_size)
+        return Contract(
+            first_frames=self.frames,
+            later_frames=self.frames,
+            memory=self.memory,
+            frame_size=self.frame_size,
+            latent_size=(height, width, self.unet.in_channels),
+            text_tokens=self.text.max_tokens,
+            process=self.diffusion,
+        )
 
     @property
-    def latent_shape(self):
+    def latent_shape(self) -> tuple[int, int, int, int]:
         """(f, h, w, c) of one chunk's latents."""
-        side = self.image_size // 2 ** (len(self.vae.block_channels) - 1)
-        return self.frames, side, side, self.unet.in_channels
+        return self.contract.latent_shape(first=True)
 
     @property
     def conditioning_frames(self) -> int:

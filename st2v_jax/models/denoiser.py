@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from einops import repeat
 from flax import nnx
 
 from st2v_jax.models.ablations import CONCATENATION, ConcCond
@@ -39,22 +40,27 @@ class StreamingDenoiser(nnx.Module):
         if apm is not None:
             self.apm = Apm(apm, unet.context_width, len(self.unet.cross_attentions()), **kind)
 
-    def condition(self, text, frames=None, image_embedding=None):
-        """The chunk's Condition.
+    def anchor_tokens(self, image_embedding):
+        """CLIP embeddings [b, e] of anchor frames -> the tokens [b, s, c] that `condition` takes."""
+        return self.apm.anchor(image_embedding)
+
+    def condition(self, text, frames=None, anchor=None, *, texts=1):
+        """The chunk's Condition, for a batch of n * b: n guidance branches of b videos.
 
         Args:
-          text: [b, 77, c] text tokens.
-          frames: what `ablations.remembered` makes of the conditioning frames, for CAM themselves, [k, m, H, W, 3] in
-            [-1, 1]; or None: no short-term memory. k is b, or less where the last b - k of the batch differ in the
-            anchor alone from the b - k before them: CAM does not see the anchor, so such guidance branches share what
-            it remembers.
-          image_embedding: [b, e] CLIP embedding of the anchor frame, or None: no long-term memory.
+          text: [n * b, 77, c] text tokens.
+          frames: what `ablations.remembered` makes of the conditioning frames, for CAM themselves, [b, m, H, W, 3] in
+            [-1, 1]; or None: no short-term memory.
+          anchor: [n * b, s, c] tokens of the anchor frame, or None: no long-term memory.
+          texts: how many branches, the first ones, differ in their text. The others differ from the ones before them in
+            the anchor alone, which CAM does not see, so they share what it remembers.
         """
-        texts = text if image_embedding is None else self.apm.contexts(text, image_embedding)
-        unet = self.unet.keys_values(texts)
+        unet = self.unet.keys_values(text if anchor is None else self.apm.contexts(text, anchor))
         if frames is None:
             return Condition(unet)
-        return Condition(unet, self.cam.keys_values(text[:len(frames)]), self.cam.encode(frames))
+        own = texts * len(frames)
+        encoded = repeat(self.cam.encode(frames), 'b ... -> (n b) ...', n=texts)
+        return Condition(unet, self.cam.keys_values(text[:own]), encoded)
 
     def __call__(self, x, t, condition, *, remat='none'):
         """Prediction [b, f, h, w, 4], float32, for noisy latents x [b, f, h, w, 4] at diffusion steps t [b].

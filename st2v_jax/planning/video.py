@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,14 @@ import jax.numpy as jnp
 from st2v_jax import weights
 from st2v_jax.cost import Cost, Rates, cost
 from st2v_jax.diffusion import sampling
-from st2v_jax.diffusion.schedule import sampling_levels
 from st2v_jax.models import build
+from st2v_jax.models.system import encode_prompt, system
 from st2v_jax.refinement import blend
 from st2v_jax.refinement import sdedit as refine
 from st2v_jax.refinement.enhancer import Enhancer, enhancer_of, parts
 from st2v_jax.streaming import stream
 from st2v_jax.streaming.generate import Model, default_dtype
+from st2v_jax.streaming.settings import SampleSettings
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def abstract_model(folder=None, dtype=None) -> Model:
     """What `text_to_video.load` gives, with shapes for parameters and without a tokenizer; nothing is read."""
     config, networks = weights.describe(weights.SHIPPED if folder is None else folder)
     dtype = default_dtype() if dtype is None else dtype
-    return Model(config, None, _held(config, networks, dtype), stream.system(config, dtype))
+    return Model(config, None, _held(config, networks, dtype), system(config, dtype))
 
 
 def abstract_enhancer(folder=None, dtype=None) -> Enhancer:
@@ -59,7 +61,7 @@ def _held(config, networks, dtype):
 
 
 def stages(
-    model: Model, settings: stream.SampleSettings, num_frames: int, enhancer: Enhancer | None = None
+    model: Model, settings: SampleSettings, num_frames: int, enhancer: Enhancer | None = None
 ) -> list[Stage]:
     """The stages of a video of num_frames, and of its enhancement as sample.py does it where there is an enhancer.
 
@@ -67,8 +69,8 @@ def stages(
     """
     found = _streaming(model, settings, num_frames)
     if enhancer is not None:
-        side = model.config.image_size
-        found += refinement(enhancer, enhancer.settings(variant=settings.profile), (side, side), num_frames,
+        size = model.config.frame_size
+        found += refinement(enhancer, enhancer.settings(variant=settings.profile), size, num_frames,
                             profile=settings.profile, decode_frames=settings.decode_frames)
     return found
 
@@ -99,26 +101,30 @@ def refinement(
 def _streaming(model, settings, num_frames):
     system, params = model.system, model.params
     ids = jax.ShapeDtypeStruct((1, model.config.text.max_tokens), jnp.int32)
-    encode = lambda params, ids: stream.encode_prompt(system, params, ids, ids)
+    encode = lambda params, ids: encode_prompt(system, params, ids, ids)
     found = [Stage('prompt', cost(encode, params, ids), 1)]
     context = jax.eval_shape(encode, params, ids)
-    state = jax.eval_shape(lambda: stream.start(jax.random.key(0)))
-    chunks = stream.chunk_count(model.config, num_frames)
-    begin, step, end = stream.parts(system, settings)
-    of_chunk = {'first chunk': (1, settings.first_solver, settings.first_steps)}
-    if chunks > 1:
-        of_chunk['later chunk'] = chunks - 1, settings.solver, settings.steps
-    for name, (count, solver, steps) in of_chunk.items():
-        x, condition = jax.eval_shape(begin, params, context, state)
-        levels = sampling_levels(model.config.diffusion, solver, steps)
+    state = jax.eval_shape(lambda: stream.start(jax.random.key(0)[None]))
+    chunks = model.config.contract.chunks(num_frames)
+    run = stream.programs(system, settings)
+    counts = {'first chunk': 1} | ({'later chunk': chunks - 1} if chunks > 1 else {})
+    for name, count in counts.items():
+        x, condition = jax.eval_shape(run.begin, params, context, state)
+        levels = stream.levels_of(system, settings, state)
+        steps = len(levels.t) - 1
         inputs = jax.tree.map(lambda leaf: leaf[0], sampling.steps(levels))
+        latents = jax.eval_shape(partial(stream.new_latents, system), x, state)
+        frames = jax.eval_shape(run.decode, params, latents)
         trajectory = jax.eval_shape(lambda x, levels=levels: sampling.begin(x, levels), x)
         found += [
-            Stage(f'{name}, condition', cost(begin, params, context, state), count),
-            Stage(f'{name}, step', cost(step, params, condition, state, trajectory, inputs), count * steps, ahead=True),
-            Stage(f'{name}, decoding', cost(end, params, x, state), count),
+            Stage(f'{name}, condition', cost(run.begin, params, context, state), count),
+            Stage(
+                f'{name}, step', cost(run.step, params, condition, state, trajectory, inputs), count * steps, ahead=True
+            ),
+            Stage(f'{name}, decoding', cost(run.decode, params, latents), count),
+            Stage(f'{name}, memory', cost(run.remember, params, frames, state), count),
         ]
-        _, state = jax.eval_shape(end, params, x, state)
+        state = jax.eval_shape(run.remember, params, frames, state)
     return found
 
 
@@ -147,7 +153,7 @@ SAVING = {'--decode-frames 1': {'decode_frames': 1}, '--profile release': {'prof
 
 
 def remedies(
-    model: Model, settings: stream.SampleSettings, num_frames: int, limit: int, enhancer: Enhancer | None = None
+    model: Model, settings: SampleSettings, num_frames: int, limit: int, enhancer: Enhancer | None = None
 ) -> list[str]:
     """The fewest options that bring the peak of `stages` below `limit` bytes; [] where none do."""
     models = [one for one in (model, enhancer) if one is not None]

@@ -17,9 +17,9 @@ import numpy as np
 from einops import rearrange
 
 from st2v_jax import sharding
+from st2v_jax.diffusion.noise import frame_noise
 from st2v_jax.diffusion.sampling import Trajectory
 from st2v_jax.diffusion.solvers import dpmpp_2m_sde_step
-from st2v_jax.streaming.stream import frame_noise
 
 BLENDING = ('paper', 'release')
 BASELINES = ('B', 'B+S')  # chunks on their own; with shared noise only

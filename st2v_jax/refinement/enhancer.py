@@ -103,7 +103,7 @@ def enhance(
     comes when the last step is done.
     Raises ValueError at once for an empty prompt or an impossible setting, and later for frames that are none.
     """
-    check([prompt], seed)
+    check([prompt], [seed])
     profile = enhancer.config.profile if profile is None else profile
     if profile not in blend.BLENDING:
         raise ValueError(f'profile is one of {blend.BLENDING}, not {profile!r}')

@@ -19,13 +19,14 @@ from einops import repeat
 
 from st2v_jax import sharding
 from st2v_jax.diffusion import predict, sampling
+from st2v_jax.diffusion.guidance import text_guidance
 from st2v_jax.diffusion.log_snr import RefinerProcess, refiner_levels, sdedit_levels
+from st2v_jax.diffusion.noise import frame_noise
 from st2v_jax.diffusion.schedule import Level
 from st2v_jax.diffusion.solvers import dpmpp_2m_sde_step
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.refinement import blend
-from st2v_jax.streaming.stream import frame_noise
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Refiner:
             spread = lambda leaf: repeat(leaf, '(n b) ... -> (n g b) ...', n=2, g=len(x) // len(leaf))
             return self.unet(params, x, t, jax.tree.map(spread, condition))
 
-        guided = predict.single_scale(network, settings.guidance, rescale=settings.rescale)
+        guided = text_guidance(settings.guidance, settings.rescale)(network)
         return predict.at_entries(predict.denoiser(guided, 'v'), self.table)
 
 

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from st2v_jax import weights
-from st2v_jax.diffusion.schedule import sampling_levels
 from st2v_jax.models import build
-from st2v_jax.streaming import stream
+from st2v_jax.models.system import System, encode_prompt, system
+from st2v_jax.streaming import stream as streaming
+from st2v_jax.streaming.settings import SampleSettings, settings_for
+from st2v_jax.streaming.stream import StreamState, start, video_keys
 from st2v_jax.tokenizer import Tokenizer
-
-STEPS = 20  # denoising steps of a chunk unless told otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,25 +29,16 @@ class Model:
     config: build.ModelConfig
     tokenizer: Tokenizer
     params: dict[str, Any]
-    system: stream.System
+    system: System
 
     @property
     def max_frames(self) -> float:
         """Frames of a video at most: infinity, or one chunk where there is a Video-LDM without CAM and APM."""
-        return math.inf if 'cam' in self.params else self.config.frames
+        return math.inf if 'cam' in self.params else self.config.contract.first_frames
 
-    def settings(self, **overrides) -> stream.SampleSettings:
-        """The sampling settings of this model: its own and its profile's, then the overrides (`SampleSettings`).
-
-        Raises ValueError for a name or value that does not exist.
-        """
-        own = {'steps': STEPS}
-        if 'guidance_text' in overrides:  # the first chunk knows one scale only, and it is the text's
-            own['first_guidance'] = overrides['guidance_text']
-        settings = stream.settings_for(self.config, **own | overrides)
-        for solver, steps in ((settings.first_solver, settings.first_steps), (settings.solver, settings.steps)):
-            sampling_levels(self.config.diffusion, solver, steps)  # raises where a process has no so many steps
-        return settings
+    def settings(self, **overrides) -> SampleSettings:
+        """How this model is sampled: see `settings_for`."""
+        return settings_for(self.config, **overrides)
 
 
 def load(folder=None, dtype=None) -> Model:
@@ -60,7 +51,7 @@ def load(folder=None, dtype=None) -> Model:
     dtype = default_dtype() if dtype is None else dtype
     tokenizer = weights.load_tokenizer(folder)
     config, params = weights.load(folder, place=weights.on_device(dtype))
-    return Model(config, tokenizer, params, stream.system(config, dtype))
+    return Model(config, tokenizer, params, system(config, dtype))
 
 
 def default_dtype():
@@ -68,44 +59,74 @@ def default_dtype():
     return jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16
 
 
-def check(prompts, seed):
-    """Raises ValueError for an empty prompt, and for a seed that is none."""
+def check(prompts, seeds):
+    """Raises ValueError for an empty prompt and for a seed out of range."""
     if not prompts or not all(text.strip() for text in prompts):
         raise ValueError('the prompt is empty: say in a sentence what the video shows')
-    if not 0 <= seed < 2**32:
-        raise ValueError(f'a seed is between 0 and {2**32 - 1}, not {seed}')
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise ValueError(f'a seed is between 0 and {2**32 - 1}, not {seed}')
 
 
-def generate(
-    model: Model, prompt, num_frames=48, *, seed=0, negative_prompt='', on_step=None, **settings
-) -> Iterator[np.ndarray]:
-    """Generates the video of a prompt, chunk by chunk, exactly num_frames frames in all.
+def stream(
+    model: Model, prompt, *, seed=0, negative_prompt='', state: StreamState | None = None,
+    settings: SampleSettings | None = None, on_step=None,
+) -> Iterator[tuple[np.ndarray, StreamState]]:
+    """Iterator over the chunks of a video, each (its new frames, the state after it): endless, but one without CAM.
+
+    A state is all that a chunk owes the next: from one that is kept, `stream` goes on as if it had not stopped, also
+    with another prompt. `state.to_arrays()` and `StreamState.from_arrays(...)` take it to a file and back.
 
     prompt: a string, or a list of b strings for b videos at once.
-    num_frames: any number >= 1; how many have been made before costs neither time nor memory.
-    seed: 0 .. 2**32 - 1; the same seed, settings and device give the same video.
+    seed: 0 .. 2**32 - 1, or a list of b; each video is the one it would be alone with its seed. A state has its own.
     negative_prompt: what guidance leads away from.
+    state: None begins a video.
+    settings: as `model.settings(...)` gives them; the model's own for None.
     on_step: called as on_step(chunk, step, steps) after every denoising step: chunk from 0, step from 1.
-    settings: of `SampleSettings`, such as steps=30, profile='release', guidance_text=7.5, eta=1.0.
 
-    Returns an iterator over float32 arrays in [-1, 1]: [n,H,W,3] for one prompt, [b,n,H,W,3] for a list. n is 16 for
-    the first chunk and 8 for later ones in a model of the released rhythm, less where the video ends.
-    Raises ValueError at once, before anything is computed, for an empty prompt or an impossible number or setting.
+    Frames are float32 arrays in [-1, 1]: [n, H, W, 3] for one prompt, [b, n, H, W, 3] for a list; n is 16 for the first
+    chunk and 8 for later ones in a model of the released rhythm.
+    Raises ValueError at once, before anything is computed, for an empty prompt or an impossible number.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    check(prompts, seed)
+    seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+    check(prompts, seeds)
+    if len(seeds) != len(prompts) or (state is not None and len(state.key) != len(prompts)):
+        given = len(seeds) if state is None else len(state.key)
+        raise ValueError(f'{len(prompts)} prompts make {len(prompts)} videos, not {given}')
+    chosen = model.settings() if settings is None else settings
+    ids, null_ids = model.tokenizer.ids(prompts), model.tokenizer.ids([negative_prompt] * len(prompts))
+
+    def chunks():
+        context = encode_prompt(model.system, model.params, ids, null_ids)
+        begin = start(video_keys(seeds)) if state is None else state
+        for frames, after in streaming.stream(
+            model.system, chosen, model.params, context, begin, on_step=on_step
+        ):
+            yield np.asarray(frames[0] if isinstance(prompt, str) else frames), after
+            if 'cam' not in model.params:
+                return
+
+    return chunks()
+
+
+def generate(model: Model, prompt, num_frames: int = 48, **options) -> Iterator[np.ndarray]:
+    """The frames of a video, chunk by chunk, exactly num_frames in all; options and frames as for `stream`.
+
+    num_frames: any number >= 1; how many have been made before costs neither time nor memory.
+    Raises ValueError at once, before anything is computed, also where the model cannot make that many frames.
+    """
     if num_frames < 1:
         raise ValueError(f'a video has at least 1 frame, not {num_frames}')
     if num_frames > model.max_frames:
         raise ValueError(f'without CAM and APM there is one chunk of {model.max_frames} frames, not {num_frames}')
-    chosen = model.settings(**settings)
-    ids = model.tokenizer.ids(prompts)
-    null_ids = model.tokenizer.ids([negative_prompt] * len(prompts))
+    return first_frames((frames for frames, _ in stream(model, prompt, **options)), num_frames)
 
-    def chunks():
-        context = stream.encode_prompt(model.system, model.params, ids, null_ids)
-        key = jax.random.key(seed)
-        for frames in stream.generate(model.system, chosen, model.params, context, key, num_frames, on_step=on_step):
-            yield np.asarray(frames[0] if isinstance(prompt, str) else frames)
 
-    return chunks()
+def first_frames(pieces, count: int) -> Iterator:
+    """The pieces [..., n, H, W, 3] of a video until they are `count` frames; the last is cut, none is made after."""
+    for frames in pieces:
+        yield frames[..., :count, :, :, :]
+        count -= frames.shape[-4]
+        if count <= 0:
+            return

@@ -23,8 +23,10 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     data, name = config.data, config.network
     if name not in networks(model):
         raise ValueError(f'this model has no network {name}: its Refiner works with the autoencoder of streaming')
-    sized = dataclasses.replace(model.for_refinement, image_size=min(model.refiner.box)) if name != 'vae' else model
-    network, size = build.vae(sized, jnp.dtype(config.dtype)), sized.image_size
+    sized = model
+    if name != 'vae':
+        sized = dataclasses.replace(model.for_refinement, frame_size=(min(model.refiner.box),) * 2)
+    network, size = build.vae(sized, jnp.dtype(config.dtype)), sized.frame_size
     indices = pool.rows(world.split_indices('train', data.seed, 0, data.scenes), config.batch_size, mesh)
     trained = params.get(name) or (params.get('vae') if sized.vae == model.vae else None) or build.init(key, network)
 

@@ -54,7 +54,7 @@ def feed(config, model, params, tokenizer, mesh, fixed):
     spared = frozenset(fixed) if source.encoded else frozenset()
     if spared:
         _check_encoding(source, model, params, tokenizer, spared)
-    make = partial(cut, frames=model.frames, anchored=config.anchor, size=model.image_size, tokenizer=tokenizer,
+    make = partial(cut, frames=model.frames, anchored=config.anchor, size=model.frame_size, tokenizer=tokenizer,
                    shown=pixel_frames(config, model) if 'vae' in spared else model.frames, spared=spared)
     if len(source):
         make(source[0], np.random.default_rng(0))  # clips that are too short are refused before anything is compiled
@@ -87,9 +87,9 @@ def _check_encoding(source, model, params, tokenizer, spared):
         raise ValueError(f'the clips were encoded by another {other} than this run starts from: prepare them again, '
                          'with --encode and the weights that --from names')
     size = source.settings['size']
-    if 'vae' in spared and size != model.image_size:
+    if 'vae' in spared and tuple(size) != model.frame_size:
         raise ValueError(f'latents cannot be resized: the clips hold those of frames of {size} pixels, the model has '
-                         f'{model.image_size}')
+                         f'{model.frame_size}')
 
 
 def cut(clip, random, *, frames, anchored, size, tokenizer, shown, spared=frozenset()) -> Clips:
@@ -106,7 +106,7 @@ def cut(clip, random, *, frames, anchored, size, tokenizer, shown, spared=frozen
     if anchored:
         numbers = np.append(numbers, first + random.integers(frames))
     pixels = clip.frames(numbers) if len(numbers) else ()
-    pixels = [frame if frame.shape[:2] == (size, size) else fit(frame, size) for frame in pixels]
+    pixels = [frame if frame.shape[:2] == size else fit(frame, size) for frame in pixels]
     with _TOKENIZING:
         ids = tokenizer.ids([clip.caption])[0]
     return Clips(

@@ -32,7 +32,7 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     def examples(table, key):
         scene_key, frame_key, caption_key = jax.random.split(key, 3)
         batch = pool.draw(scene_key, table)
-        frames = draw_frames(frame_key, batch['scene'][:, None], data.seed, model.image_size)
+        frames = draw_frames(frame_key, batch['scene'][:, None], data.seed, model.frame_size)
         return {'frames': frames, 'ids': pool.draw(caption_key, batch['ids']), 'group': batch['group']}
 
     def loss(params, batch):

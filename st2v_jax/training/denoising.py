@@ -22,7 +22,8 @@ from st2v_jax.diffusion.schedule import noise_levels
 from st2v_jax.models import build
 from st2v_jax.models.ablations import ATTENTION, CONCATENATION
 from st2v_jax.models.clip import preprocess
-from st2v_jax.streaming import stream
+from st2v_jax.models.system import remembered
+from st2v_jax.models.system import system as make_system
 from st2v_jax.training import clips as filmed
 from st2v_jax.training import state
 from st2v_jax.training.autoencoder import LAST_FRAME
@@ -118,7 +119,7 @@ def noise_of_clips(config):
 def functions(config, model):
     """`draw` and `loss` of the Objective."""
     dtype, table = jnp.dtype(config.dtype), noise_levels(model.diffusion)
-    system = stream.system(model, dtype)
+    system = make_system(model, dtype)
     network, tower = system.denoiser, system.text
     filmed_clips, wearing = config.data.source != WORLD, noise_of_clips(config)
 
@@ -144,9 +145,12 @@ def functions(config, model):
         text = tower(params['text'], batch.ids) if batch.text is None else batch.text.astype(dtype)
         memory = None
         if batch.frames is not None:
-            memory = stream.remembered(system, params, batch.frames, batch.mask)
+            memory = remembered(system, params, batch.frames, batch.mask)
         params = {name: params[name] for name in ('unet', 'cam', 'apm') if name in params}
-        condition = network(params, text, memory, batch.anchor, method='condition')
+        anchor = batch.anchor
+        if anchor is not None:
+            anchor = network(params, anchor, method='anchor_tokens')
+        condition = network(params, text, memory, anchor, method='condition')
         predict = partial(network, params, condition=condition, remat=remat)
         return diffusion_loss(predict, batch.latents, noise, t, table, model.diffusion.prediction), {}
 
@@ -163,7 +167,7 @@ def film(config, model, params, tokenizer, mesh):
     ids, text = tokenizer.ids(['']), None
     if 'text' in spared:
         text = np.asarray(jax.jit(partial(encoding.embed, model))({'text': params['text']}, ids)[0])
-    none = ids[0], np.zeros((model.image_size, model.image_size, 3), np.float32), text
+    none = ids[0], np.zeros((*model.frame_size, 3), np.float32), text
     none = sharding.place(none, sharding.replicated(mesh))
     return (lambda number: (Data(clips, *none) for clips in start(number))), spared
 
@@ -276,7 +280,7 @@ def make_data(config, model, params, tokenizer, mesh, key) -> Data:
         return image(params['image'], preprocess(pixels, side))
 
     def make(params, keys, scenes):
-        frames = jax.vmap(partial(video, data, model.image_size))(keys, scenes)
+        frames = jax.vmap(partial(video, data, model.frame_size))(keys, scenes)
         encode, decode = (partial(vae, params['vae'], method=method) for method in ('encode', 'decode'))
         latents = (each_frame(encode, frames)[0] * model.scale_factor).astype(jnp.float16)
         pixels = anchors = None
@@ -290,7 +294,7 @@ def make_data(config, model, params, tokenizer, mesh, key) -> Data:
 
     encoders = {name: params[name] for name in ('vae', 'image') if name in params}
     (latents, pixels, anchors), ids = captioned_pool(make, encoders, tokenizer, config, mesh, key)
-    grey = jnp.zeros((1, model.image_size, model.image_size, 3))
+    grey = jnp.zeros((1, *model.frame_size, 3))
     empty_anchor = jax.jit(embed)(encoders, grey)[0].astype(jnp.float32) if config.anchor else None
     return Data(Videos(latents, ids, pixels, anchors), tokenizer.ids([''])[0], empty_anchor)
 
@@ -323,7 +327,7 @@ def each_frame(function, videos):
 
 
 def video(data, size, key, scene):
-    """`data.frames` successive frames [t,size,size,3] of a scene, from a random time on."""
+    """`data.frames` successive frames [t, h, w, 3] of a scene, from a random time on; size is (h, w)."""
     start = jax.random.randint(key, (), 0, LAST_FRAME + 2 - data.frames)
     return world.render(world.scene(data.seed, scene), start + jnp.arange(data.frames), size)
 

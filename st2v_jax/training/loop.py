@@ -156,7 +156,7 @@ def start(config, source):
         refiner = dataclasses.replace(model.refiner, scale_factor=before.refiner.scale_factor)
         model = dataclasses.replace(model, refiner=refiner)
     ours, theirs = _parts(model), _parts(before)
-    parts = {'image_size', *only} | ({'unet', 'apm'} if 'cam' in only else set())
+    parts = {'frame_size', *only} | ({'unet', 'apm'} if 'cam' in only else set())
     wrong = sorted(part for part in parts if theirs[part] != ours[part])
     wrong = [f'{part} is {theirs[part]} there and {ours[part]} here' for part in wrong]
     if wrong:

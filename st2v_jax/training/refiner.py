@@ -96,8 +96,8 @@ def make_data(config, model, params, tokenizer, mesh, key) -> Data:
     """The pool of `config.data.scenes` training scenes of `config.data.frames` frames, encoded."""
     data, dtype, own = config.data, jnp.dtype(config.dtype), model.for_refinement
     vae, large_vae = build.vae(model, dtype), build.vae(own, dtype)
-    small = model.image_size
-    canvas = fit((small, small), model.refiner.box, model.refiner.unet, own.vae.downsampling)
+    small = model.frame_size
+    canvas = fit(small, model.refiner.box, model.refiner.unet, own.vae.downsampling)
 
     def encode(params, videos):
         videos = place(videos, canvas, 'paper')
@@ -105,7 +105,7 @@ def make_data(config, model, params, tokenizer, mesh, key) -> Data:
         return (latents * own.scale_factor).astype(jnp.float16)
 
     def make(params, keys, scenes):
-        clean, seen = (jax.vmap(partial(video, data, size))(keys, scenes) for size in (canvas.size[0], small))
+        clean, seen = (jax.vmap(partial(video, data, size))(keys, scenes) for size in (canvas.size, small))
         latents, _ = each_frame(partial(vae, params['vae'], method='encode'), seen)
         latents = jax.vmap(partial(worn, config.source_noise))(keys, latents * model.scale_factor)
         seen = each_frame(partial(vae, params['vae'], method='decode'), latents / model.scale_factor)

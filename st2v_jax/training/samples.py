@@ -6,7 +6,7 @@ from einops import rearrange
 
 from st2v_jax import weights
 from st2v_jax.models import build
-from st2v_jax.streaming import stream
+from st2v_jax.models.system import system
 from st2v_jax.streaming.generate import Model, generate
 from st2v_jax.video_io import VideoWriter, to_uint8
 
@@ -24,9 +24,9 @@ def draw(settings, path, params, model, tokenizer, dtype):
         params = {**params, 'apm': build.init(jax.random.key(0), build.denoiser(model))['apm']}
     place = weights.on_device(dtype)
     params = jax.tree.map(place, {name: tree for name, tree in params.items() if name in weights.streaming(model)})
-    sampler = Model(model, tokenizer, params, stream.system(model, dtype))
+    sampler = Model(model, tokenizer, params, system(model, dtype))
     frames = min(settings.frames, sampler.max_frames)
-    made = generate(sampler, list(settings.prompts), frames, steps=settings.steps)
+    made = generate(sampler, list(settings.prompts), frames, settings=sampler.settings(steps=settings.steps))
     videos = to_uint8(np.concatenate(list(made), axis=1))
     with VideoWriter(path, FPS, (videos.shape[2], videos.shape[0] * videos.shape[3])) as video:
         video.write(rearrange(videos, 'b f h w c -> f h (b w) c'))

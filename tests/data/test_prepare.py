@@ -16,7 +16,7 @@ from st2v_jax.cli import prepare_data
 from st2v_jax.data import clips, prepare
 from st2v_jax.video_io import read_video
 
-SMALL = prepare.Settings(frames=4, size=32, videos_per_shard=2)
+SMALL = prepare.Settings(frames=4, size=(32, 32), videos_per_shard=2)
 SCRIPT = Path(__file__).parents[2] / 'prepare_data.py'
 OPTIONS = ('--frames', '4', '--size', '32', '--videos-per-shard', '2', '--workers', '1')
 
@@ -36,7 +36,7 @@ def prepared(videos, tmp_path_factory):
 def test_no_sample_of_a_real_film_holds_a_cut():
     rate, cuts = 25, np.array([30, 76, 137, 187, 242])  # of bikes.mp4, seen in it
     for frames, fps in ((4, 3.0), (2, 3.0), (8, 12.5)):
-        settings = prepare.Settings(frames=frames, fps=fps, size=64)
+        settings = prepare.Settings(frames=frames, fps=fps, size=(64, 64))
         found = list(prepare.samples(shipped('bikes.mp4'), settings))
         assert len(found) >= 5
         for start, sample in found:
@@ -56,7 +56,7 @@ def test_frames_are_those_nearest_to_thirds_of_seconds(tmp_path):
     grey = np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8) * 2
     for fps in (3, 10, 29.97):
         write(tmp_path / 'grey.mp4', grey, fps=fps)
-        settings = prepare.Settings(frames=3, size=32)
+        settings = prepare.Settings(frames=3, size=(32, 32))
         numbers = np.concatenate([sample.mean((1, 2, 3)) / 2 for _, sample in
                                   prepare.samples(tmp_path / 'grey.mp4', settings)])
         wanted = np.round(np.arange(len(numbers)) * fps / 3)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from st2v_jax.diffusion.sampling import sample, stepper
-from st2v_jax.diffusion.schedule import DiffusionConfig, Level, sampling_levels
+from st2v_jax.diffusion.schedule import DiffusionConfig, Level
+from st2v_jax.diffusion.solvers import SOLVERS, sampling_levels
 
 MU, S = 0.7, 0.5
 
@@ -38,7 +39,7 @@ def test_dpm_solver_is_nearer_than_ddim():
 
 
 @pytest.mark.parametrize('zero_terminal_snr', [False, True])
-@pytest.mark.parametrize('solver, eta', [('ddim', 0.0), ('ddim', 1.0), ('dpmpp_2m', 0.0)])
+@pytest.mark.parametrize('solver, eta', [('ddim', 1.0), *((solver, 0.0) for solver in SOLVERS)])
 def test_samples_have_the_mean_and_spread_of_the_data(solver, eta, zero_terminal_snr):
     config = DiffusionConfig(prediction='v', zero_terminal_snr=zero_terminal_snr)
     levels, key = sampling_levels(config, solver, 400), jax.random.key(0)
@@ -79,7 +80,8 @@ def test_eta_zero_needs_no_noise_and_eta_one_uses_each_steps_own():
 
 @pytest.mark.parametrize('arguments, message', [
     ({'solver': 'euler'}, 'solver is one of'), ({'eta': 1.0}, 'needs noise'),
-    ({'eta': 1.0, 'solver': 'dpmpp_2m', 'noise': abs}, 'use solver ddim or eta 0')])
+    ({'solver': 'dpmpp_2m_sde'}, 'needs noise'),
+    ({'eta': 1.0, 'solver': 'dpmpp_2m', 'noise': abs}, 'unless the solver is ddim')])
 def test_impossible_samplers_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         stepper(denoise, **arguments)

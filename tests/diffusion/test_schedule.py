@@ -6,9 +6,9 @@ from st2v_jax.diffusion.schedule import (
     ddim_levels,
     dpm_levels,
     noise_levels,
-    sampling_levels,
     trailing_levels,
 )
+from st2v_jax.diffusion.solvers import sampling_levels
 
 EPSILON = DiffusionConfig()
 ZERO = DiffusionConfig(prediction='v', zero_terminal_snr=True)

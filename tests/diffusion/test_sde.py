@@ -9,7 +9,6 @@ from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.log_snr import RefinerProcess, refiner_levels, sdedit_levels
 from st2v_jax.diffusion.schedule import Level
 from st2v_jax.diffusion.solvers import dpmpp_2m_sde_step, dpmpp_2m_step
-from st2v_jax.refinement.blend import stepper
 
 MU, S = 0.7, 0.5
 TABLE = refiner_levels(RefinerProcess())
@@ -25,10 +24,9 @@ def test_samples_have_the_mean_and_spread_of_the_data():
     a, g = levels.alpha[0], levels.sigma[0]
     x = a * MU + jnp.sqrt(a**2 * S**2 + g**2) * jax.random.normal(key, (20_000,))
     noise = lambda step: jax.random.normal(jax.random.fold_in(key, step + 1), x.shape)
-    step = stepper(lambda x, level, i: denoise(x, level), noise)
-    end, _ = jax.lax.scan(lambda c, i: (step(c, i), None), sampling.begin(x, levels), sampling.steps(levels))
-    assert end.x.mean() == pytest.approx(MU, abs=0.02)
-    assert end.x.std() == pytest.approx(S, rel=0.03)
+    end = sampling.sample(denoise, x, levels, solver='dpmpp_2m_sde', noise=noise)
+    assert end.mean() == pytest.approx(MU, abs=0.02)
+    assert end.std() == pytest.approx(S, rel=0.03)
 
 
 def test_a_step_with_the_true_prediction_keeps_the_forward_marginal():

@@ -11,6 +11,7 @@ from golden_cases.unet import ours
 from st2v_jax.convert.engine import convert
 from st2v_jax.convert.refiner_tables import refiner
 from st2v_jax.diffusion import predict, sampling
+from st2v_jax.diffusion.guidance import text_guidance
 from st2v_jax.diffusion.log_snr import RefinerProcess, refiner_levels, sdedit_levels
 from st2v_jax.diffusion.schedule import Level
 from st2v_jax.models import build
@@ -74,7 +75,7 @@ def check_g7(case):
                             + y * (1 + t[0].astype(jnp.float32) / process.steps))
         return jnp.concatenate([toy(x, y) for x, y in zip(own, text, strict=True)])
 
-    guided = predict.single_scale(network, c['guide_scale'], rescale=c['guide_rescale'])
+    guided = text_guidance(c['guide_scale'], c['guide_rescale'])(network)
     denoise = predict.at_entries(predict.denoiser(guided, 'v'), table)
 
     for i, t in enumerate(io['denoise_t']):

@@ -12,6 +12,7 @@ from golden_cases import arrays, config, relative, weights
 from st2v_jax.convert import unet_tables as tables
 from st2v_jax.convert.engine import Table, Under, convert
 from st2v_jax.diffusion import predict, sampling, schedule
+from st2v_jax.diffusion.guidance import text_with_anchor
 from st2v_jax.models import build
 from st2v_jax.models.apm import AnchorTokens, ApmConfig, ContextMixer
 from st2v_jax.models.attention import Attention
@@ -171,11 +172,10 @@ def check_g5(case):
     }
     tokens = jax.jit(anchor)(params['apm']['anchor'], both['image_emb'])
     frames = ours(io['controlnet_cond_u8'].astype(np.float32) / 127.5 - 1, 'f c h w -> 1 f h w c')
-    frames = jnp.concatenate([frames, frames])
-    condition = jax.jit(partial(network, method='condition'))(params, both['text_embeds'], frames, both['image_emb'])
+    condition = jax.jit(partial(network, texts=2, method='condition'))(params, both['text_embeds'], frames, tokens)
     run = jax.jit(network)
     branches = lambda x, t: run(params, x, t.astype(jnp.float32), condition)  # one program for all that follows
-    guided = predict.single_scale(branches, settings['guidance_scale'])
+    guided = text_with_anchor(settings['guidance_scale'])(branches)
 
     latents, b = ours(io['initial_latents']), io['initial_latents'].shape[0]
     t = jnp.full(b, int(io['single_timestep']))

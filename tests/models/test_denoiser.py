@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import chex
 import jax
@@ -12,14 +13,14 @@ import pytest
 from st2v_jax.cost import flops
 from st2v_jax.models import build
 from st2v_jax.models.apm import ApmConfig
-from st2v_jax.models.cam import CamConfig
+from st2v_jax.models.cam import Cam, CamConfig
 from st2v_jax.models.clip import ImageConfig, TextConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 TINY = build.ModelConfig(
-    image_size=32,
+    frame_size=(32, 32),
     frames=6,
     memory=3,
     unet=UNetConfig((8, 16), (True, False), 1, head_size=4, input_heads=2, context_width=12, groups=4),
@@ -72,9 +73,11 @@ def inputs():
 def run():
     network = build.denoiser(TINY)
 
-    @jax.jit
-    def run(params, x, text, frames=None, anchor=None, t=(3, 700)):
-        condition = network(params, text, frames, anchor, method='condition')
+    @partial(jax.jit, static_argnames='texts')
+    def run(params, x, text, frames=None, anchor=None, t=(3, 700), texts=1):
+        if anchor is not None:
+            anchor = network(params, anchor, method='anchor_tokens')
+        condition = network(params, text, frames, anchor, texts=texts, method='condition')
         return network(params, x, jnp.asarray(t), condition)
 
     return run
@@ -116,11 +119,14 @@ def test_the_extractor_sees_only_the_first_noisy_frames_and_the_text(params, inp
     network = build.denoiser(TINY)
     params = perturbed(params)
 
+    cam = build.network(Cam, TINY.cam, TINY.unet)
+
     @jax.jit
     def features(x, anchor):
-        condition = network(params, inputs['text'], inputs['frames'], anchor, method='condition')
-        merged = build.nnx.merge(network.graphdef, build._integer_keys(params))
-        return merged.cam.extract(x, jnp.array([3, 700]), condition.extractor, condition.frames)
+        tokens = network(params, anchor, method='anchor_tokens')
+        condition = network(params, inputs['text'], inputs['frames'], tokens, method='condition')
+        given = jnp.array([3, 700]), condition.extractor, condition.frames
+        return cam(params['cam'], x, *given, method='extract')
 
     changed = inputs['x'].copy()
     changed[:, TINY.memory :] += 1
@@ -128,12 +134,13 @@ def test_the_extractor_sees_only_the_first_noisy_frames_and_the_text(params, inp
 
 
 def test_guidance_branches_that_differ_in_the_anchor_share_what_cam_remembers(run, params, inputs):
-    params = perturbed(params)
-    branches = lambda a, b: np.concatenate([a, b[-1:]])
-    text, x = (branches(inputs[name], inputs[name]) for name in ('text', 'x'))
-    anchor, t = branches(inputs['anchor'], inputs['anchor'] + 1), jnp.array([3, 700, 700])
-    apart = run(params, x, text, branches(inputs['frames'], inputs['frames']), anchor, t)
-    shared = run(params, x, text, inputs['frames'], anchor, t)
+    params = perturbed(params)  # one video: no text, text, text and anchor
+    null, own = inputs['text']
+    text, x = np.stack([null, own, own]), np.stack([inputs['x'][0]] * 3)
+    none, anchor = inputs['anchor']
+    anchor, t = np.stack([none, none, anchor]), jnp.array([700, 700, 700])
+    apart = run(params, x, text, np.stack([inputs['frames'][0]] * 3), anchor, t)
+    shared = run(params, x, text, inputs['frames'][:1], anchor, t, texts=2)
     np.testing.assert_allclose(shared, apart, atol=1e-5)
     assert np.abs(apart[1] - apart[2]).max() > 1e-4
 

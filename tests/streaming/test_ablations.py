@@ -9,7 +9,9 @@ import pytest
 from st2v_jax import errors, weights
 from st2v_jax.convert import to_diffusers
 from st2v_jax.models import build
+from st2v_jax.models.system import encode_prompt, system
 from st2v_jax.streaming import stream
+from st2v_jax.streaming.settings import settings_for
 from st2v_jax.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
@@ -37,12 +39,12 @@ def model(request, tiny_config, tiny_params):
 def chunks(model):
     """Frames of two chunks and the state between them; a function that draws the second one from another state."""
     config, params = model
-    system = stream.system(config)
-    settings = stream.settings_for(config, steps=2)
+    networks = system(config)
+    settings = settings_for(config, steps=2)
     ids = np.zeros((1, 77), np.int32)
-    context = stream.encode_prompt(system, params, ids + 2, ids)
-    advance = lambda state: stream.next_chunk(system, settings, params, context, state)
-    first, state = advance(stream.start(jax.random.key(3)))
+    context = encode_prompt(networks, params, ids + 2, ids)
+    advance = lambda state: stream.next_chunk(networks, settings, params, context, state)
+    first, state = advance(stream.start(stream.video_keys([3])))
     return first, state, advance
 
 

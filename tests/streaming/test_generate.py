@@ -23,9 +23,8 @@ def model(tiny_folder):
 
 
 def video(model, prompt=PROMPT, num_frames=20, **options):
-    # Watched, as the command line does it: all tests of the session then share the same few compiled programs
-    watched = {'steps': 2, 'on_step': lambda *_: None}
-    return list(st2v_jax.generate(model, prompt, num_frames, **watched | options))
+    kept = {name: options.pop(name) for name in ('seed', 'negative_prompt', 'on_step') if name in options}
+    return list(st2v_jax.generate(model, prompt, num_frames, settings=model.settings(steps=2, **options), **kept))
 
 
 @pytest.mark.parametrize('num_frames, chunks', [(1, [1]), (16, [16]), (17, [16, 1]), (29, [16, 8, 5])])
@@ -69,15 +68,45 @@ def test_steps_are_reported_in_order(model):
         ({'prompt': []}, 'the prompt is empty'),
         ({'num_frames': 0}, 'at least 1 frame, not 0'),
         ({'seed': -1}, 'a seed is between 0 and'),
+        ({'seed': [1, 2]}, '1 prompts make 1 videos, not 2'),
+    ],
+)
+def test_the_impossible_is_refused_before_anything_is_computed(model, options, rule):
+    with jax.disable_jit(), pytest.raises(ValueError, match=rule):
+        st2v_jax.generate(model, **{'prompt': PROMPT, **options})
+
+
+@pytest.mark.parametrize(
+    'changes, rule',
+    [
         ({'steps': 0}, 'at least 1'),
         ({'steps': 1000}, 'not 1000'),
         ({'profile': 'draft'}, "profile is one of .* not 'draft'"),
         ({'colour': 'red'}, 'unknown settings .*colour'),
     ],
 )
-def test_the_impossible_is_refused_before_anything_is_computed(model, options, rule):
-    with jax.disable_jit(), pytest.raises(ValueError, match=rule):
-        st2v_jax.generate(model, **{'prompt': PROMPT, **options})
+def test_impossible_settings_are_refused(model, changes, rule):
+    with pytest.raises(ValueError, match=rule):
+        model.settings(**changes)
+
+
+def test_a_batch_holds_the_videos_that_its_prompts_make_alone(model):
+    both = np.concatenate(video(model, [PROMPT, 'a blue star'], seed=[0, 3]), 1)
+    for i, (prompt, seed) in enumerate([(PROMPT, 0), ('a blue star', 3)]):
+        np.testing.assert_allclose(both[i], np.concatenate(video(model, prompt, seed=seed)), atol=1e-4)
+
+
+def test_a_stream_goes_on_from_a_kept_state_also_with_another_prompt(model):
+    settings = model.settings(steps=2)
+    whole = np.concatenate(video(model, num_frames=32))
+    first, state = next(st2v_jax.stream(model, PROMPT, settings=settings))
+    kept = st2v_jax.StreamState.from_arrays(state.to_arrays())
+    second, _ = next(st2v_jax.stream(model, PROMPT, state=kept, settings=settings))
+    np.testing.assert_array_equal(np.concatenate([first, second]), whole[:24])
+    other, _ = next(st2v_jax.stream(model, 'a blue star', state=kept, settings=settings))
+    assert np.abs(other - second).max() > 1e-5
+    with pytest.raises(ValueError, match='2 prompts make 2 videos, not 1'):
+        st2v_jax.stream(model, [PROMPT] * 2, state=kept)
 
 
 def test_parameters_are_loaded_as_they_are_computed_with(tiny_folder):

@@ -1,0 +1,96 @@
+"""Classifier-free guidance as a value: which conditions the network is given, and how its predictions are combined."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange, repeat
+
+
+class Branch(NamedTuple):
+    """The conditions of one evaluation of the network: its own, or the null condition in their place."""
+
+    text: bool
+    anchor: bool = False
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """y_0 + sum over i of scale_i (y_i - y_(i-1)), where y_i is the prediction of branch i.
+
+    Hashable, because it is part of what is compiled.
+
+    Attributes:
+      branches: in the order in which their conditions are stacked in the batch. Branches that differ in the anchor
+        alone are neighbours, and the later ones come last: CAM does not see the anchor and is computed once for both.
+      scales: one for each branch after the first.
+      rescale: share by which the spread of the guided prediction is pulled back to that of the last branch (Lin et al.
+        2023, arXiv:2305.08891, eq. 15 and 16); 0 is off.
+    """
+
+    branches: tuple[Branch, ...]
+    scales: tuple[float, ...] = ()
+    rescale: float = 0.0
+
+    def __post_init__(self):
+        if len(self.scales) != len(self.branches) - 1:
+            raise ValueError(f'{len(self.branches)} branches have {len(self.branches) - 1} scales, not {self.scales}')
+
+    @property
+    def texts(self) -> int:
+        """How many branches, the first ones, have a text that no earlier branch has."""
+        return len({branch.text for branch in self.branches})
+
+    def stack(self, which: Callable) -> jax.Array:
+        """which(branch) -> [b, ...] of every branch, stacked as [n * b, ...]."""
+        return jnp.concatenate([which(branch) for branch in self.branches])
+
+    def __call__(self, network: Callable) -> Callable:
+        """The guided network (x [b, ...], t [b]) -> [b, ...].
+
+        `network` has the conditions of all branches, as `stack` orders them, and takes a batch of n * b.
+        """
+        n = len(self.branches)
+        if n == 1:
+            return network
+
+        def guided(x, t):
+            y = network(repeat(x, 'b ... -> (n b) ...', n=n), repeat(t, 'b -> (n b)', n=n))
+            branches = list(rearrange(y, '(n b) ... -> n b ...', n=n))
+            combined = branches[0]
+            for scale, before, branch in zip(self.scales, branches[:-1], branches[1:], strict=True):
+                combined = combined + scale * (branch - before)
+            return _rescaled(combined, branches[-1], self.rescale)
+
+        return guided
+
+
+def text_guidance(scale: float, rescale: float = 0.0) -> Guidance:
+    """Of a first chunk, which has no anchor, and of a model without APM: null + scale (text - null)."""
+    return Guidance((Branch(False), Branch(True)), (scale,), rescale)
+
+
+def text_and_anchor(text: float, anchor: float, rescale: float = 0.0) -> Guidance:
+    """Of the streaming stage in the paper (eq. 12): null + w_text (text - null) + w_anchor (both - text)."""
+    return Guidance((Branch(False), Branch(True), Branch(True, True)), (text, anchor), rescale)
+
+
+def text_with_anchor(scale: float, rescale: float = 0.0) -> Guidance:
+    """Of the streaming stage in the released program: null + scale (both - null), text and anchor together."""
+    return Guidance((Branch(False), Branch(True, True)), (scale,), rescale)
+
+
+def unguided() -> Guidance:
+    """One evaluation with all conditions: of a network that guidance was distilled into."""
+    return Guidance((Branch(True, True),))
+
+
+def _rescaled(guided, conditional, share):
+    """The standard deviation is over one example (a whole chunk), unbiased."""
+    if share == 0:
+        return guided
+    axes = tuple(range(1, guided.ndim))
+    ratio = jnp.std(conditional, axes, ddof=1, keepdims=True) / jnp.std(guided, axes, ddof=1, keepdims=True)
+    return guided * (share * ratio + 1 - share)

@@ -1,0 +1,85 @@
+"""What the streaming stage knows of a video model: chunks, latents, text, process and null condition; nothing else.
+
+Streaming, the numbering of noise and the number of chunks are computed from this alone, so that another backbone needs
+no change there.
+"""
+
+import math
+from dataclasses import dataclass
+
+from st2v_jax.diffusion.schedule import DiffusionConfig
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A video model as the streaming stage sees it.
+
+    Attributes:
+      first_frames, later_frames: pixel frames of the first chunk, and of each later one with those it draws again.
+      memory: how many of the last pixel frames so far a later chunk is conditioned on; it draws them again as its
+        first frames.
+      group_frames, group_latents: the autoencoder codes so many pixel frames together, as so many latent frames; 1 and
+        1 where it codes frame by frame.
+      frame_size: (height, width) of a frame in pixels.
+      latent_size: (height, width, channels) of a latent frame.
+      text_tokens: length of a tokenized prompt.
+      text_masked: whether the network receives which of them are padding.
+      process: the forward process; what the network is told of a noise level is its step, 0 .. process.steps - 1.
+      null_anchor: the pixel value in [-1, 1] of the image whose embedding stands for no anchor. No text is that of the
+        empty prompt, or of the negative one.
+    """
+
+    first_frames: int
+    later_frames: int
+    memory: int
+    frame_size: tuple[int, int]
+    latent_size: tuple[int, int, int]
+    text_tokens: int
+    process: DiffusionConfig
+    group_frames: int = 1
+    group_latents: int = 1
+    text_masked: bool = False
+    null_anchor: float = 0.0
+
+    def __post_init__(self):
+        for name in ('first_frames', 'later_frames', 'memory'):
+            if getattr(self, name) % self.group_frames:
+                raise ValueError(
+                    f'{name}={getattr(self, name)} is not a multiple of the {self.group_frames} frames coded together'
+                )
+        if not 0 < self.memory < self.later_frames or self.memory > self.first_frames:
+            raise ValueError(
+                f'chunks of {self.first_frames} and {self.later_frames} frames do not have {self.memory} in common'
+            )
+
+    @property
+    def stride(self) -> int:
+        """New pixel frames of a later chunk."""
+        return self.later_frames - self.memory
+
+    def frames(self, first: bool) -> int:
+        """Pixel frames of the first chunk or of a later one."""
+        return self.first_frames if first else self.later_frames
+
+    def latents(self, frames: int) -> int:
+        """Latent frames of so many pixel frames, a multiple of those coded together."""
+        return frames // self.group_frames * self.group_latents
+
+    def latent_shape(self, first: bool) -> tuple[int, int, int, int]:
+        """(f, h, w, c) of a chunk's latents."""
+        return self.latents(self.frames(first)), *self.latent_size
+
+    def begins_at(self, index, first: bool):
+        """The absolute number of the first latent frame of chunk `index`, which may be traced."""
+        start = index * self.latents(self.stride)
+        if not first and self.first_frames != self.later_frames:
+            start += self.latents(self.first_frames - self.later_frames)
+        return start
+
+    def chunks(self, num_frames: int) -> int:
+        """Chunks needed for num_frames frames."""
+        return 1 + max(0, math.ceil((num_frames - self.first_frames) / self.stride))
+
+    def frames_after(self, chunks: int) -> int:
+        """Pixel frames of a video of so many chunks, at least 1."""
+        return self.first_frames + (chunks - 1) * self.stride

@@ -1,0 +1,78 @@
+"""The networks of one model together: what a prompt, an anchor frame and remembered frames are to them."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from st2v_jax.models import ablations, build
+from st2v_jax.models.clip import preprocess
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """The networks of one model as pure functions (see models/build.py) and its config; made once, by `system`."""
+
+    config: build.ModelConfig
+    vae: Callable
+    text: Callable
+    image: Callable
+    denoiser: Callable
+
+
+def system(config: build.ModelConfig, dtype=jnp.float32) -> System:
+    """The System of a config, computing in `dtype`; equal calls get the same one, so nothing is compiled twice."""
+    return _system(config, jnp.dtype(dtype))
+
+
+@functools.cache
+def _system(config, dtype):
+    networks = (door(config, dtype) for door in (build.vae, build.text_tower, build.image_tower, build.denoiser))
+    return System(config, *networks)
+
+
+class Context(NamedTuple):
+    """What the prompt says, encoded: text and null_text [b, n, d], null_anchor [b, e] (the image without content)."""
+
+    text: jax.Array
+    null_text: jax.Array
+    null_anchor: jax.Array | None
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode_prompt(system: System, params: dict[str, Any], ids: jax.Array, null_ids: jax.Array) -> Context:
+    """Context of token ids [b, n]; null_ids [b, n] are the empty string's or the negative prompt's.
+
+    The null anchor is the embedding of an image without content (mid grey), not a zero embedding; None without an image
+    tower.
+    """
+    contract, null_anchor = system.config.contract, None
+    if 'image' in params:
+        empty = jnp.full((1, *contract.frame_size, 3), contract.null_anchor)
+        null_anchor = encode_image(system, params, empty)
+        null_anchor = jnp.broadcast_to(null_anchor, (len(ids), *null_anchor.shape[1:]))
+    text = system.text(params['text'], jnp.concatenate([ids, null_ids]))
+    return Context(*jnp.split(text, 2), null_anchor)
+
+
+def encode_image(system: System, params: dict[str, Any], frames: jax.Array) -> jax.Array:
+    """CLIP embeddings [b, e] of frames [b, H, W, 3] in [-1, 1] of any size."""
+    return system.image(params['image'], preprocess(frames, system.config.image.image_size))
+
+
+def remembered(
+    system: System, params: dict[str, Any], frames: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """What the model's short-term memory receives of frames [b, m, H, W, 3]: `ablations.remembered`; mask [b, m]."""
+    config = system.config
+
+    def encode(frames):
+        images = rearrange(frames, 'b m ... -> (b m) ...')
+        mean, _ = system.vae(params['vae'], images, method='encode')
+        return rearrange(mean * config.scale_factor, '(b m) ... -> b m ...', b=len(frames))
+
+    return ablations.remembered(config.cam.fusion, frames, length=config.contract.later_frames, encode=encode, mask=mask)
