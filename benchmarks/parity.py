@@ -1,8 +1,9 @@
 """How close our modules come to the original ones on the golden cases, written to docs/parity.md and docs/parity.json.
 
-    ST2V_GOLDEN=<folder of cases> python benchmarks/parity.py [--output docs]
+    ST2V_GOLDEN=<all cases> python benchmarks/parity.py [--platform cuda] [--cases g1 g5] [--output docs]
 
-Runs on the CPU in float32, as the recorded outputs were.
+On the CPU in float32, as the recorded outputs were; on a GPU in float32 with full products and in bfloat16. Each run
+fills in its own columns of the cases that it checks, so a platform can be measured in parts.
 """
 
 import argparse
@@ -12,60 +13,102 @@ import os
 import sys
 from pathlib import Path
 
-os.environ['JAX_PLATFORMS'] = 'cpu'
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
-import flax  # noqa: E402
-import golden_cases  # noqa: E402
-import jax  # noqa: E402
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--platform', choices=('cpu', 'cuda'), default='cpu', help='where to compute (cpu)')
+    parser.add_argument('--cases', nargs='+', metavar='CASE', help='how the names of cases begin (default: all)')
+    parser.add_argument('--output', type=Path, default=ROOT / 'docs', help='folder of parity.md and parity.json')
+    return parser.parse_args()
 
 
-def measure(folder):
-    """{case: {what: [error, tolerance]}}, None for a case that nothing handles."""
-    return {case.name: golden_cases.check(case) for case in golden_cases.cases(folder)}
+def measure(folder, platform, wanted):
+    """{case: {what: {column: error, 'tolerance': tolerance}}}, None for a case that nothing handles."""
+    import golden_cases
+    import jax.numpy as jnp
+
+    columns = {platform: jnp.float32} | ({'cuda bfloat16': jnp.bfloat16} if platform == 'cuda' else {})
+    found = {}
+    for case in golden_cases.cases(folder):
+        if wanted and not case.name.startswith(tuple(wanted)):
+            continue
+        rows = {}
+        for column, dtype in columns.items():
+            errors = golden_cases.check(case, dtype)
+            for what, (error, tolerance) in (errors or {}).items():
+                rows.setdefault(what, {'tolerance': tolerance})[column] = error
+        found[case.name] = rows or None
+        print(f'{case.name}: {len(rows)} comparisons', flush=True)
+    return found
 
 
 def table(report):
     """The page for a report of `main`."""
-    lines = [
-        '# Parity with the original modules',
+    lines = ['# Parity with the original modules', '']
+    for platform, run in report['runs'].items():
+        versions = f'jax {run["jax"]}, flax {run["flax"]}'
+        lines.append(f'- {platform}: {run["date"]}, `{run["command"]}`, {run["device"]}, {versions}')
+    lines += [
         '',
-        f'Measured {report["date"]} by `{report["command"]}` with jax {report["jax"]} and flax {report["flax"]},',
-        'float32 on a CPU. Inputs and outputs were recorded from the original modules with random weights at reduced',
-        'size. Errors are ||ours - theirs|| / ||theirs|| unless the row says otherwise.',
+        'Inputs and outputs were recorded from the original modules on a CPU in float32, with random weights at',
+        'reduced size. Errors are ||ours - theirs|| / ||theirs|| unless the row says otherwise. The tolerance is for',
+        'float32, with products in full precision on the GPU too. In bfloat16 the networks alone compute otherwise.',
         '',
-        '| case | what | error | tolerance |',
-        '| --- | --- | ---: | ---: |',
+        '| case | what | CPU float32 | GPU float32 | tolerance | GPU bfloat16 |',
+        '| --- | --- | ---: | ---: | ---: | ---: |',
     ]
-    for case, errors in report['cases'].items():
-        if errors is None:
-            lines.append(f'| {case} | not handled yet | | |')
+    shown = lambda row, column: f'{row[column]:.1e}' if column in row else ''
+    for case, rows in report['cases'].items():
+        if rows is None:
+            lines.append(f'| {case} | not handled yet | | | | |')
             continue
-        for what, (error, tolerance) in errors.items():
-            lines.append(f'| {case} | {what} | {error:.1e} | {tolerance:.0e} |')
+        for what, row in rows.items():
+            errors = [shown(row, column) for column in ('cpu', 'cuda', 'cuda bfloat16')]
+            lines.append(f'| {case} | {what} | {errors[0]} | {errors[1]} | {row["tolerance"]:.0e} | {errors[2]} |')
     return '\n'.join(lines) + '\n'
 
 
+def merged(before, found):
+    """The cases of an earlier report with what this run found."""
+    cases = dict(before)
+    for case, rows in found.items():
+        old = cases.get(case) or {}
+        cases[case] = rows and {what: old.get(what, {}) | row for what, row in rows.items()}
+    return cases
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--output', type=Path, default=ROOT / 'docs', help='folder of parity.md and parity.json')
-    output = parser.parse_args().output
-    cases = measure(golden_cases.folder())
-    if not cases:
+    arguments = parse()
+    os.environ['JAX_PLATFORMS'] = arguments.platform
+    import flax
+    import golden_cases
+    import jax
+
+    found = measure(golden_cases.folder(), arguments.platform, arguments.cases)
+    if not found:
         sys.exit(f'no golden case (a folder with config.json) in {golden_cases.folder()}')
-    report = {
+    stored = arguments.output / 'parity.json'
+    report = json.loads(stored.read_text()) if stored.is_file() else {'runs': {}, 'cases': {}}
+    report['runs'][arguments.platform] = {
         'date': datetime.date.today().isoformat(),
-        'command': 'ST2V_GOLDEN=<all cases> python benchmarks/parity.py',
+        'command': 'ST2V_GOLDEN=<all cases> python benchmarks/parity.py --platform ' + arguments.platform,
+        'device': jax.devices()[0].device_kind,
         'jax': jax.__version__,
         'flax': flax.__version__,
-        'cases': cases,
     }
-    (output / 'parity.json').write_text(json.dumps(report, indent=1) + '\n')
-    (output / 'parity.md').write_text(table(report))
-    failed = [name for name, errors in cases.items() if errors and any(e > limit for e, limit in errors.values())]
-    print(f'{output / "parity.md"}: {len(cases)} cases, beyond tolerance: {", ".join(failed) or "none"}')
-    return 1 if failed else 0
+    report['cases'] = merged(report['cases'], found)
+    stored.write_text(json.dumps(report, indent=1) + '\n')
+    (arguments.output / 'parity.md').write_text(table(report))
+    beyond = [
+        name
+        for name, rows in found.items()
+        if rows and any(row[arguments.platform] > row['tolerance'] for row in rows.values())
+    ]
+    print(f'{arguments.output / "parity.md"}: {len(found)} cases, beyond tolerance: {", ".join(beyond) or "none"}')
+    return 1 if beyond else 0
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ A case is a folder `g5_streaming` with config.json, io.npz and mostly weights.sa
 unless their name says otherwise. Everything about a case is read from its folder.
 """
 
+import contextvars
 import importlib
 import json
 import os
@@ -13,8 +14,13 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
+
+from st2v_jax.models import build
+
+_DTYPE = contextvars.ContextVar('dtype')
 
 
 def folder() -> Path:
@@ -28,15 +34,27 @@ def cases(folder: Path) -> list[Path]:
     return sorted((path.parent for path in folder.glob('*/config.json')), key=lambda case: (number(case), case.name))
 
 
-def check(case: Path) -> dict[str, tuple[float, float]] | None:
-    """{what: (error, tolerance)} of one case, in float32 with full products; None where nothing handles it."""
+def check(case: Path, dtype=jnp.float32) -> dict[str, tuple[float, float]] | None:
+    """{what: (error, tolerance)} of one case, None where nothing handles it.
+
+    dtype: what networks compute in; float32 is with full products, and tolerances are for that.
+    """
     name = f'check_{case.name.split("_")[0]}'
     for module in pkgutil.iter_modules(__path__):
         handler = getattr(importlib.import_module(f'{__name__}.{module.name}'), name, None)
         if handler is not None:
-            with jax.default_matmul_precision('highest'):
-                return handler(case)
+            token = _DTYPE.set(dtype)
+            try:
+                with jax.default_matmul_precision('highest'):
+                    return handler(case)
+            finally:
+                _DTYPE.reset(token)
     return None
+
+
+def network(module, *args) -> build.Network:
+    """`build.network` in the dtype of the check that is being made."""
+    return build.network(module, *args, dtype=_DTYPE.get(jnp.float32))
 
 
 def config(case: Path) -> dict:

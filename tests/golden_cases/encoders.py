@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from golden_cases import arrays, config, relative, weights
+from golden_cases import network as golden_network
 from st2v_jax.convert import tables
 from st2v_jax.convert.engine import Under, convert
-from st2v_jax.models import build, clip, vae
+from st2v_jax.models import clip, vae
 
 CHANNELS_LAST = 'b c h w -> b h w c'
 CHANNELS_FIRST = 'b h w c -> b c h w'
@@ -41,7 +42,7 @@ def check_g8b(case):
 
 
 def _autoencoder(case, size, table, tensors):
-    network = build.network(vae.Autoencoder, size)
+    network = golden_network(vae.Autoencoder, size)
     params = convert(tensors, table, network.abstract)
     io = arrays(case)
     image, latent = (jnp.asarray(einops.rearrange(io[name], CHANNELS_LAST)) for name in ('image', 'latent'))
@@ -86,7 +87,7 @@ def check_g9b(case):
 
 
 def _text(size, table, tensors, ids):
-    network = build.network(clip.TextTower, size)
+    network = golden_network(clip.TextTower, size)
     return jax.jit(network.__call__)(convert(tensors, table, network.abstract), ids.astype(np.int32))
 
 
@@ -102,7 +103,7 @@ def check_g10(case):
         mlp_width=int(c['width'] * c['mlp_ratio']),
         embed_dim=c['embed_dim'],
     )
-    network = build.network(clip.ImageTower, size)
+    network = golden_network(clip.ImageTower, size)
     params = convert(Under(weights(case), 'image_encoder.model.'), tables.IMAGE_OPEN_CLIP, network.abstract)
 
     def seen(images):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from golden_cases import arrays, config, relative, weights
+from golden_cases import network as golden_network
 from golden_cases.unet import ours
 from st2v_jax.convert.engine import convert
 from st2v_jax.convert.refiner_tables import refiner
@@ -14,7 +15,6 @@ from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.guidance import text_guidance
 from st2v_jax.diffusion.log_snr import RefinerProcess, refiner_levels, sdedit_levels
 from st2v_jax.diffusion.schedule import Level
-from st2v_jax.models import build
 from st2v_jax.models.unet3d import UNet3D, UNetConfig
 from st2v_jax.refinement import blend
 
@@ -41,7 +41,7 @@ def check_g6(case):
         out_channels=c['out_dim'],
         padding=(2, 1),
     )
-    network = build.network(UNet3D, size)
+    network = golden_network(UNet3D, size)
     params = convert(weights(case), refiner(size), network.abstract)
 
     @jax.jit

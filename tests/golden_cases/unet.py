@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from golden_cases import arrays, config, relative, weights
+from golden_cases import network as golden_network
 from st2v_jax.convert import unet_tables as tables
 from st2v_jax.convert.engine import Table, Under, convert
 from st2v_jax.diffusion import predict, sampling, schedule
 from st2v_jax.diffusion.guidance import text_with_anchor
-from st2v_jax.models import build
 from st2v_jax.models.apm import AnchorTokens, ApmConfig, ContextMixer
 from st2v_jax.models.attention import Attention
 from st2v_jax.models.cam import Cam, CamConfig, FeatureInjector
@@ -52,7 +52,7 @@ def streaming(case):
     cam = CamConfig(tuple(c['conditioning_embedding_out_channels']), head_size=c['cam_attention_head_dim'])
     image_width = weights(case)['resampler.context_embedding.0.weight'].shape[1]
     apm = ApmConfig(image_width, c['resampler']['inner_dim'], c['image_tokens'], c['text_tokens'])
-    network = build.network(StreamingDenoiser, size, cam, apm)
+    network = golden_network(StreamingDenoiser, size, cam, apm)
     tensors, abstract = weights(case), network.abstract
     base = Under(tensors, 'base_model.')
     of_base = {
@@ -71,7 +71,7 @@ def streaming(case):
 
 def check_g1(case):
     """UNet3DConditionModel: usual size, a size the levels do not divide, a single frame."""
-    network = build.network(UNet3D, unet_config(config(case)))
+    network = golden_network(UNet3D, unet_config(config(case)))
     params = convert(weights(case), tables.UNET, {'unet': network.abstract})['unet']
 
     @jax.jit
@@ -94,7 +94,7 @@ def check_g2(case):
     _, params, c = streaming(source)
     io = arrays(case)
     cam = CamConfig(tuple(c['conditioning_embedding_out_channels']), head_size=c['cam_attention_head_dim'])
-    network = build.network(Cam, cam, unet_config(c))
+    network = golden_network(Cam, cam, unet_config(c))
 
     @jax.jit
     def run(params, x, t, text, frames):
@@ -117,7 +117,7 @@ def check_g3(case):
     """One injector, without its residual."""
     c, io = config(case), arrays(case)
     size = dict(head_size=c['attention_head_dim'], groups=c['norm_num_groups'])
-    network = build.network(partial(FeatureInjector, c['input_channels'], **size))
+    network = golden_network(partial(FeatureInjector, c['input_channels'], **size))
     table = Table(rows=tables.injector('merger', 'injector'))
     tensors = {f'merger.{name}': value for name, value in weights(case).items()}
     params = convert(tensors, table, {'injector': network.abstract})['injector']
@@ -132,9 +132,9 @@ def check_g4(case):
     width, batch = c['cross_attention_dim'], c['batch']
     text_tokens, all_tokens, _ = tensors['attn2.conv.weight'].shape
     apm = ApmConfig(width, c['resampler_inner_dim'], all_tokens - text_tokens, text_tokens)
-    anchor = build.network(AnchorTokens, apm, width)
-    mixer = build.network(ContextMixer, apm, width)
-    attend = build.network(partial(Attention, c['query_dim'], head_size=c['dim_head'], context_width=width))
+    anchor = golden_network(AnchorTokens, apm, width)
+    mixer = golden_network(ContextMixer, apm, width)
+    attend = golden_network(partial(Attention, c['query_dim'], head_size=c['dim_head'], context_width=width))
     of_anchor = convert(Under(tensors, 'resampler.'), tables.ANCHOR, {'apm': {'anchor': anchor.abstract}})
     table = Table(rows=(*tables.mixer('layer', 'mixer'), *tables.attention('layer', 'attention')))
     layer = {f'layer.{name}': value for name, value in Under(tensors, 'attn2.').items()}
@@ -161,7 +161,7 @@ def check_g5(case):
     """The whole denoiser with two guidance branches: one call, the guided prediction, DDIM chains with eta 0 and 1."""
     network, params, c = streaming(case)
     io, settings = arrays(case), json.loads((case / 'config.json').read_text())
-    anchor = build.network(
+    anchor = golden_network(
         AnchorTokens,
         ApmConfig(io['image_emb_cond'].shape[1], c['resampler']['inner_dim'], c['image_tokens'], c['text_tokens']),
         c['cross_attention_dim'],
