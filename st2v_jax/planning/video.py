@@ -2,17 +2,17 @@
 
 import dataclasses
 import math
-import os
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from st2v_jax import weights
-from st2v_jax.cost import Cost, Rates, cost
+from st2v_jax.cost import Cost, cost
 from st2v_jax.diffusion import sampling
 from st2v_jax.diffusion.schedule import sampling_levels
 from st2v_jax.models import build
+from st2v_jax.planning.device import Rates
 from st2v_jax.refinement import blend
 from st2v_jax.refinement import sdedit as refine
 from st2v_jax.refinement.enhancer import Enhancer, enhancer_of, parts
@@ -34,7 +34,7 @@ class Stage:
 
     def seconds(self, rates: Rates) -> float:
         """Of one run."""
-        device, host = self.cost.seconds(rates), self.cost.handed * rates.argument
+        device, host = rates.program_seconds(self.cost), self.cost.handed * rates.argument
         return max(device, host) if self.ahead else device + host
 
 
@@ -130,16 +130,6 @@ def resident(*models: Model | Enhancer) -> int:
 def peak(found: list[Stage], *models: Model | Enhancer) -> int:
     """Bytes on the device at most: all parameters, and the arrays of the stage that holds most."""
     return resident(*models) + max(stage.cost.temporary for stage in found)
-
-
-def device_memory() -> int | None:
-    """Bytes that the device has for us, None where it does not say."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and 'bytes_limit' in stats:
-        return stats['bytes_limit']
-    if jax.default_backend() == 'cpu' and hasattr(os, 'sysconf'):
-        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    return None
 
 
 # Option of the command line -> what it changes in the settings
