@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,8 @@ from st2v_jax.diffusion import sampling
 from st2v_jax.diffusion.schedule import sampling_levels
 from st2v_jax.models import build
 from st2v_jax.planning.device import Rates
-from st2v_jax.refinement import blend
-from st2v_jax.refinement import sdedit as refine
-from st2v_jax.refinement.enhancer import Enhancer, enhancer_of, parts
+from st2v_jax.refinement import blend, sdedit
+from st2v_jax.refinement.enhancer import Enhancer, decode_latents, encode_frames, encode_texts, enhancer_of
 from st2v_jax.streaming import stream
 from st2v_jax.streaming.generate import Model, default_dtype
 
@@ -74,25 +74,24 @@ def stages(
 
 
 def refinement(
-    enhancer: Enhancer, settings: refine.RefineSettings, size, num_frames: int, *, profile, decode_frames
+    enhancer: Enhancer, settings: sdedit.RefineSettings, size: tuple[int, int], num_frames: int, *, profile: str,
+    decode_frames: int,
 ) -> list[Stage]:
     """The stages of `enhance` for num_frames frames of `size` (height, width) pixels."""
-    params, piece = enhancer.params, min(num_frames, decode_frames)
-    condition, encode, decode = parts(enhancer, enhancer.canvas(size), profile)
+    canvas, piece = enhancer.canvas(size), min(num_frames, decode_frames)
+    encoding, decoding = partial(encode_frames, canvas=canvas, profile=profile), partial(decode_latents, canvas=canvas)
     ids = jax.ShapeDtypeStruct((2, enhancer.config.text.max_tokens), jnp.int32)
     frames = jax.ShapeDtypeStruct((piece, *size, 3), jnp.float32)
-    latents = jax.eval_shape(encode, params, frames)
+    latents = jax.eval_shape(encoding, enhancer, frames)
     keys = jax.eval_shape(lambda: blend.split_keys(jax.random.key(0)[None]))
-    step, arguments, runs = refine.program(
-        enhancer.refiner, settings, params['refiner'], jax.eval_shape(condition, params, ids), keys,
-        (1, num_frames, *latents.shape[1:]),
-    )
+    job = enhancer.job(settings, jax.eval_shape(encode_texts, enhancer, ids), keys)
+    step, arguments, runs = sdedit.step_program(job, (1, num_frames, *latents.shape[1:]))
     pieces = math.ceil(num_frames / piece)
     return [
-        Stage('refining, prompt', cost(condition, params, ids), 1),
-        Stage('refining, encoding', cost(encode, params, frames), pieces),
+        Stage('refining, prompt', cost(encode_texts, enhancer, ids), 1),
+        Stage('refining, encoding', cost(encoding, enhancer, frames), pieces),
         Stage('refining, step', cost(step, *arguments), runs * settings.steps),
-        Stage('refining, decoding', cost(decode, params, latents), pieces),
+        Stage('refining, decoding', cost(decoding, enhancer, latents), pieces),
     ]
 
 
