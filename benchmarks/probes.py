@@ -17,7 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from st2v_jax import cost
+from st2v_jax.cost import flops
+from st2v_jax.planning import device as at_hand
 
 SIZES = ('released', 'small', 'tiny')
 SHIFTS = 4096  # places where the numbers of a parameter may begin
@@ -61,8 +62,8 @@ def block_times(step, state, inputs, *, runs, blocks):
 
 def matmul_rate(n, dtype, *, blocks):
     """(n, FLOP/s of the [n, n] x [n, n] product in `dtype`): the median block's. n: None for what suits the device."""
-    n = n or cost.matmul_size()
-    return n, cost.matmul_rate(dtype, n, blocks)
+    n = n or at_hand.matmul_size()
+    return n, at_hand.matmul_rate(dtype, n, blocks)
 
 
 def xla_flops(compiled):
@@ -79,7 +80,7 @@ def timed_step(step, fixed, state, inputs, *, rate, runs, blocks, trace_dir=None
 
     rate: FLOP/s that the share refers to. trace_dir: where a profile of a few steps goes.
     """
-    work = cost.flops(step, *fixed, state, inputs[0])
+    work = flops(step, *fixed, state, inputs[0])
     began = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=len(fixed)).lower(*fixed, state, inputs[0]).compile()
     compile_seconds = time.perf_counter() - began

@@ -18,26 +18,23 @@ from refine_step import TOKENS, latent_size, model_config
 
 from st2v_jax import sharding
 from st2v_jax.models import build
-from st2v_jax.refinement import blend
-from st2v_jax.refinement import sdedit as refine
+from st2v_jax.refinement import blend, sdedit
 
 CHUNKS = 8
 
 
 def step_seconds(config, refiner, params, dtype, devices, *, steps):
     """Seconds of a refinement's steps after the first, on so many devices."""
-    settings = refine.settings_for(config, steps=steps, group=devices, span=CHUNKS)
-    frames = settings.length + (CHUNKS - 1) * (settings.length - settings.overlap)
+    settings = sdedit.settings_for(config, steps=steps, group=devices, span=CHUNKS)
+    frames = CHUNKS * settings.plan(1).stride + settings.overlap
     latents = np.random.default_rng(0).standard_normal((1, frames, *latent_size(config), 4), np.float32)
     mesh = sharding.make_mesh({sharding.DATA: devices}, jax.devices()[:devices])
     params = jax.device_put(params, sharding.replicated(mesh))
     texts = jax.random.normal(jax.random.key(1), (2, TOKENS, config.refiner.unet.context_width), dtype)
     condition = jax.jit(lambda params, texts: refiner.unet(params, texts, method='keys_values'))(params, texts)
-    keys = blend.split_keys(jax.random.key(0)[None])
+    job = sdedit.Job(refiner, settings, params, condition, blend.split_keys(jax.random.key(0)[None]), mesh)
     ends = []
-    progress = refine.begin(refiner, settings, keys, latents)
-    refine.refine(refiner, settings, params, condition, keys, progress, frames, mesh=mesh,
-                  on_step=lambda *_: ends.append(time.perf_counter()))
+    sdedit.refine(job, sdedit.begin(job, latents), frames, on_step=lambda *_: ends.append(time.perf_counter()))
     return np.diff(ends).tolist()
 
 
@@ -48,7 +45,7 @@ def main(argv=None):
     if args.devices > len(jax.devices()) or CHUNKS % args.devices:
         parser.error(f'--devices is 1, 2, 4 or 8 of the {len(jax.devices())} there are, not {args.devices}')
     config, dtype = model_config(args.size), jnp.dtype(args.dtype).type
-    refiner = refine.Refiner(build.refiner(config, dtype), config.refiner.process)
+    refiner = sdedit.Refiner(build.refiner(config, dtype), config.refiner.process)
     params = probes.random_parameters(refiner.unet.abstract, dtype)
     result = probes.setting(jax.devices()[0], args) | {'chunks': CHUNKS, 'devices': args.devices}
     for devices in (1, args.devices):

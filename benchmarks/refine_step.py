@@ -16,14 +16,11 @@ import jax.numpy as jnp
 import probes  # which finds st2v_jax
 
 from st2v_jax import weights
-from st2v_jax.diffusion import sampling
-from st2v_jax.diffusion.log_snr import sdedit_levels
 from st2v_jax.models import build
 from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
-from st2v_jax.refinement import blend
-from st2v_jax.refinement import sdedit as refine
+from st2v_jax.refinement import blend, sdedit
 from st2v_jax.refinement.canvas import fit
 
 TOKENS = 77
@@ -48,9 +45,9 @@ def latent_size(config):
 
 def measure(config, dtype, *, frames, piece, runs, blocks, matmul, trace_dir=None):
     """All numbers of one model config, as a JSON dict; `piece` frames are encoded or decoded at once."""
-    settings = refine.settings_for(config)
+    settings = sdedit.settings_for(config)
     plan, size = settings.plan(frames), latent_size(config)
-    refiner = refine.Refiner(build.refiner(config, dtype), config.refiner.process)
+    refiner = sdedit.Refiner(build.refiner(config, dtype), config.refiner.process)
     params = probes.random_parameters(refiner.unet.abstract, dtype)
     matmul, rate = probes.matmul_rate(matmul, dtype, blocks=blocks)
     shape = (1, settings.length, *size, config.refiner.unet.in_channels)
@@ -59,25 +56,23 @@ def measure(config, dtype, *, frames, piece, runs, blocks, matmul, trace_dir=Non
 
     texts = jax.random.normal(jax.random.key(1), (2, TOKENS, config.refiner.unet.context_width), dtype)
     condition = jax.jit(lambda params, texts: refiner.unet(params, texts, method='keys_values'))
-    levels = sdedit_levels(refiner.table, settings.steps, settings.start)
-    inputs = [jax.tree.map(lambda leaf, i=i: leaf[i], sampling.steps(levels)) for i in range(settings.steps)]
-    begun = sampling.begin(jax.random.normal(jax.random.key(2), shape), levels)
+    keys = blend.split_keys(jax.random.key(0)[None])
+    job = sdedit.Job(refiner, settings, params, condition(params, texts), keys)
+    steps = [job.step(number) for number in range(settings.steps)]
+    x = jax.random.normal(jax.random.key(2), shape)
     timing = dict(rate=rate, runs=runs, blocks=blocks)
 
-    def forward(params, condition, x, inputs):
-        return refiner.unet(params, x, jnp.broadcast_to(inputs[1].t, len(x)), condition)
+    def forward(params, condition, x, step):
+        return refiner.unet(params, x, jnp.broadcast_to(step.now.t, len(x)), condition)
 
-    def step(params, condition, trajectory, inputs):
-        denoise = refiner.denoiser(settings, params, condition)
-        keys = blend.split_keys(jax.random.key(0)[None])
-        advance = blend.denoising_step(denoise, settings.plan(settings.length), settings.variant, keys)
-        return advance(trajectory, inputs)
+    def guided(job, latents, step):
+        return sdedit.whole_step(settings.plan(settings.length), job, step, *latents)
 
     for name, run, fixed, state in (
-        ('forward', forward, (params, condition(params, texts[1:])), begun.x),
-        ('step', step, (params, condition(params, texts)), begun),
+        ('forward', forward, (params, condition(params, texts[1:])), x),
+        ('step', guided, (job,), (x, jnp.zeros_like(x))),
     ):
-        timed = probes.timed_step(run, fixed, jax.tree.map(jnp.copy, state), inputs,
+        timed = probes.timed_step(run, fixed, jax.tree.map(jnp.copy, state), steps,
                                   trace_dir=trace_dir if name == 'step' else None, **timing)
         result |= {f'{name}_{what}': value for what, value in timed.items()}
         result[f'{name}_peak_gib'] = probes.peak_gib(jax.devices()[0])

@@ -32,10 +32,10 @@ import torch_files  # noqa: E402
 
 from st2v_jax import weights  # noqa: E402
 from st2v_jax.convert.to_diffusers import export  # noqa: E402
-from st2v_jax.cost import measure  # noqa: E402
 from st2v_jax.diffusion import sampling  # noqa: E402
 from st2v_jax.models.system import encode_prompt  # noqa: E402
 from st2v_jax.planning import video as planning  # noqa: E402
+from st2v_jax.planning.device import measure  # noqa: E402
 from st2v_jax.storage.containers import read  # noqa: E402
 from st2v_jax.streaming import generate as text_to_video  # noqa: E402
 from st2v_jax.streaming import stream  # noqa: E402

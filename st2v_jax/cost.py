@@ -1,26 +1,18 @@
-"""What a program costs, told from its trace: floating-point operations, memory traffic, time on a device, peak memory.
+"""What a program costs, counted from its trace: floating-point operations, memory traffic, peak memory.
 
 The trace is cut into kernels as a fusing compiler does. Matrix products, convolutions and attentions are kernels of
 their own, which read and write memory; what is elementwise is computed where it is needed and reaches memory only for
-them, for reductions, or where several others read it. A kernel takes as long as its arithmetic or its traffic takes,
-whichever is longer, and a moment to start (Williams et al. 2009, doi:10.1145/1498765.1498785). The device's rates are
-measured when they are asked for, and never stored.
+them, for reductions, or where several others read it. How long that takes on a device, `planning.device` says.
 """
 
 import dataclasses
 import math
-import statistics
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal
-
-from st2v_jax.models.attention import attend
-from st2v_jax.models.layers import GroupNorm
 
 
 @dataclass(frozen=True)
@@ -45,30 +37,6 @@ class Cost:
     @property
     def flops(self) -> int:
         return sum(kernel.flops * kernel.repeats for kernel in self.kernels)
-
-    def seconds(self, device: 'Rates') -> float:
-        """Time on a device of these rates."""
-        return sum(device.seconds(kernel) * kernel.repeats for kernel in self.kernels)
-
-
-@dataclass(frozen=True)
-class Rates:
-    """A device: FLOP/s by kind of kernel, bytes/s of products and of all else, seconds from one kernel to the next.
-
-    argument: seconds that it takes the host to hand a program one array.
-    """
-
-    flops: dict[str, float]
-    product_bandwidth: float
-    bandwidth: float
-    launch: float
-    argument: float
-
-    def seconds(self, kernel: Kernel) -> float:
-        if kernel.kind == 'product':  # the slope and the offset of large and thin products: they hardly overlap
-            return self.launch + kernel.flops / self.flops['product'] + kernel.bytes / self.product_bandwidth
-        arithmetic = kernel.flops / self.flops[kernel.kind] if kernel.flops else 0
-        return self.launch + max(arithmetic, kernel.bytes / self.bandwidth)
 
 
 def cost(function: Callable, *args) -> Cost:
@@ -298,91 +266,3 @@ def _size(aval):
 
 def _total(values):
     return sum(value.size for value in values)
-
-
-def measure(dtype=jnp.bfloat16) -> Rates:
-    """The Rates of the device at hand, in a few seconds: each from a kernel such as the networks have them."""
-    cpu = jax.default_backend() == 'cpu'
-    array = lambda *shape: jax.random.normal(jax.random.key(math.prod(shape)), shape, jnp.float32).astype(dtype)
-    rows, width, side, frames = (4096, 128, 16, 4) if cpu else (1 << 15, 640, 32, 32)
-    launch = _seconds(_chain, jnp.eye(64)) / CHAIN
-
-    # On an accelerator several in one program, or it would be the host's time to start each that is measured. A CPU
-    # starts them in no time, and keeps in its caches what passes from one to the next, as it does not in a network.
-    repeats = 1 if cpu else 8
-
-    def timed(function, x):
-        def repeated(x):
-            for _ in range(repeats):
-                x = jax.lax.optimization_barrier(function(x))
-            return x
-
-        return _seconds(jax.jit(repeated), x) / repeats - launch
-
-    product, thin = matmul_rate(dtype), array(width, width)
-    x = array(rows, width)
-    left = timed(lambda x: (x @ thin * width**-0.5).astype(dtype), x) - 2 * rows * width**2 / product
-    product_bandwidth = (2 * rows + width) * width * x.dtype.itemsize / left if left > 0 else math.inf
-
-    images, kernel = array(frames, side, side, width), array(3, 3, width, width) / (3 * width**0.5)
-    convolve = lambda x: jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-    )
-    convolution = flops(convolve, images) / timed(convolve, images)
-
-    heads = array(frames, side * side, width // 64, 64)
-    attention = 4 * heads.size * side * side / timed(lambda x: attend(x, x, x), heads)
-
-    norm = GroupNorm(width, 32, epsilon=1e-5, dtype=dtype)
-    passed = lambda x: jax.nn.silu(norm(x))
-    counted = cost(passed, images)
-    traffic = sum(kernel.bytes for kernel in counted.kernels)
-    seconds = timed(passed, images) - launch * (len(counted.kernels) - 1)
-    return Rates(
-        {'product': product, 'convolution': convolution, 'attention': attention, 'other': product},
-        product_bandwidth, traffic / seconds, launch, _argument(),
-    )
-
-
-def _argument():
-    """Seconds to hand a program one more array, from a program that does nothing with a thousand of them."""
-    arrays = [jnp.zeros(8) + i for i in range(1000)]
-    program = jax.jit(lambda x, arrays: x + 1, keep_unused=True)
-    return _seconds(lambda x: program(x, arrays), arrays[0]) / len(arrays)
-
-
-def matmul_size() -> int:
-    """Rows and columns of a matrix that is large for the device at hand."""
-    return 1024 if jax.default_backend() == 'cpu' else 8192
-
-
-def matmul_rate(dtype=jnp.bfloat16, n=None, blocks=5) -> float:
-    """FLOP/s of [n, n] x [n, n] matrix products on one device at hand, measured now. n: None is `matmul_size`."""
-    n = n or matmul_size()
-    square = jax.random.normal(jax.random.key(n), (n, n)).astype(dtype)
-    product = jax.jit(lambda x, y: (x @ y * n**-0.5).astype(dtype))
-    return 2 * n**3 / _seconds(lambda x: product(x, square), square, blocks)
-
-
-CHAIN = 256
-
-
-@jax.jit
-def _chain(x):
-    """Products that take no time themselves, one after the other."""
-    b = jnp.eye(64)
-    for _ in range(CHAIN):
-        x = x @ b
-    return x
-
-
-def _seconds(step, x, blocks=5):
-    """Time of x = step(x): the median block's, after one to warm up."""
-    runs, times = 2 if jax.default_backend() == 'cpu' else 10, []
-    for _ in range(blocks + 1):
-        began = time.perf_counter()
-        for _ in range(runs):
-            x = step(x)
-        jax.block_until_ready(x)
-        times.append((time.perf_counter() - began) / runs)
-    return statistics.median(times[1:])

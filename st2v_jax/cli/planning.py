@@ -30,13 +30,13 @@ def _table(found, models, num_frames, videos=1):
     """Prints parameters, stages, time and memory; the device's bytes where they are too few."""
     import jax
 
-    from st2v_jax.cost import measure
+    from st2v_jax.planning import device
     from st2v_jax.planning import video as planning
 
     counts, resident = planning.parameters(*models), planning.resident(*models)
     listed = ', '.join(f'{name} {count / 1e6:,.0f} M' for name, count in counts.items())
     print(f'parameters: {listed}; in all {sum(counts.values()) / 1e6:,.0f} M, {resident / GIB:.2f} GiB')
-    rates = measure(next(leaf.dtype for leaf in jax.tree.leaves(models[0].params) if leaf.ndim > 1))
+    rates = device.measure(next(leaf.dtype for leaf in jax.tree.leaves(models[0].params) if leaf.ndim > 1))
     print(f'this device: products {rates.flops["product"] / 1e12:.3g} TFLOP/s, convolutions '
           f'{rates.flops["convolution"] / 1e12:.3g}, memory {rates.bandwidth / 1e9:.0f} GB/s, a kernel every '
           f'{1e6 * rates.launch:.1f} us at least (measured now)')
@@ -48,7 +48,7 @@ def _table(found, models, num_frames, videos=1):
         memory = (resident + stage.cost.temporary) / GIB
         print(f'{stage.name:<24} {stage.repeats:>6} {stage.cost.flops / 1e12:>9.4g} {1e3 * seconds:>10.4g} '
               f'{seconds * stage.repeats:>9.3g} {memory:>7.2f}')
-    peak, limit = planning.peak(found, *models), planning.device_memory()
+    peak, limit = planning.peak(found, *models), device.device_memory()
     each = f', {videos} videos {_time(total * videos)}' if videos > 1 else ''
     print(f'{num_frames} frames: {_time(total)}{each}, and compiling when it runs for the first time; at most '
           f'{peak / GIB:.2f} GiB' + ('' if limit is None else f' of {limit / GIB:.1f}'), flush=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from st2v_jax import weights
-from st2v_jax.cost import Cost, Rates, cost
+from st2v_jax.cost import Cost, cost
 from st2v_jax.diffusion import sampling
 from st2v_jax.models import build
 from st2v_jax.models.system import encode_prompt, system
-from st2v_jax.refinement import blend
-from st2v_jax.refinement import sdedit as refine
-from st2v_jax.refinement.enhancer import Enhancer, enhancer_of, parts
+from st2v_jax.planning.device import Rates
+from st2v_jax.refinement import blend, sdedit
+from st2v_jax.refinement.enhancer import Enhancer, decode_latents, encode_frames, encode_texts, enhancer_of
 from st2v_jax.streaming import stream
 from st2v_jax.streaming.generate import Model, default_dtype
 from st2v_jax.streaming.settings import SampleSettings
@@ -36,7 +35,7 @@ class Stage:
 
     def seconds(self, rates: Rates) -> float:
         """Of one run."""
-        device, host = self.cost.seconds(rates), self.cost.handed * rates.argument
+        device, host = rates.program_seconds(self.cost), self.cost.handed * rates.argument
         return max(device, host) if self.ahead else device + host
 
 
@@ -76,25 +75,24 @@ def stages(
 
 
 def refinement(
-    enhancer: Enhancer, settings: refine.RefineSettings, size, num_frames: int, *, profile, decode_frames
+    enhancer: Enhancer, settings: sdedit.RefineSettings, size: tuple[int, int], num_frames: int, *, profile: str,
+    decode_frames: int,
 ) -> list[Stage]:
     """The stages of `enhance` for num_frames frames of `size` (height, width) pixels."""
-    params, piece = enhancer.params, min(num_frames, decode_frames)
-    condition, encode, decode = parts(enhancer, enhancer.canvas(size), profile)
+    canvas, piece = enhancer.canvas(size), min(num_frames, decode_frames)
+    encoding, decoding = partial(encode_frames, canvas=canvas, profile=profile), partial(decode_latents, canvas=canvas)
     ids = jax.ShapeDtypeStruct((2, enhancer.config.text.max_tokens), jnp.int32)
     frames = jax.ShapeDtypeStruct((piece, *size, 3), jnp.float32)
-    latents = jax.eval_shape(encode, params, frames)
+    latents = jax.eval_shape(encoding, enhancer, frames)
     keys = jax.eval_shape(lambda: blend.split_keys(jax.random.key(0)[None]))
-    step, arguments, runs = refine.program(
-        enhancer.refiner, settings, params['refiner'], jax.eval_shape(condition, params, ids), keys,
-        (1, num_frames, *latents.shape[1:]),
-    )
+    job = enhancer.job(settings, jax.eval_shape(encode_texts, enhancer, ids), keys)
+    step, arguments, runs = sdedit.step_program(job, (1, num_frames, *latents.shape[1:]))
     pieces = math.ceil(num_frames / piece)
     return [
-        Stage('refining, prompt', cost(condition, params, ids), 1),
-        Stage('refining, encoding', cost(encode, params, frames), pieces),
+        Stage('refining, prompt', cost(encode_texts, enhancer, ids), 1),
+        Stage('refining, encoding', cost(encoding, enhancer, frames), pieces),
         Stage('refining, step', cost(step, *arguments), runs * settings.steps),
-        Stage('refining, decoding', cost(decode, params, latents), pieces),
+        Stage('refining, decoding', cost(decoding, enhancer, latents), pieces),
     ]
 
 
@@ -136,16 +134,6 @@ def resident(*models: Model | Enhancer) -> int:
 def peak(found: list[Stage], *models: Model | Enhancer) -> int:
     """Bytes on the device at most: all parameters, and the arrays of the stage that holds most."""
     return resident(*models) + max(stage.cost.temporary for stage in found)
-
-
-def device_memory() -> int | None:
-    """Bytes that the device has for us, None where it does not say."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and 'bytes_limit' in stats:
-        return stats['bytes_limit']
-    if jax.default_backend() == 'cpu' and hasattr(os, 'sysconf'):
-        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    return None
 
 
 # Option of the command line -> what it changes in the settings

@@ -7,23 +7,31 @@ paper and its release differ in is where the cut may fall.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jax.sharding import Mesh
 
 from st2v_jax import sharding
 from st2v_jax.diffusion.noise import frame_noise
-from st2v_jax.diffusion.sampling import Trajectory
-from st2v_jax.diffusion.solvers import dpmpp_2m_sde_step
+from st2v_jax.diffusion.sampling import advance
+from st2v_jax.diffusion.schedule import Level
 
 BLENDING = ('paper', 'release')
 BASELINES = ('B', 'B+S')  # chunks on their own; with shared noise only
 VARIANTS = BLENDING + BASELINES
+
+
+def check_variant(variant: str):
+    """Raises ValueError for what is not one of VARIANTS."""
+    if variant not in VARIANTS:
+        raise ValueError(f'variant is one of {VARIANTS}, not {variant!r}')
 
 
 @dataclass(frozen=True)
@@ -44,34 +52,33 @@ class Plan:
             raise ValueError(f'chunks of {self.length} frames overlap by 1 to {self.length // 2}, not {self.overlap}')
 
     @property
-    def stride(self):
+    def stride(self) -> int:
         """Frames that each chunk adds."""
         return self.length - self.overlap
 
     @property
-    def count(self):
+    def count(self) -> int:
         """Number of chunks."""
         return 1 + max(0, math.ceil((self.frames - self.length) / self.stride))
 
     @property
-    def indices(self):
+    def indices(self) -> np.ndarray:
         """Absolute frames of the chunks, [count, length], or [1, frames] of a short video."""
-        length = min(self.length, self.frames)
-        starts = np.minimum(np.arange(self.count) * self.stride, self.frames - length)
-        return starts[:, None] + np.arange(length)
+        return self.rows(np.arange(self.count))[0]
 
-    def rows(self, multiple):
-        """`indices` with the last chunk repeated until their number is a multiple, and how far each was shifted back.
+    def rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Absolute frames of the chunks of these numbers [n,m], and how many frames each was shifted back [n].
 
-        What repeated chunks predict is never taken: their cuts leave all frames to their left.
+        A number beyond the plan repeats the last chunk, so that groups are full. What a repeated chunk predicts is
+        never taken: its cut leaves all frames to its left.
         """
-        indices = np.pad(self.indices, ((0, -self.count % multiple), (0, 0)), mode='edge')
-        shift = np.arange(len(indices)) * self.stride - indices[:, 0]
-        shift[self.count:] = 0
-        return indices, shift
+        length = min(self.length, self.frames)
+        unshifted = numbers * self.stride
+        starts = np.minimum(unshifted, self.frames - length)
+        return starts[:, None] + np.arange(length), np.where(numbers < self.count, unshifted - starts, 0)
 
 
-def noise(variant, key, draw, plan: Plan, shape):
+def noise(variant: str, key: jax.Array, draw: int, plan: Plan, shape: tuple[int, ...]) -> jax.Array:
     """Standard normal noise of one draw: 0 is the initial noise, i + 1 that of step i. key [b], one a video.
 
     Blending: [b,F,*shape] of the long latent, so chunk i repeats the noise of chunk i - 1 on their overlap (eq. 7).
@@ -85,7 +92,9 @@ def noise(variant, key, draw, plan: Plan, shape):
     return shared[:, plan.indices] if variant == 'B+S' else shared
 
 
-def frames_from_left(variant, key, step, plan: Plan, numbers=None):
+def frames_from_left(
+    variant: str, key: jax.Array, step: int, plan: Plan, numbers: np.ndarray | None = None
+) -> jax.Array:
     """How many frames of its first overlap each chunk leaves to its left neighbour: [b,n] int32, 0 for the first chunk.
 
     numbers [n] of the chunks, or all of them; those beyond the plan leave everything.
@@ -105,7 +114,7 @@ def frames_from_left(variant, key, step, plan: Plan, numbers=None):
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(key, numbers)
 
 
-def denoise_group(denoise, level, chunks, mesh=None):
+def denoise_group(denoise: Callable, level: Level, chunks: jax.Array, mesh: Mesh | None = None) -> jax.Array:
     """Clean predictions of chunks [g,b,m,h,w,c]: one batch of g * b, or on each device of the mesh one of its share.
 
     denoise: (x [n,m,h,w,c], level) -> x0; n counts chunks, and within them videos.
@@ -122,7 +131,10 @@ def denoise_group(denoise, level, chunks, mesh=None):
     return own(chunks)
 
 
-def predict_group(denoise, plan: Plan, level, chunks, shift, left, tail, *, mesh=None):
+def predict_group(
+    denoise: Callable, plan: Plan, level: Level, chunks: jax.Array, shift: jax.Array, left: jax.Array, tail: jax.Array,
+    *, mesh: Mesh | None = None,
+) -> tuple[jax.Array, jax.Array]:
     """Clean predictions of g neighbouring chunks, blended with each other and with the chunk to their left.
 
     Args:
@@ -145,10 +157,17 @@ def predict_group(denoise, plan: Plan, level, chunks, shift, left, tail, *, mesh
     return jnp.concatenate([head, x0[:, :, overlap:plan.stride]], 2), x0[-1, :, -overlap:]
 
 
-def predict_groups(denoise, plan: Plan, level, x, indices, shift, left, tail, *, group=1, mesh=None):
-    """`predict_group` for n chunks of x [b,...], group after group: decided [b,n*(m-O),h,w,c] and the tail.
+def predict_groups(
+    denoise: Callable, plan: Plan, level: Level, x: jax.Array, indices: np.ndarray, shift: jax.Array, left: jax.Array,
+    tail: jax.Array, *, group: int = 1, mesh: Mesh | None = None,
+) -> jax.Array:
+    """Clean prediction [b,n*(m-O)+O,h,w,c] of the frames that n neighbouring chunks of x [b,...] cover.
 
-    indices [n,m], where in x the chunks are; shift [n]; left [b,n]; n is a multiple of `group`.
+    One scan over groups of `group` chunks, each a `predict_group`; the carry is the tail that one owes the next. The
+    last O frames are the tail of the last chunk, which a chunk to its right may decide otherwise.
+
+    indices [n,m] say where in x the chunks are; shift [n], left [b,n] and tail as for `predict_group`; n is a multiple
+    of `group`. A mesh spreads the chunks of a group over its data axis.
     """
     if mesh is not None:
         sharding.check_rows(group, mesh)
@@ -162,28 +181,30 @@ def predict_groups(denoise, plan: Plan, level, x, indices, shift, left, tail, *,
     grouped = (rearrange(indices, '(k g) f -> k g f', g=group), rearrange(shift, '(k g) -> k g', g=group),
                rearrange(left, 'b (k g) -> k g b', g=group))
     tail, decided = jax.lax.scan(body, tail, grouped)
-    return rearrange(decided, 'k b f h w c -> b (k f) h w c'), tail
-
-
-def predict(denoise, plan: Plan, x, level, left, *, group=1, mesh=None):
-    """Clean prediction of the long latent x [b,F,h,w,c], chunk by chunk with randomized blending (eq. 8).
-
-    One scan over groups of `group` chunks, which are computed together; the carry is the tail that one owes the next.
-    left [b,n] says where the cuts fall. A mesh spreads the chunks of a group over its data axis.
-    """
-    if plan.count == 1:
-        return denoise(x, level)
-    indices, shift = plan.rows(group)
-    extra = len(indices) - plan.count
-    left = jnp.pad(left, ((0, 0), (0, extra)), constant_values=plan.overlap)
-    tail = jnp.zeros_like(x[:, :plan.overlap])
-    decided, tail = predict_groups(denoise, plan, level, x, indices, shift, left, tail, group=group, mesh=mesh)
-    x0 = jnp.concatenate([decided, tail], 1)[:, :plan.frames]
+    x0 = jnp.concatenate([rearrange(decided, 'k b f h w c -> b (k f) h w c'), tail], 1)
     # Every device takes the same solver step on the whole: split over devices it would round differently.
     return x0 if mesh is None else jax.lax.with_sharding_constraint(x0, sharding.replicated(mesh))
 
 
-def predict_apart(denoise, chunks, level, *, group=1):
+def predict(
+    denoise: Callable, plan: Plan, x: jax.Array, level: Level, left: jax.Array, *, group: int = 1,
+    mesh: Mesh | None = None,
+) -> jax.Array:
+    """Clean prediction of the long latent x [b,F,h,w,c], chunk by chunk with randomized blending (eq. 8).
+
+    left [b,n] says where the cuts fall; group and mesh as for `predict_groups`.
+    """
+    if plan.count == 1:
+        return denoise(x, level)
+    extra = -plan.count % group
+    indices, shift = plan.rows(np.arange(plan.count + extra))
+    left = jnp.pad(left, ((0, 0), (0, extra)), constant_values=plan.overlap)
+    tail = jnp.zeros_like(x[:, :plan.overlap])
+    return predict_groups(
+        denoise, plan, level, x, indices, shift, left, tail, group=group, mesh=mesh)[:, :plan.frames]
+
+
+def predict_apart(denoise: Callable, chunks: jax.Array, level: Level, *, group: int = 1) -> jax.Array:
     """Clean predictions of chunks [b,n,m,h,w,c] that know nothing of each other, `group` at a time: the baselines."""
     count = chunks.shape[1]
     padded = jnp.pad(chunks, [(0, 0), (0, -count % group)] + [(0, 0)] * (chunks.ndim - 2), mode='edge')
@@ -192,23 +213,22 @@ def predict_apart(denoise, chunks, level, *, group=1):
     return rearrange(x0, 'k g b ... -> b (k g) ...')[:, :count]
 
 
-def join(chunks, plan: Plan):
+def join(chunks: jax.Array | np.ndarray, plan: Plan) -> jax.Array | np.ndarray:
     """The long video [b,F,...] of chunks [b,n,m,...] one after the other; overlaps stay with the left chunk."""
     ends = plan.indices[:, -1]
     owner = np.searchsorted(ends, np.arange(plan.frames))
     return chunks[:, owner, np.arange(plan.frames) - plan.indices[owner, 0]]
 
 
-def stepper(predict, noise):
+def stepper(predict: Callable, noise: Callable) -> Callable:
     """One denoising step as a function (trajectory, (step, now, next)) -> trajectory, for `sampling.steps`.
 
     predict(x, level, step) -> x0 and noise(step) are like x.
     """
     def step(trajectory, inputs):
-        i, now, nxt = inputs
-        x, x0_last, last = trajectory
-        x0 = predict(x, now, i)
-        return Trajectory(dpmpp_2m_sde_step(x, x0, x0_last, last, now, nxt, noise(i)), x0, now)
+        number, now, _ = inputs
+        x0 = predict(trajectory.x, now, number)
+        return advance(trajectory, x0, inputs, solver='dpmpp_2m_sde', noise=noise)
 
     return step
 
@@ -216,22 +236,23 @@ def stepper(predict, noise):
 class Keys(NamedTuple):
     """The keys [b] of the noise and of the cuts, one a video."""
 
-    noise: Any
-    cuts: Any
+    noise: jax.Array
+    cuts: jax.Array
 
 
-def split_keys(key) -> Keys:
+def split_keys(key: jax.Array) -> Keys:
     """Keys of one key [b] a video."""
     return Keys(*rearrange(jax.vmap(jax.random.split)(key), 'b n -> n b'))
 
 
-def denoising_step(denoise, plan: Plan, variant, keys: Keys, *, group=1, mesh=None):
+def denoising_step(
+    denoise: Callable, plan: Plan, variant: str, keys: Keys, *, group: int = 1, mesh: Mesh | None = None
+) -> Callable:
     """`stepper` of a variant: 'paper', 'release', 'B' or 'B+S'.
 
     The trajectory is the long latent's [b,F,h,w,c]; of a baseline, that of its chunks [b,n,m,h,w,c].
     """
-    if variant not in VARIANTS:
-        raise ValueError(f'variant is one of {VARIANTS}, not {variant!r}')
+    check_variant(variant)
 
     def predicted(x, level, i):
         if variant in BASELINES:

@@ -11,7 +11,7 @@ from st2v_jax.models.unet3d import UNetConfig
 BLACK = -1.0  # the zero of 8-bit frames
 
 
-def accepted_size(size, unet: UNetConfig):
+def accepted_size(size: tuple[int, int], unet: UNetConfig) -> tuple[int, int]:
     """The smallest latent (rows, columns) of at least `size` that the UNet gives back at the same size.
 
     A strided convolution padded by p takes h to h / 2 + p - 1, and the way up undoes that if h is even: with the
@@ -39,12 +39,12 @@ class Canvas:
     whole: tuple[int, int]
 
     @property
-    def corner(self):
+    def corner(self) -> tuple[int, int]:
         """Top left of the video, which lies in the middle."""
         return tuple((whole - size) // 2 for whole, size in zip(self.whole, self.size, strict=True))
 
 
-def fit(video, box, unet: UNetConfig, factor: int = 8) -> Canvas:
+def fit(video: tuple[int, int], box: tuple[int, int], unet: UNetConfig, factor: int = 8) -> Canvas:
     """The Canvas of a video (height, width): as large as fits into `box` with its aspect, padded to at least the box.
 
     box: (720, 1280) as released. factor: pixels a latent is wide. Sizes are even, as H.264 needs them, which stores
@@ -58,7 +58,7 @@ def fit(video, box, unet: UNetConfig, factor: int = 8) -> Canvas:
     return Canvas(size, tuple(factor * length for length in latent))
 
 
-def place(frames, canvas: Canvas, profile='paper'):
+def place(frames: jax.Array, canvas: Canvas, profile: str = 'paper') -> jax.Array:
     """Frames [...,H,W,3] in [-1, 1] on the canvas, [...,h,w,3]: bilinear (paper) or bicubic (release), black around."""
     lead, (rows, _, channels) = frames.shape[:-3], frames.shape[-3:]
     height, width = canvas.size
@@ -75,11 +75,11 @@ def place(frames, canvas: Canvas, profile='paper'):
 
 
 def _eight_bit(frames):
-    """The nearest of the 256 levels between -1 and 1."""
+    """The nearest of the 256 levels between -1 and 1: still floats, as the next pass works on."""
     return jnp.round((jnp.clip(frames, -1, 1) + 1) * 127.5) / 127.5 - 1
 
 
-def crop(frames, canvas: Canvas):
+def crop(frames: jax.Array, canvas: Canvas) -> jax.Array:
     """The video [...,h,w,3] on frames [...,H,W,3] of the whole canvas; the padding goes."""
     (top, left), (height, width) = canvas.corner, canvas.size
     return frames[..., top : top + height, left : left + width, :]

@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,18 @@ import numpy as np
 
 from st2v_jax import sharding, weights
 from st2v_jax.models import build
-from st2v_jax.refinement import blend
-from st2v_jax.refinement import sdedit as refine
+from st2v_jax.refinement import blend, sdedit
 from st2v_jax.refinement.canvas import Canvas, crop, fit, place
 from st2v_jax.streaming.generate import check, default_dtype
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.video_io import to_floats
 
-SPAN = 8  # chunks on the devices at a time, about
 
-
+@functools.partial(jax.tree_util.register_dataclass, data_fields=('params',),
+                   meta_fields=('config', 'tokenizer', 'refiner', 'vae', 'text', 'mesh'))
 @dataclass(frozen=True, eq=False)
 class Enhancer:
-    """A Refiner that is ready to work, with the autoencoder and the text tower it works with.
+    """A Refiner that is ready to work, with the autoencoder and the text tower it works with; a pytree of its params.
 
     Attributes:
       config: of the whole model; its autoencoder and text tower are the Refiner's.
@@ -38,23 +37,27 @@ class Enhancer:
     config: build.ModelConfig
     tokenizer: Tokenizer
     params: dict[str, Any]
-    refiner: refine.Refiner
+    refiner: sdedit.Refiner
     vae: build.Network
     text: build.Network
     mesh: jax.sharding.Mesh | None = None
 
-    def settings(self, **overrides) -> refine.RefineSettings:
+    def settings(self, **overrides) -> sdedit.RefineSettings:
         """How this model refines: its own settings, as many chunks at once as devices, then the overrides.
 
         Raises ValueError for a name or value that does not exist.
         """
         devices = 1 if self.mesh is None else self.mesh.size
-        own = {'group': devices, 'span': devices * max(1, SPAN // devices)}
-        return refine.settings_for(self.config, **own | overrides)
+        own = {'group': devices, 'span': devices * max(1, sdedit.RefineSettings.span // devices)}
+        return sdedit.settings_for(self.config, **own | overrides)
 
-    def canvas(self, size) -> Canvas:
+    def canvas(self, size: tuple[int, int]) -> Canvas:
         """Where frames of (height, width) pixels lie; its `size` is that of the enhanced ones."""
         return fit(size, self.config.refiner.box, self.config.refiner.unet, self.config.vae.downsampling)
+
+    def job(self, settings: sdedit.RefineSettings, condition, keys: blend.Keys) -> sdedit.Job:
+        """The refinement of a video; condition as from `encode_texts`."""
+        return sdedit.Job(self.refiner, settings, self.params['refiner'], condition, keys, self.mesh)
 
 
 def load_enhancer(folder=None, dtype=None, *, devices=1) -> Enhancer:
@@ -80,13 +83,14 @@ def enhancer_of(config: build.ModelConfig, params, dtype, tokenizer=None, mesh=N
     """The Enhancer of a whole model's config and its parameters by network, which may be shapes."""
     params = {part: params[name] for part, name in weights.refinement(config).items()}
     own = config.for_refinement
-    refiner = refine.Refiner(build.refiner(own, dtype), own.refiner.process)
+    refiner = sdedit.Refiner(build.refiner(own, dtype), own.refiner.process)
     return Enhancer(own, tokenizer, params, refiner, build.vae(own, dtype), build.text_tower(own, dtype), mesh)
 
 
 def enhance(
-    enhancer: Enhancer, frames, prompt, *, seed=0, negative_prompt='', profile=None, decode_frames=4, folder=None,
-    on_step=None, **settings,
+    enhancer: Enhancer, frames: np.ndarray | Iterable[np.ndarray], prompt: str, *, seed: int = 0,
+    negative_prompt: str = '', profile: str | None = None, decode_frames: int = 4, folder: str | Path | None = None,
+    on_step: Callable[[int, int], None] | None = None, **settings,
 ) -> Iterator[np.ndarray]:
     """Enhances a video: larger, sharper, with what its prompt says; as many frames as it has, with its aspect.
 
@@ -101,7 +105,7 @@ def enhance(
 
     Returns an iterator over float32 arrays [n,h,w,3] in [-1, 1], of the size that `enhancer.canvas` says. The first one
     comes when the last step is done.
-    Raises ValueError at once for an empty prompt or an impossible setting, and later for frames that are none.
+    Raises ValueError at once for an empty prompt or an impossible setting, and later for frames of another form.
     """
     check([prompt], [seed])
     profile = enhancer.config.profile if profile is None else profile
@@ -113,22 +117,21 @@ def enhance(
     # As the release words it: the Refiner was sampled with the prompt and a comma.
     ids = enhancer.tokenizer.ids([negative_prompt, f'{prompt}, '])
     keys = blend.split_keys(jax.random.key(seed)[None])
-    told = None if on_step is None else lambda progress, steps: on_step(progress.step, steps)
+    told = None if on_step is None else lambda progress, steps: on_step(progress.done, steps)
     pieces = _pieces([frames] if isinstance(frames, np.ndarray) else frames, decode_frames)
 
     def enhanced():
         with tempfile.TemporaryDirectory(prefix='st2v-', dir=folder, ignore_cleanup_errors=True) as scratch:
             latents, canvas = _encoded(enhancer, profile, pieces, scratch)
             count = latents.shape[1]
-            condition, _, decode = parts(enhancer, canvas, profile)
-            condition = condition(enhancer.params, ids)
-            progress = refine.begin(enhancer.refiner, chosen, keys, latents, folder=scratch)
-            latents = refine.refine(enhancer.refiner, chosen, enhancer.params['refiner'], condition, keys, progress,
-                                    count, mesh=enhancer.mesh, folder=scratch, on_step=told)
+            job = enhancer.job(chosen, encode_texts(enhancer, ids), keys)
+            progress = sdedit.begin(job, latents, folder=scratch)
+            latents = sdedit.refine(job, progress, count, folder=scratch, on_step=told)
             size = min(count, decode_frames)
             for first in range(0, count, size):
                 piece = latents[0, first : first + size]
-                yield np.asarray(decode(enhancer.params, _padded(piece, size))[:len(piece)])
+                frames = decode_latents(enhancer, _padded(piece, size), canvas=canvas)
+                yield np.asarray(frames[:len(piece)])
 
     return enhanced()
 
@@ -161,8 +164,7 @@ def _encoded(enhancer, profile, pieces, folder):
         for piece in pieces:
             if canvas is None:
                 size, canvas = len(piece), enhancer.canvas(piece.shape[1:3])
-                _, encode, _ = parts(enhancer, canvas, profile)
-            latents = encode(enhancer.params, _padded(piece, size))
+            latents = encode_frames(enhancer, _padded(piece, size), canvas=canvas, profile=profile)
             file.write(np.asarray(latents[:len(piece)]))
             count += len(piece)
     if canvas is None:
@@ -170,33 +172,24 @@ def _encoded(enhancer, profile, pieces, folder):
     return np.memmap(file.name, np.float32, 'r', shape=(1, count, *latents.shape[1:])), canvas
 
 
-def parts(enhancer: Enhancer, canvas: Canvas, profile):
-    """The programs before and after the steps of `refine`, as `enhance` runs them.
-
-    condition(params, ids [2,77]) -> keys and values of the texts; encode(params, frames [n,H,W,3]) -> latents
-    [n,h,w,c]; decode(params, latents) -> enhanced frames.
-    """
-    return (functools.partial(_condition, enhancer), functools.partial(_encode, enhancer, canvas, profile),
-            functools.partial(_decode, enhancer, canvas))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _condition(enhancer, params, ids):
-    """Keys and values of the texts [unconditional, conditional], for all steps."""
+@jax.jit
+def encode_texts(enhancer: Enhancer, ids: jax.Array):
+    """Keys and values of the texts [unconditional, conditional] with token ids [2,t], for all steps."""
+    params = enhancer.params
     return enhancer.refiner.unet(params['refiner'], enhancer.text(params['text'], ids), method='keys_values')
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _encode(enhancer, canvas, profile, params, frames):
-    """Scaled latents [n,h,w,c] of frames [n,H,W,3]."""
+@functools.partial(jax.jit, static_argnames=('canvas', 'profile'))
+def encode_frames(enhancer: Enhancer, frames: jax.Array, *, canvas: Canvas, profile: str) -> jax.Array:
+    """Scaled latents [n,h,w,c] of frames [n,H,W,3], uint8 or float in [-1, 1], placed on the canvas."""
     if frames.dtype == jnp.uint8:
         frames = to_floats(frames)
-    mean, _ = enhancer.vae(params['vae'], place(frames, canvas, profile), method='encode')
+    mean, _ = enhancer.vae(enhancer.params['vae'], place(frames, canvas, profile), method='encode')
     return mean * enhancer.config.scale_factor
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _decode(enhancer, canvas, params, latents):
-    """Frames [n,h,w,3] in [-1, 1] of scaled latents, without the padding around them."""
-    frames = enhancer.vae(params['vae'], latents / enhancer.config.scale_factor, method='decode')
+@functools.partial(jax.jit, static_argnames='canvas')
+def decode_latents(enhancer: Enhancer, latents: jax.Array, *, canvas: Canvas) -> jax.Array:
+    """Frames [n,H,W,3] in [-1, 1] of scaled latents [n,h,w,c], without the padding around them."""
+    frames = enhancer.vae(enhancer.params['vae'], latents / enhancer.config.scale_factor, method='decode')
     return jnp.clip(crop(frames, canvas), -1, 1)

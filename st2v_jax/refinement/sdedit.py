@@ -10,20 +10,19 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import repeat
 
-from st2v_jax import sharding
-from st2v_jax.diffusion import predict, sampling
+from st2v_jax.diffusion import predict
 from st2v_jax.diffusion.guidance import text_guidance
 from st2v_jax.diffusion.log_snr import RefinerProcess, refiner_levels, sdedit_levels
 from st2v_jax.diffusion.noise import frame_noise
+from st2v_jax.diffusion.sampling import Trajectory
 from st2v_jax.diffusion.schedule import Level
-from st2v_jax.diffusion.solvers import dpmpp_2m_sde_step
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.refinement import blend
@@ -55,12 +54,11 @@ class RefineSettings:
     span: int = 8
 
     def __post_init__(self):
-        if self.variant not in blend.VARIANTS:
-            raise ValueError(f'variant is one of {blend.VARIANTS}, not {self.variant!r}')
+        blend.check_variant(self.variant)
         if self.group < 1 or self.span < 1 or self.span % self.group:
             raise ValueError(f'span is a multiple of group, not {self.span} of {self.group}')
 
-    def plan(self, frames) -> blend.Plan:
+    def plan(self, frames: int) -> blend.Plan:
         """How a video of this many frames is cut."""
         return blend.Plan(frames, self.length, self.overlap)
 
@@ -81,8 +79,8 @@ def settings_for(config: ModelConfig, **overrides) -> RefineSettings:
 class Refiner:
     """The Refiner as a pure function unet(params, x [b,f,h,w,c], t [b], condition) -> v, and its forward process.
 
-    A Network of `UNet3D` is one; its condition is keys and values of the texts [unconditional, conditional], made once
-    for a video. Make a Refiner once as well: what is compiled belongs to it.
+    A Network of `UNet3D` is one; its condition is keys and values of the texts [unconditional, conditional]. Make a
+    Refiner once: what is compiled belongs to it.
     """
 
     unet: Callable
@@ -93,17 +91,56 @@ class Refiner:
         """All levels of the process."""
         return refiner_levels(self.process)
 
-    def denoiser(self, settings, params, condition):
-        """denoise(x, level) -> x0, guided, for any number of chunks of each video.
 
-        The network and the reading of v are told whole steps, as released.
+class Step(NamedTuple):
+    """A denoising step of the whole video: its number, and the levels of the step before it, of itself and after it."""
+
+    number: jax.Array
+    last: Level
+    now: Level
+    next: Level
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=('params', 'condition', 'keys'),
+                   meta_fields=('refiner', 'settings', 'mesh'))
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What stays the same for a whole refinement: a pytree of its arrays, of which all else is the static part.
+
+    It does not know how long the video is, so that the program of a span is the same for all.
+
+    Attributes:
+      refiner, settings: how the video is refined.
+      params: of the Refiner's network.
+      condition: keys and values of the texts, made once for a video.
+      keys: of the noise and of the cuts, [b].
+      mesh: the chunks of a group are spread over its data axis; None is one device.
+    """
+
+    refiner: Refiner
+    settings: RefineSettings
+    params: dict[str, Any]
+    condition: Any
+    keys: blend.Keys
+    mesh: jax.sharding.Mesh | None = None
+
+    def step(self, number: int) -> Step:
+        """The step of this number, from 0."""
+        levels = sdedit_levels(self.refiner.table, self.settings.steps, self.settings.start)
+        at = lambda entry: Level(*(jnp.asarray(leaf[entry]) for leaf in levels))
+        return Step(jnp.int32(number), at(max(number - 1, 0)), at(number), at(number + 1))
+
+    def denoise(self, x: jax.Array, level: Level) -> jax.Array:
+        """The guided clean prediction of x [n,m,h,w,c], any number of chunks of each video, like x.
+
+        The network and the reading of v receive whole steps, as released.
         """
         def network(x, t):
             spread = lambda leaf: repeat(leaf, '(n b) ... -> (n g b) ...', n=2, g=len(x) // len(leaf))
-            return self.unet(params, x, t, jax.tree.map(spread, condition))
+            return self.refiner.unet(self.params, x, t, jax.tree.map(spread, self.condition))
 
-        guided = text_guidance(settings.guidance, settings.rescale)(network)
-        return predict.at_entries(predict.denoiser(guided, 'v'), self.table)
+        guided = text_guidance(self.settings.guidance, self.settings.rescale)(network)
+        return predict.at_entries(predict.denoiser(guided, 'v'), self.refiner.table)(x, level)
 
 
 class Progress(NamedTuple):
@@ -111,79 +148,93 @@ class Progress(NamedTuple):
 
     Attributes:
       x, x0: the long latent and its last clean prediction, [b,F,h,w,c]; of a baseline [b,n,m,h,w,c], chunk by chunk.
-      step: steps done.
+      done: steps done.
     """
 
     x: np.ndarray
     x0: np.ndarray
-    step: int
+    done: int
 
 
-def begin(refiner: Refiner, settings: RefineSettings, keys: blend.Keys, latents, *, folder=None) -> Progress:
+class Span(NamedTuple):
+    """What a span of n neighbouring chunks reads in a step.
+
+    Attributes:
+      chunks: [b,n*m,h,w,c], the noisy latents of its chunks, one after the other.
+      x, x0: [b,f,h,w,c], noisy latents and last predictions of its own frames: those it decides, and its tail, which
+        the next span may decide otherwise; f = n (m - O) + O.
+      frames: [f], their absolute numbers, which go on beyond the end of the video.
+      left, shift: [b,n] and [n], the cuts of the chunks and by how many frames each was shifted back.
+      tail: [b,O,h,w,c], the present prediction to its left.
+    """
+
+    chunks: jax.Array
+    x: jax.Array
+    x0: jax.Array
+    frames: jax.Array
+    left: jax.Array
+    shift: jax.Array
+    tail: jax.Array
+
+
+def begin(job: Job, latents: np.ndarray, *, folder: str | Path | None = None) -> Progress:
     """SDEdit's start (Meng et al. 2021, arXiv:2108.01073): latents [b,F,h,w,c], any array, noised to entry `start`.
 
     folder: where to keep what does not fit into memory, as .npy files.
     """
-    plan, shape = settings.plan(latents.shape[1]), latents.shape[2:]
-    level = Level(*(leaf[settings.start] for leaf in refiner.table))
+    settings, key, shape = job.settings, job.keys.noise, latents.shape[2:]
+    plan = settings.plan(latents.shape[1])
+    level = Level(*(leaf[settings.start] for leaf in job.refiner.table))
     factor = level.sigma if settings.scaled_start else 1
     noised = lambda latents, noise: factor * predict.add_noise(jnp.asarray(latents), noise, level)
     if settings.variant in blend.BASELINES:
-        x = np.asarray(noised(latents[:, plan.indices], blend.noise(settings.variant, keys.noise, 0, plan, shape)))
+        x = np.asarray(noised(latents[:, plan.indices], blend.noise(settings.variant, key, 0, plan, shape)))
         return Progress(x, np.zeros_like(x), 0)
     x, x0 = (_allocate(folder, name, latents.shape) for name in ('x', 'x0'))
     for piece in _pieces(plan, settings.span):
-        noise = frame_noise(keys.noise, 0, np.arange(piece.start, piece.stop), shape)
+        noise = frame_noise(key, 0, np.arange(piece.start, piece.stop), shape)
         x[:, piece], x0[:, piece] = noised(latents[:, piece], noise), 0
     return Progress(x, x0, 0)
 
 
-def refine(refiner: Refiner, settings: RefineSettings, params, condition, keys: blend.Keys, progress: Progress, frames,
-           *, mesh=None, folder=None, on_step=None) -> np.ndarray:
+def refine(
+    job: Job, progress: Progress, frames: int, *, folder: str | Path | None = None,
+    on_step: Callable[[Progress, int], None] | None = None,
+) -> np.ndarray:
     """The refined latents [b,F,h,w,c] of a video of F = `frames`, from wherever `progress` stands.
 
-    mesh: the chunks of a group are spread over its data axis. folder: as for `begin`. on_step(progress, steps) is told
-    after every step; from a copy of that progress a refinement continues as if it had not stopped. The arrays of
-    `progress` itself are used up.
+    folder: as for `begin`. on_step(progress, steps) is called after every step; from a copy of that progress a
+    refinement continues as if it had not stopped. The arrays of `progress` itself are overwritten.
     """
-    plan = settings.plan(frames)
-    levels = sdedit_levels(refiner.table, settings.steps, settings.start)
-    numbers, now, nxt = sampling.steps(levels)
+    settings, plan = job.settings, job.settings.plan(frames)
     whole = _stays_whole(settings, plan)
-    advance = functools.partial(_whole if whole else _span_by_span, refiner, settings, plan, mesh)
     spare = None if whole else _allocate(folder, 'next', progress.x.shape)
-    while progress.step < settings.steps:
-        i = progress.step
-        last, at, to = (jax.tree.map(lambda leaf, n=n: leaf[n], part)
-                        for part, n in ((now, max(i - 1, 0)), (now, i), (nxt, i)))
-        x, x0 = advance(params, condition, keys, Progress(progress.x, progress.x0, last), (numbers[i], at, to), spare)
-        spare, progress = progress.x, Progress(x, x0, i + 1)
+    while progress.done < settings.steps:
+        step, (x, x0, done) = job.step(progress.done), progress
+        if whole:
+            x, x0 = map(np.array, whole_step(plan, job, step, x, x0))
+        else:
+            _step_by_spans(plan, job, step, x, x0, spare)
+            x, spare = spare, x
+        progress = Progress(x, x0, done + 1)
         if on_step is not None:
             on_step(progress, settings.steps)
     return blend.join(progress.x, plan) if settings.variant in blend.BASELINES else progress.x
 
 
-def program(refiner: Refiner, settings: RefineSettings, params, condition, keys: blend.Keys, shape, *, mesh=None):
-    """What one step of `refine` runs for latents of `shape` [b,F,h,w,c]: (program, its arguments, how many times).
+def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int]:
+    """What a step of `refine` runs for latents of `shape` [b,F,h,w,c]: (program, its arguments, how many times).
 
-    params, condition, keys: as for `refine`; they and what is given back may be shapes only.
+    The arrays of the job, and those among the arguments, may be shapes only.
     """
-    batch, frames, *pixels = shape
-    plan = settings.plan(frames)
-    latents = lambda *frames: jax.ShapeDtypeStruct((batch, *frames, *pixels), jnp.float32)
-    numbers = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
-    steps = sampling.steps(sdedit_levels(refiner.table, settings.steps, settings.start))
-    inputs = jax.tree.map(lambda leaf: leaf[0], steps)
-    _, last, _ = inputs
+    settings, plan, step = job.settings, job.settings.plan(shape[1]), job.step(0)
+    latents = jax.ShapeDtypeStruct(shape, jnp.float32)
     if _stays_whole(settings, plan):
-        x = latents(*plan.indices.shape) if settings.variant in blend.BASELINES else latents(frames)
-        trajectory = sampling.Trajectory(x, x, last)
-        return (functools.partial(_whole_step, refiner, settings, plan, mesh),
-                (params, condition, keys, trajectory, inputs), 1)
-    span, own = settings.span, settings.span * plan.stride + plan.overlap
-    arguments = (params, condition, keys.noise, inputs, last, latents(span * plan.length), latents(own), latents(own),
-                 numbers(own), numbers(batch, span), numbers(span), latents(plan.overlap))
-    return functools.partial(_span_step, refiner, settings, mesh), arguments, math.ceil(plan.count / span)
+        if settings.variant in blend.BASELINES:
+            latents = jax.eval_shape(lambda latents: latents[:, plan.indices], latents)
+        return functools.partial(whole_step, plan), (job, step, latents, latents), 1
+    first = lambda job, x: _span(plan, job, step, x, x, 0, x[:, :plan.overlap])
+    return span_step, (job, step, jax.eval_shape(first, job, latents)), math.ceil(plan.count / settings.span)
 
 
 def _stays_whole(settings, plan):
@@ -191,60 +242,57 @@ def _stays_whole(settings, plan):
     return plan.count <= settings.span or settings.variant in blend.BASELINES
 
 
-def _whole(refiner, settings, plan, mesh, params, condition, keys, progress, inputs, _):
-    return jax.tree.map(np.array, _whole_step(refiner, settings, plan, mesh, params, condition, keys,
-                                              sampling.Trajectory(*progress), inputs)[:2])
+@functools.partial(jax.jit, static_argnums=0)
+def whole_step(plan: blend.Plan, job: Job, step: Step, x: jax.Array, x0: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x and x0 of a `Progress` one step on, all chunks on the device."""
+    settings = job.settings
+    advance = blend.denoising_step(job.denoise, plan, settings.variant, job.keys, group=settings.group, mesh=job.mesh)
+    x, x0, _ = advance(Trajectory(x, x0, step.last), (step.number, step.now, step.next))
+    return x, x0
 
 
-@functools.partial(jax.jit, static_argnums=range(4))
-def _whole_step(refiner, settings, plan, mesh, params, condition, keys, trajectory, inputs):
-    denoise = refiner.denoiser(settings, params, condition)
-    step = blend.denoising_step(denoise, plan, settings.variant, keys, group=settings.group, mesh=mesh)
-    return step(trajectory, inputs)
-
-
-def _span_by_span(refiner, settings, plan, mesh, params, condition, keys, progress, inputs, out):
-    """One step of a long video: the new x goes to `out`, since the next span still reads the old one; x0 in place."""
-    x, x0, last = progress
-    indices, shift = plan.rows(settings.span)
-    tail = np.zeros_like(x[:, :plan.overlap])
-    for first in range(0, len(indices), settings.span):
-        chunks = slice(first, first + settings.span)
-        # the frames that this span decides, and its tail, which the next one may decide otherwise
-        begins, ends = first * plan.stride, (first + settings.span) * plan.stride
-        own = np.arange(begins, ends + plan.overlap)
-        at = np.minimum(own, plan.frames - 1)
-        left = _left(settings.variant, keys.cuts, inputs[0], plan, np.arange(first, first + settings.span))
-        new, predicted, tail = map(np.asarray, _span_step(
-            refiner, settings, mesh, params, condition, keys.noise, inputs, last, x[:, indices[chunks].ravel()],
-            x[:, at], x0[:, at], own, left, shift[chunks], tail))
-        if first + settings.span >= len(indices):
-            ends = plan.frames
-        count = min(ends, plan.frames) - begins
-        out[:, begins : begins + count], x0[:, begins : begins + count] = new[:, :count], predicted[:, :count]
-    return out, x0
-
-
-_left = jax.jit(blend.frames_from_left, static_argnums=(0, 3))
-
-
-@functools.partial(jax.jit, static_argnums=range(3))
-def _span_step(refiner, settings, mesh, params, condition, key, inputs, last, chunks, x, x0_last, frames, left, shift,
-               tail):
-    """x and x0 of the span's own frames and of its tail, and the tail as the next span needs it.
+@jax.jit
+def span_step(job: Job, step: Step, span: Span) -> tuple[jax.Array, jax.Array]:
+    """x and x0 of a span's own frames one step on.
 
     Nothing here knows how long the video is, so that it is compiled once.
     """
-    step, now, nxt = inputs
-    denoise, plan = refiner.denoiser(settings, params, condition), settings.plan(settings.length)
-    places = np.arange(chunks.shape[1]).reshape(len(shift), -1)
-    decided, tail = blend.predict_groups(denoise, plan, now, chunks, places, shift, left, tail, group=settings.group,
-                                         mesh=mesh)
-    x0 = jnp.concatenate([decided, tail], 1)
-    if mesh is not None:  # as in `blend.predict`
-        x0 = jax.lax.with_sharding_constraint(x0, sharding.replicated(mesh))
-    noise = frame_noise(key, step + 1, frames, x.shape[2:])
-    return dpmpp_2m_sde_step(x, x0, x0_last, last, now, nxt, noise), x0, tail
+    settings = job.settings
+    plan = settings.plan(settings.length)
+    places = np.arange(span.chunks.shape[1]).reshape(len(span.shift), -1)
+
+    def predicted(x, level, number):
+        return blend.predict_groups(job.denoise, plan, level, span.chunks, places, span.shift, span.left, span.tail,
+                                    group=settings.group, mesh=job.mesh)
+
+    noise = lambda number: frame_noise(job.keys.noise, number + 1, span.frames, span.x.shape[2:])
+    advance = blend.stepper(predicted, noise)
+    x, x0, _ = advance(Trajectory(span.x, span.x0, step.last), (step.number, step.now, step.next))
+    return x, x0
+
+
+def _step_by_spans(plan, job, step, x, x0, out):
+    """One step of a long video: the new x goes to `out`, since the next span still reads the old one; x0 in place."""
+    tail = np.zeros_like(x[:, :plan.overlap])
+    for first in range(0, plan.count, job.settings.span):
+        new, predicted = map(np.asarray, span_step(job, step, _span(plan, job, step, x, x0, first, tail)))
+        tail = predicted[:, -plan.overlap:]
+        begins, after = first * plan.stride, first + job.settings.span
+        ends = after * plan.stride if after < plan.count else plan.frames
+        out[:, begins:ends], x0[:, begins:ends] = new[:, :ends - begins], predicted[:, :ends - begins]
+
+
+def _span(plan, job, step, x, x0, first, tail) -> Span:
+    """The Span of the chunks from number `first`, of latents and predictions of the whole video [b,F,h,w,c]."""
+    numbers = np.arange(first, first + job.settings.span)
+    indices, shift = plan.rows(numbers)
+    frames = np.arange(first * plan.stride, (first + len(numbers)) * plan.stride + plan.overlap)
+    at = np.minimum(frames, plan.frames - 1)
+    left = _frames_from_left(job.settings.variant, job.keys.cuts, step.number, plan, numbers)
+    return Span(x[:, indices.ravel()], x[:, at], x0[:, at], frames, left, shift, tail)
+
+
+_frames_from_left = jax.jit(blend.frames_from_left, static_argnums=(0, 3))
 
 
 def _pieces(plan, span):

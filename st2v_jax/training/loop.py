@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax import cost, sharding, weights
+from st2v_jax import sharding, weights
 from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.data import captions
 from st2v_jax.errors import TrainingError
 from st2v_jax.models import build
+from st2v_jax.planning.device import matmul_rate
 from st2v_jax.training import autoencoder, contrastive, denoising, processes, samples, state, step
 from st2v_jax.training import refiner as refinement
 from st2v_jax.training.diagnosis import not_finite
@@ -103,7 +104,7 @@ def train(config, workdir, source=None, *, command=''):
         if config.log_flops:
             first = next(data)
             data = itertools.chain([first], data)
-            rate = cost.matmul_rate(jnp.dtype(config.dtype)) * len(jax.devices())
+            rate = matmul_rate(jnp.dtype(config.dtype)) * len(jax.devices())
             logs.work = step.needed_flops(objective, now.params, frozen, first), rate
         stop = False
         while number < config.steps and not clock.over and not stop:

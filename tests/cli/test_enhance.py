@@ -86,7 +86,7 @@ def test_the_plan_comes_before_anything_is_loaded(run, monkeypatch):
     assert re.search(r'^7 frames: .* at most ', out, re.M)
     assert not Path('ball-enhanced.mp4').exists()
 
-    monkeypatch.setattr('st2v_jax.planning.video.device_memory', lambda: 1)
+    monkeypatch.setattr('st2v_jax.planning.device.device_memory', lambda: 1)
     code, _, err = run('--input', 'ball.mp4', '--plan')
     assert code == 0 and err.startswith('warning: that is more memory than the device has: a smaller model ')
 

@@ -164,7 +164,7 @@ def test_the_plan_comes_before_anything_is_loaded(run, tiny_folder, tmp_path, mo
     assert re.search(r'^29 frames: .* s, and compiling .* at most 0.0\d GiB', out, re.M)
     assert not list(tmp_path.iterdir())
 
-    monkeypatch.setattr('st2v_jax.planning.video.device_memory', lambda: 1)
+    monkeypatch.setattr('st2v_jax.planning.device.device_memory', lambda: 1)
     code, out, err = run('--prompt', PROMPT, '--plan', weights=bare)
     assert code == 0 and err.startswith('warning: that is more memory than the device has: ')
     assert 'refin' not in out

@@ -132,9 +132,9 @@ import dataclasses, threading
 import jax.numpy as jnp
 import numpy as np
 from einops import reduce, repeat
-from st2v_jax.refinement import enhancer as video_to_video
 from st2v_jax.models import build
 from st2v_jax.models.refiner import RefinerConfig
+from st2v_jax.refinement.enhancer import Enhancer, enhance
 from st2v_jax.refinement.sdedit import Refiner
 from st2v_jax.tokenizer import Tokenizer
 
@@ -147,8 +147,8 @@ def unet(params, *args, method=None):
     return () if method else jnp.tanh(args[0])
 
 config = build.ModelConfig(refiner=RefinerConfig(vae=None, text=None, box=(130, 224), steps=2))
-enhancer = video_to_video.Enhancer(config, Tokenizer(), {'refiner': {}, 'vae': {}, 'text': {}}, Refiner(unet), vae,
-                                   lambda params, ids: ids)
+enhancer = Enhancer(config, Tokenizer(), {'refiner': {}, 'vae': {}, 'text': {}}, Refiner(unet), vae,
+                    lambda params, ids: ids)
 
 def anonymous():
     with open('/proc/self/status') as file:
@@ -164,7 +164,7 @@ for count in COUNTS:
     watcher = threading.Thread(target=watch)
     watcher.start()
     frames = (np.full((1, 65, 112, 3), number % 256, np.uint8) for number in range(count))
-    got = sum(len(piece) for piece in video_to_video.enhance(enhancer, frames, 'a ball', span=2))
+    got = sum(len(piece) for piece in enhance(enhancer, frames, 'a ball', span=2))
     over.set()
     watcher.join()
     assert got == count

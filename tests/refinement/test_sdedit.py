@@ -10,7 +10,7 @@ from st2v_jax.models import build
 from st2v_jax.models.unet3d import UNet3D, UNetConfig
 from st2v_jax.refinement import blend
 from st2v_jax.refinement.canvas import accepted_size
-from st2v_jax.refinement.sdedit import Progress, Refiner, RefineSettings, begin, refine
+from st2v_jax.refinement.sdedit import Job, Refiner, RefineSettings, begin, refine
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 KEYS = blend.split_keys(jax.vmap(jax.random.key)(jnp.arange(2)))
@@ -32,13 +32,12 @@ TOYS = {'pointwise': Refiner(pointwise), 'averaging': Refiner(averaging)}  # mad
 
 
 def run(frames=31, toy='averaging', folder=None, mesh=None, on_step=None, progress=None, **settings):
-    settings = RefineSettings(**SMALL | settings)
-    refiner, params, condition = TOYS[toy], jnp.float32(0.4), (jnp.full((4, 1, 1, 1, 1), 0.05),)
+    condition = (jnp.full((4, 1, 1, 1, 1), 0.05),)
+    job = Job(TOYS[toy], RefineSettings(**SMALL | settings), jnp.float32(0.4), condition, KEYS, mesh)
     if progress is None:
         latents = np.random.default_rng(0).standard_normal((2, 1200, *SHAPE), np.float32)[:, :frames]
-        progress = begin(refiner, settings, KEYS, latents, folder=folder)
-    return np.array(refine(refiner, settings, params, condition, KEYS, progress, frames, mesh=mesh, folder=folder,
-                           on_step=on_step))
+        progress = begin(job, latents, folder=folder)
+    return np.array(refine(job, progress, frames, folder=folder, on_step=on_step))
 
 
 @pytest.mark.parametrize('variant', blend.VARIANTS)
@@ -78,8 +77,8 @@ def through_the_unet():
 
     def through(mesh=None, **settings):
         settings = RefineSettings(steps=2, length=6, overlap=2, **settings)
-        progress = begin(refiner, settings, keys, latents)
-        return refine(refiner, settings, params, condition, keys, progress, 15, mesh=mesh)
+        job = Job(refiner, settings, params, condition, keys, mesh)
+        return refine(job, begin(job, latents), 15)
 
     return through
 
@@ -96,9 +95,9 @@ def test_through_the_real_unet_groups_and_devices_change_only_rounding(through_t
 @pytest.mark.parametrize('variant', ['paper', 'B'])
 def test_stopped_and_continued_is_as_if_it_had_not_stopped(variant, span):
     kept = []
-    keep = lambda progress, steps: kept.append(Progress(progress.x.copy(), progress.x0.copy(), progress.step))
+    keep = lambda progress, steps: kept.append(progress._replace(x=progress.x.copy(), x0=progress.x0.copy()))
     whole = run(variant=variant, span=span, on_step=keep)
-    assert [progress.step for progress in kept] == [1, 2, 3]
+    assert [progress.done for progress in kept] == [1, 2, 3]
     np.testing.assert_array_equal(run(variant=variant, span=span, progress=kept[0]), whole)
 
 
