@@ -51,6 +51,6 @@ def test_flops_of_the_released_step_are_those_that_were_measured_with():
     text = jax.ShapeDtypeStruct((2, 77, 1024), jnp.bfloat16)
     frames = jax.ShapeDtypeStruct((2, 8, 256, 256, 3), jnp.bfloat16)
     condition = lambda *given: network(*given, method='condition')
-    given = network.abstract, text, frames, jax.ShapeDtypeStruct((2, 1024), jnp.bfloat16)
+    given = network.abstract, text, frames, jax.ShapeDtypeStruct((2, 16, 1024), jnp.bfloat16)
     step = cost(network, network.abstract, F32(2, 16, 32, 32, 4), F32(2), jax.eval_shape(condition, *given))
     assert step.flops == pytest.approx(11.75e12, rel=0.01)  # as docs/performance/denoise-step.json has it

@@ -75,4 +75,5 @@ def remembered(
         mean, _ = system.vae(params['vae'], images, method='encode')
         return rearrange(mean * config.scale_factor, '(b m) ... -> b m ...', b=len(frames))
 
-    return ablations.remembered(config.cam.fusion, frames, length=config.contract.later_frames, encode=encode, mask=mask)
+    length = config.contract.later_frames
+    return ablations.remembered(config.cam.fusion, frames, length=length, encode=encode, mask=mask)

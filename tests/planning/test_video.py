@@ -33,8 +33,8 @@ def test_the_plan_is_of_what_is_run(tiny_folder):
     found = {stage.name: stage for stage in planning.stages(model, settings, 29)}
     assert {name: stage.repeats for name, stage in found.items()} == {
         'prompt': 1,
-        'first chunk, condition': 1, 'first chunk, step': 3, 'first chunk, decoding': 1,
-        'later chunk, condition': 2, 'later chunk, step': 6, 'later chunk, decoding': 2,
+        'first chunk, condition': 1, 'first chunk, step': 3, 'first chunk, decoding': 1, 'first chunk, memory': 1,
+        'later chunk, condition': 2, 'later chunk, step': 6, 'later chunk, decoding': 2, 'later chunk, memory': 2,
     }  # fmt: skip
     assert not any(name.startswith('later') for name in {s.name for s in planning.stages(model, settings, 16)})
     release = {stage.name: stage for stage in planning.stages(model, model.settings(steps=3, profile='release'), 29)}
