@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax import weights
-from st2v_jax.convert.engine import flatten
+from st2v_jax import trees, weights
 from st2v_jax.data import clips
 from st2v_jax.models import build
 from st2v_jax.video_io import to_floats
@@ -71,7 +70,7 @@ def fingerprint(model, params, tokenizer):
 
 def _digest(params, about):
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for path, array in sorted(flatten(params).items()):
+    for path, array in sorted(trees.leaves(params)):
         with np.errstate(over='ignore'):
             digest.update(path.encode() + np.asarray(array).astype('<f2').tobytes())
     return digest.hexdigest()[:16]

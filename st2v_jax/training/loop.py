@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax import cost, sharding, weights
+from st2v_jax import cost, sharding, trees, weights
 from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.data import captions
 from st2v_jax.errors import TrainingError
@@ -86,8 +86,8 @@ def train(config, workdir, source=None, *, command=''):
                                     'Lower config.schedule.peak or compute in float32')
 
         def finished(now):
-            average = sharding.to_host(now.ema)
-            return objective.finish(_with(objective.params, average), model) if processes.is_first() else ({}, model)
+            averaged = trees.join(objective.params, sharding.to_host(now.ema))
+            return objective.finish(averaged, model) if processes.is_first() else ({}, model)
 
         def sample(number, now):
             networks, sized = finished(now)
@@ -179,13 +179,6 @@ def _restore_or_create(checkpoints, trained, optimizer, places):
         return born(sharding.place(trained, places.params)), 0.0
     shapes = jax.eval_shape(create, trained)
     return checkpoints.restore(abstract(shapes, places))
-
-
-def _with(params, average):
-    """The parameters, the trained ones replaced by their average."""
-    if not isinstance(params, dict):
-        return average
-    return {name: _with(value, average[name]) if name in average else value for name, value in params.items()}
 
 
 def _first_bad(rows):

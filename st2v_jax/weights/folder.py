@@ -16,7 +16,6 @@ import numpy as np
 from safetensors.numpy import save as to_safetensors
 
 from st2v_jax.convert.assembly import assemble
-from st2v_jax.convert.engine import flatten, unflatten
 from st2v_jax.convert.sources import find, is_repository
 from st2v_jax.errors import WeightsError
 from st2v_jax.models import build
@@ -24,6 +23,7 @@ from st2v_jax.models.unet3d import UNet3D
 from st2v_jax.storage.pickle_machine import UnsafeCheckpointError
 from st2v_jax.storage.safetensors_reader import SafeTensors
 from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.trees import flatten, unflatten
 
 NETWORKS = ('vae', 'text', 'image', 'unet', 'cam', 'apm')  # of the streaming stage
 LONG_TERM = ('image', 'apm')  # what the anchor goes through

@@ -13,9 +13,10 @@ import torch_files as files
 
 from st2v_jax import weights
 from st2v_jax.convert.assembly import merged
-from st2v_jax.convert.engine import Converted, flatten
+from st2v_jax.convert.engine import Converted
 from st2v_jax.convert.recognise import RELEASED, recognise
 from st2v_jax.storage.containers import read
+from st2v_jax.trees import flatten
 
 FOLDER = Path(__file__).parents[1] / 'manifests'
 # id: file that is published, kind, networks that it fills, whether it is wrapped in 'state_dict'
