@@ -9,7 +9,7 @@ from st2v_jax.convert.recognise import RELEASED, Checkpoint, recognise
 from st2v_jax.diffusion.schedule import DiffusionConfig
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.storage.containers import read
-from st2v_jax.storage.safetensors_reader import read_json
+from st2v_jax.storage.untrusted import read_json
 from st2v_jax.tokenizer import vocabulary
 
 # diffusion_pytorch_model.fp16.safetensors, model-00001-of-00002.safetensors, pytorch_model.bin.index.json, ...

@@ -17,8 +17,7 @@ from st2v_jax.convert import refiner_tables, tables, unet_tables
 from st2v_jax.convert.engine import Exported, within
 from st2v_jax.convert.recognise import streaming_table
 from st2v_jax.models.ablations import ATTENTION
-from st2v_jax.storage.safetensors_reader import SafeTensors
-from st2v_jax.storage.safetensors_writer import write
+from st2v_jax.storage.safetensors import SafeTensors, write
 from st2v_jax.tokenizer import END, START, write_vocabulary
 
 FOLDERS = {

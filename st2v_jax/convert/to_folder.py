@@ -10,9 +10,9 @@ import numpy as np
 from st2v_jax import weights
 from st2v_jax.convert.assembly import Assembly, assemble
 from st2v_jax.convert.sources import find
-from st2v_jax.storage.pickle_machine import UnsafeCheckpointError
-from st2v_jax.storage.safetensors_reader import SafeTensors
-from st2v_jax.storage.safetensors_writer import write
+from st2v_jax.storage import atomic
+from st2v_jax.storage.safetensors import SafeTensors, write
+from st2v_jax.storage.untrusted import UnsafeCheckpointError
 from st2v_jax.tokenizer import Tokenizer
 
 
@@ -72,6 +72,7 @@ def carry_out(plan: Plan, on_array: Callable[[str, int], None] = lambda network,
     """
     folder = plan.folder
     folder.mkdir(parents=True, exist_ok=True)
+    atomic.clear(folder)
     if plan.initial:
         (folder / 'unet.safetensors').rename(folder / 'initial.safetensors')
     for name, arrays in plan.arrays.items():

@@ -8,7 +8,6 @@ difference to the frame before, and every resolution mixes each position over th
 """
 
 import json
-import os
 import time
 
 import jax
@@ -19,6 +18,7 @@ from einops import rearrange
 
 from st2v_jax import trees
 from st2v_jax.data import world
+from st2v_jax.storage.atomic import replacing
 
 CLASSES = {'colour': world.COLOURS, 'shape': world.SHAPES, 'motion': world.MOTIONS, 'pattern': world.PATTERNS}
 FRAMES = 16  # of a clip
@@ -215,9 +215,8 @@ def train(key, sample, heads, *, seconds, steps=100_000, batch=64, rate=1e-3, ch
 def save(path, params, about):
     """Write params and a JSON dict about them (image size, classes, how they were trained) to one npz file."""
     leaves = {name: np.asarray(leaf) for name, leaf in trees.leaves(params)}
-    with open(f'{path}.part', 'wb') as file:
+    with replacing(path) as file:
         np.savez(file, about=json.dumps(about), **leaves)
-    os.replace(f'{path}.part', path)
 
 
 def load(path):

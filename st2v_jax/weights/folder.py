@@ -20,8 +20,8 @@ from st2v_jax.convert.sources import find, is_repository
 from st2v_jax.errors import WeightsError
 from st2v_jax.models import build
 from st2v_jax.models.unet3d import UNet3D
-from st2v_jax.storage.pickle_machine import UnsafeCheckpointError
-from st2v_jax.storage.safetensors_reader import SafeTensors
+from st2v_jax.storage.safetensors import SafeTensors
+from st2v_jax.storage.untrusted import UnsafeCheckpointError
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.trees import flatten, unflatten
 

@@ -128,7 +128,7 @@ def test_a_write_that_fails_leaves_the_old_file(run, exported, tmp_path, monkeyp
     def full(*_, **__):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('st2v_jax.storage.safetensors_writer.os.replace', full)
+    monkeypatch.setattr('st2v_jax.storage.atomic.os.replace', full)
     code, _, err = run('--from', exported, '--to', 'new', '--dtype', 'float32')
     assert code == 1 and err.endswith('error: new: No space left on device\n')
     assert {file.name: file.read_bytes() for file in Path('new').iterdir()} == before
