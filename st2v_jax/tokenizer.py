@@ -14,7 +14,9 @@ import os
 import tempfile
 import unicodedata
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +59,15 @@ class Tokenizer:
         words = tuple(sorted({' '.join(word.lower().split()) for word in words}))
         tokens = sorted({token for word in words for group in _groups(word) for token in group})
         return cls([UNKNOWN, *tokens, START, END], words)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> 'Tokenizer':
+        """Inverse of `to_dict`. Raises KeyError, TypeError or ValueError for what no tokenizer has."""
+        return cls(values['rows'], values['words'], pad=values['pad'])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What makes this tokenizer another than all of CLIP's, as JSON values; `unescape` is told by the network."""
+        return {'words': self.words, 'rows': self.rows, 'pad': self.pad}
 
     def ids(self, prompts):
         """Prompts, a list of n strings -> ids int32 [n,77]: start, the prompt's tokens, end, padding.

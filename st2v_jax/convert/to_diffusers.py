@@ -12,13 +12,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from st2v_jax import errors, weights
 from st2v_jax.convert import refiner_tables, tables, unet_tables
 from st2v_jax.convert.engine import Exported, within
 from st2v_jax.convert.recognise import streaming_table
+from st2v_jax.errors import WeightsError
 from st2v_jax.models.ablations import ATTENTION
 from st2v_jax.storage.safetensors import SafeTensors, write
 from st2v_jax.tokenizer import END, START, write_vocabulary
+from st2v_jax.weights.folder import read
+from st2v_jax.weights.layout import NETWORKS, networks
 
 FOLDERS = {
     'unet': 'unet/diffusion_pytorch_model.safetensors',
@@ -42,27 +44,27 @@ def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = 
     belongs to it.
     """
     folder, to = Path(folder), Path(to)
-    config, tokenizer = weights.load_config(folder), weights.load_tokenizer(folder)
+    model = read(folder)
+    config, tokenizer = model.config, model.tokenizer
     if config.apm is None or config.cam.fusion != ATTENTION:
-        raise errors.WeightsError(f'{folder} is an ablation model: the published formats know CAM and APM only')
-    held = [name for name in weights.networks(config) if (folder / f'{name}.safetensors').is_file()]
-    lacking = [name for name in weights.NETWORKS if 'cam' in held and name not in held]
+        raise WeightsError(f'{folder} is an ablation model: the published formats know CAM and APM only')
+    held = [name for name in networks(config) if name in model.held]
+    lacking = [name for name in NETWORKS if 'cam' in held and name not in held]
     if lacking or not held:
-        raise errors.WeightsError(f'{folder} is no whole model of ours: {", ".join(lacking) or "networks"} missing')
-    for name, (networks, table, settings) in _files(config, held).items():
+        raise WeightsError(f'{folder} is no whole model of ours: {", ".join(lacking) or "networks"} missing')
+    for name, (parts, table, settings) in _files(config, held).items():
         on_file(name)
         file = to / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        params = {network: SafeTensors(folder / f'{network}.safetensors') for network in networks}
+        params = {network: SafeTensors(folder / f'{network}.safetensors') for network in parts}
         write(file, Exported(params, table), notes={'format': 'pt'})
         if settings is not None:
             _write_json(file.with_name('config.json'), settings)
     _write_json(to / 'scheduler' / 'scheduler_config.json', _scheduler(config.diffusion))
     if tokenizer.rows is None:
         write_vocabulary(to / 'tokenizer', tokenizer.pad)
-    words = {'rows': tokenizer.rows, 'words': tokenizer.words, 'pad': tokenizer.pad}
     parts = {name: kind for name, kind in CLASSES.items() if (to / name).is_dir()}
-    ours = {'config': config.to_dict(), 'networks': held, 'tokenizer': words}
+    ours = {'config': config.to_dict(), 'networks': held, 'tokenizer': tokenizer.to_dict()}
     _write_json(to / 'model_index.json', {'_class_name': 'TextToVideoSDPipeline', **parts, '_st2v_jax': ours})
 
 
@@ -87,7 +89,7 @@ def _files(config, held):
     }
     files = {FOLDERS[name]: ((n,), *others) for name, (n, *others) in diffusers.items() if n in held}
     if 'cam' in held:
-        files['streaming_t2v.safetensors'] = weights.NETWORKS, streaming_table(config.unet, config.text), None
+        files['streaming_t2v.safetensors'] = NETWORKS, streaming_table(config.unet, config.text), None
     return files | {f'{name}.safetensors': ((n,), table, None) for name, (n, table) in refiner.items() if n in held}
 
 

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax import trees, weights
+from st2v_jax import trees
 from st2v_jax.data import clips
 from st2v_jax.models import build
+from st2v_jax.open_model import open_model
 from st2v_jax.video_io import to_floats
 
 
@@ -36,13 +37,12 @@ class Encoder:
 
 
 def load(folder, size) -> Encoder:
-    """The Encoder of a folder that `weights.load` takes; ValueError where its frames are not of this size."""
-    model = weights.load_config(folder)
-    if model.image_size != size:
-        raise ValueError(f'latents are of frames as the model sees them: --size is {model.image_size} with --encode '
-                         f'{folder}, not {size}')
-    _, params = weights.load(folder, ['vae', 'text'])
-    return Encoder(model, params, weights.load_tokenizer(folder))
+    """The Encoder of a folder that `open_model` takes; ValueError where its frames are not of this size."""
+    model = open_model(folder)
+    if model.config.image_size != size:
+        raise ValueError(f'latents are of frames as the model sees them: --size is {model.config.image_size} with '
+                         f'--encode {folder}, not {size}')
+    return Encoder(model.config, model.params(('vae', 'text')), model.tokenizer())
 
 
 def _encode(model, params, frames, ids):
@@ -61,10 +61,9 @@ def fingerprint(model, params, tokenizer):
 
     Weights count as they are saved, in float16, so that a published file and its conversion are the same.
     """
-    words = {'rows': tokenizer.rows, 'words': tokenizer.words, 'pad': tokenizer.pad}
     return {
         'vae': _digest(params['vae'], dataclasses.asdict(model.vae) | {'scale_factor': model.scale_factor}),
-        'text': _digest(params['text'], dataclasses.asdict(model.text) | words),
+        'text': _digest(params['text'], dataclasses.asdict(model.text) | tokenizer.to_dict()),
     }
 
 

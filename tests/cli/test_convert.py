@@ -14,10 +14,11 @@ import pytest
 import torch_files as files
 from safetensors.numpy import load_file, save_file
 
-from st2v_jax import weights
+from st2v_jax import trees
 from st2v_jax.cli import convert
 from st2v_jax.convert import sources as published
 from st2v_jax.convert import to_folder
+from st2v_jax.open_model import load_weights, open_model
 from st2v_jax.tokenizer import Tokenizer, write_vocabulary
 
 ROOT = Path(__file__).parents[2]
@@ -83,18 +84,17 @@ def test_the_type_on_disk_can_be_chosen(run, exported, dtype, tmp_path):
     assert run('--from', exported, '--to', 'back', '--dtype', dtype, '--quiet') == (0, '', '')
     stored = published.read(tmp_path / 'back' / 'vae.safetensors')
     assert {str(array.dtype) for array in stored.values()} == {dtype}
-    weights.load(tmp_path / 'back')
+    load_weights(tmp_path / 'back')
 
 
 def test_published_files_are_used_as_they_are(exported, tiny_folder):
-    config, params = weights.load(exported, weights.networks(weights.load_config(tiny_folder)))
-    ours, expected = weights.load(tiny_folder, weights.networks(config))
-    assert config == ours and params.keys() == expected.keys()
-    for name in params:
-        for path, array in weights.flatten(params[name]).items():
-            np.testing.assert_array_equal(array, weights.flatten(expected[name])[path])
-    tokenizer = weights.load_tokenizer(exported)
-    assert (tokenizer.rows, tokenizer.words) == (lambda t: (t.rows, t.words))(weights.load_tokenizer(tiny_folder))
+    theirs, ours = open_model(exported), open_model(tiny_folder)
+    assert theirs.config == ours.config and theirs.held == ours.held
+    params, expected = (trees.flatten(model.params(ours.held)) for model in (theirs, ours))
+    assert params.keys() == expected.keys()
+    for path, array in params.items():
+        np.testing.assert_array_equal(array, expected[path], path)
+    assert theirs.tokenizer().to_dict() == ours.tokenizer().to_dict()
 
 
 def test_a_stopped_conversion_goes_on(run, exported, tiny_folder, tmp_path, monkeypatch):
@@ -151,9 +151,9 @@ def test_a_video_ldm_alone_draws_one_chunk(run, exported, tmp_path):
     assert run('--from', 'ms', '--to', 'new', '--quiet') == (0, '', '')
     assert {file.stem for file in Path('new').glob('*.safetensors')} == {'unet', 'vae', 'text'}
     assert json.loads(Path('new', 'words.json').read_text())['pad'] == 0
-    assert weights.load_config(folder) == weights.load_config(tmp_path / 'new')
+    assert open_model(folder).config == open_model(tmp_path / 'new').config
     for place in (folder, tmp_path / 'new'):
-        assert weights.load(place)[1].keys() == {'unet', 'vae', 'text'}
+        assert load_weights(place)[1].keys() == {'unet', 'vae', 'text'}
 
 
 def test_beside_a_streaming_model_a_video_ldm_draws_the_first_chunk(run, exported, tiny_folder, tmp_path):
@@ -168,7 +168,7 @@ def test_beside_a_streaming_model_a_video_ldm_draws_the_first_chunk(run, exporte
         for path, array in load_file(tiny_folder / 'unet.safetensors').items():
             np.testing.assert_array_equal(unet[path], array)
             np.testing.assert_array_equal(initial[path], array + np.float16(1))
-    assert weights.load_config('together').initial
+    assert open_model('together').config.initial
 
 
 BAD = {
@@ -265,9 +265,9 @@ def test_of_several_copies_of_a_model_one_is_read(names, chosen):
 MEASURED = """
 import resource, sys
 from st2v_jax.convert.to_folder import carry_out, plan
-from st2v_jax import weights
 from st2v_jax.convert.recognise import RELEASED
-weights.abstract(RELEASED, ['vae'])  # what is traced is no part of what a file takes
+from st2v_jax.weights.layout import abstract
+abstract(RELEASED, ['vae'])  # what is traced is no part of what a file takes
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
 carry_out(plan([sys.argv[1]], sys.argv[2]))
