@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def assemble(found: Sequence[Published], onto: Folder | None = None, held: Colle
     return Assembly(config, files, tokenizer)
 
 
-def merged(config, sizes):
+def merged(config: Any, sizes: Mapping[str, Any]) -> Any:
     """config with what files tell of it; nested dicts belong to nested configs."""
     changes = {
         name: merged(getattr(config, name), value) if isinstance(value, dict) else value

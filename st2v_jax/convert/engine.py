@@ -101,13 +101,13 @@ def together(*tables: Table) -> Table:
     return Table(*(sum(parts, ()) for parts in zip(*((t.rows, t.ignored, t.renamed) for t in tables))))
 
 
-def linear(theirs, ours, *, bias=True, layout=LINEAR) -> tuple[Row, ...]:
+def linear(theirs: str, ours: str, *, bias: bool = True, layout: Layout = LINEAR) -> tuple[Row, ...]:
     """Rows of a layer with weight (and bias)."""
     rows = (Row(f'{theirs}.weight', f'{ours}/kernel', layout), Row(f'{theirs}.bias', f'{ours}/bias'))
     return rows if bias else rows[:1]
 
 
-def norm(theirs, ours) -> tuple[Row, ...]:
+def norm(theirs: str, ours: str) -> tuple[Row, ...]:
     """Rows of a norm."""
     return Row(f'{theirs}.weight', f'{ours}/scale'), Row(f'{theirs}.bias', f'{ours}/bias')
 

@@ -39,7 +39,7 @@ class Plan:
         return {name: sum(array.size for array in arrays.values()) for name, arrays in self.arrays.items()}
 
 
-def plan(sources: Sequence[str | Path], folder: str | Path, dtype=np.float16) -> Plan:
+def plan(sources: Sequence[str | Path], folder: str | Path, dtype: np.typing.DTypeLike = np.float16) -> Plan:
     """Looks through the sources (see `sources.find`) and checks that they make a model with what is in the folder.
 
     Raises ValueError or OSError for what cannot be read, does not fit, or does not belong together.

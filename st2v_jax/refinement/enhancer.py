@@ -13,7 +13,7 @@ import numpy as np
 
 from st2v_jax import sharding
 from st2v_jax.models import build
-from st2v_jax.open_model import default_dtype, on_device, open_model
+from st2v_jax.open_model import OpenModel, default_dtype, on_device, open_model
 from st2v_jax.refinement import blend
 from st2v_jax.refinement import sdedit as refine
 from st2v_jax.refinement.canvas import Canvas, crop, fit, place
@@ -59,7 +59,7 @@ class Enhancer:
         return fit(size, self.config.refiner.box, self.config.refiner.unet, self.config.vae.downsampling)
 
 
-def load_enhancer(folder=None, dtype=None, *, devices=1) -> Enhancer:
+def load_enhancer(folder: str | Path | OpenModel | None = None, dtype=None, *, devices: int = 1) -> Enhancer:
     """The enhancer of a model on disk: whatever `open_model` takes, also what it gave; None is the shipped one.
 
     dtype: as for `load`. devices: how many of the devices work together, each on chunks of its own.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 
 from st2v_jax.diffusion.schedule import sampling_levels
 from st2v_jax.models import build
-from st2v_jax.open_model import default_dtype, on_device, open_model
+from st2v_jax.open_model import OpenModel, default_dtype, on_device, open_model
 from st2v_jax.streaming import stream
 from st2v_jax.tokenizer import Tokenizer
 
@@ -49,7 +50,7 @@ class Model:
         return settings
 
 
-def load(folder=None, dtype=None) -> Model:
+def load(folder: str | Path | OpenModel | None = None, dtype=None) -> Model:
     """A model on disk: whatever `open_model` takes, also what it gave; None is the one that ships with the package.
 
     dtype: what networks compute in; None is bfloat16 on a GPU or TPU and float32 on a CPU, where bfloat16 gains

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from golden_cases import arrays, config, relative, weights
-from st2v_jax.convert import tables
+from st2v_jax.convert import encoder_tables as tables
 from st2v_jax.convert.engine import Under, convert
 from st2v_jax.models import build, clip, vae
 
