@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 from st2v_jax import trees
 from st2v_jax.cli import convert
-from st2v_jax.convert import sources as published
 from st2v_jax.convert import to_folder
 from st2v_jax.open_model import load_weights, open_model
+from st2v_jax.storage.safetensors import SafeTensors
 from st2v_jax.tokenizer import Tokenizer, write_vocabulary
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def test_import_undoes_export_bit_for_bit(run, exported, tiny_folder, tmp_path):
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
 def test_the_type_on_disk_can_be_chosen(run, exported, dtype, tmp_path):
     assert run('--from', exported, '--to', 'back', '--dtype', dtype, '--quiet') == (0, '', '')
-    stored = published.read(tmp_path / 'back' / 'vae.safetensors')
+    stored = SafeTensors(tmp_path / 'back' / 'vae.safetensors')
     assert {str(array.dtype) for array in stored.values()} == {dtype}
     load_weights(tmp_path / 'back')
 
@@ -242,51 +242,6 @@ def test_a_repository_of_the_hub_is_fetched_and_kept(exported, tiny_folder, tmp_
     # the hub is gone, what was fetched is not
     assert fetching(tmp_path, environment, '--from', 'org/model', '--to', 'again')[0] == 0
     same_networks(tmp_path / 'again', tiny_folder)
-
-
-@pytest.mark.parametrize(
-    'names, chosen',
-    [
-        (['a.bin', 'a.safetensors', 'a.fp16.safetensors'], ['a.safetensors']),
-        (['a.fp16.bin', 'a.bin', 'a.fp16.safetensors'], ['a.bin']),
-        (['x/config.json', 'x/pytorch_model.bin', 'x/model.safetensors', 'x/other.bin'], ['x/model.safetensors']),
-        (
-            ['m-00001-of-00002.bin', 'm-00002-of-00002.bin', 'm.bin.index.json', 'n.fp16-00001-of-00001.safetensors',
-             'n.safetensors.index.fp16.json'],
-            ['m.bin.index.json', 'n.safetensors.index.fp16.json'],
-        ),
-        (['a.ckpt', 'b.pth', 'c.txt', 'd.json'], ['a.ckpt', 'b.pth']),
-    ],
-)  # fmt: skip
-def test_of_several_copies_of_a_model_one_is_read(names, chosen):
-    assert published.weight_files(names) == chosen
-
-
-MEASURED = """
-import resource, sys
-from st2v_jax.convert.to_folder import carry_out, plan
-from st2v_jax.convert.recognise import RELEASED
-from st2v_jax.weights.layout import abstract
-abstract(RELEASED, ['vae'])  # what is traced is no part of what a file takes
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before = peak()
-carry_out(plan([sys.argv[1]], sys.argv[2]))
-print(peak() - before)
-"""
-
-
-@pytest.mark.parametrize('container', ['zip', 'legacy'])
-def test_memory_is_that_of_the_largest_tensor(container, tmp_path):
-    """The released autoencoder in float32: 335 MB, of which the largest tensor takes 9."""
-    shapes = json.loads((ROOT / 'tests' / 'manifests' / 'ms17b_vae.json').read_text())['tensors']
-    noise = np.random.default_rng(0).standard_normal(1 << 22).astype(np.float32)
-    arrays = {name: noise[: np.prod(shape, dtype=int)].reshape(shape) for name, shape in shapes.items()}
-    file = files.checkpoint(container, tmp_path / 'vae.bin', arrays)
-    command = [sys.executable, '-c', MEASURED, str(file), str(tmp_path / 'new')]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 50e6 < file.stat().st_size / 6
-    file.unlink()
 
 
 def test_help_teaches(run):
