@@ -33,9 +33,9 @@ def test_padding_is_a_choice():
 def test_shipped_vocabulary_is_the_published_one():
     digest = hashlib.sha256(tokenizer.VOCABULARY.read_bytes()).hexdigest()
     assert digest == '924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a'
-    spelling = tokenizer._spelling()
-    assert len(set(spelling)) == END + 1
-    assert spelling[START:] == ('<|startoftext|>', '<|endoftext|>')
+    ids = tokenizer.vocabulary()
+    assert len(ids) == END + 1 and sorted(ids.values()) == [*range(END + 1)]
+    assert (ids['<|startoftext|>'], ids['<|endoftext|>']) == (START, END)
 
 
 def test_a_long_prompt_is_cut_and_says_what_was_lost():
