@@ -18,14 +18,15 @@ import jax
 import jax.numpy as jnp
 import probes  # which finds st2v_jax
 
-from st2v_jax import weights
 from st2v_jax.diffusion import predict, sampling, solvers
 from st2v_jax.diffusion.guidance import text_and_anchor, text_with_anchor
+from st2v_jax.errors import WeightsError
 from st2v_jax.models import build
 from st2v_jax.models.apm import ApmConfig
 from st2v_jax.models.cam import CamConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
+from st2v_jax.open_model import open_model
 
 LEVELS = 50  # of the trajectory that the timed steps walk along, again and again
 
@@ -35,7 +36,7 @@ def model_config(size):
     if size == 'released':
         return build.ModelConfig()
     if size == 'small':
-        return weights.load_config(weights.SHIPPED)
+        return open_model().config
     return build.ModelConfig(
         frame_size=(64, 64), frames=4, memory=2,
         unet=UNetConfig(channels=(32, 64), attention=(True, False), blocks=1, head_size=16, context_width=32, groups=8),
@@ -102,7 +103,7 @@ def main(argv=None):
     device = jax.devices()[0]
     try:
         config = model_config(args.size)
-    except weights.WeightsError as error:
+    except WeightsError as error:
         print(f'denoise_step.py: {error}', file=sys.stderr)
         return 2
     result = probes.setting(device, args) | {

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import probes  # which finds st2v_jax
 
-from st2v_jax import weights
 from st2v_jax.models import build
 from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
+from st2v_jax.open_model import open_model
 from st2v_jax.refinement import blend, sdedit
 from st2v_jax.refinement.canvas import fit
 
@@ -31,7 +31,7 @@ def model_config(size):
     if size == 'released':
         return build.ModelConfig().for_refinement
     if size == 'small':
-        return weights.load_config(weights.SHIPPED).for_refinement
+        return open_model().config.for_refinement
     unet = UNetConfig(channels=(32,), attention=(True,), blocks=1, head_size=16, context_width=32, groups=8)
     tiny = RefinerConfig(unet, vae=VaeConfig((32, 32)), box=(16, 32), steps=4, length=6, overlap=2)
     return build.ModelConfig(refiner=tiny).for_refinement

@@ -30,7 +30,6 @@ import numpy as np  # noqa: E402
 import probes  # noqa: E402
 import torch_files  # noqa: E402
 
-from st2v_jax import weights  # noqa: E402
 from st2v_jax.convert.to_diffusers import export  # noqa: E402
 from st2v_jax.diffusion import sampling  # noqa: E402
 from st2v_jax.models.system import encode_prompt  # noqa: E402
@@ -40,6 +39,7 @@ from st2v_jax.storage.containers import read  # noqa: E402
 from st2v_jax.streaming import generate as text_to_video  # noqa: E402
 from st2v_jax.streaming import stream  # noqa: E402
 from st2v_jax.streaming.stream import video_keys  # noqa: E402
+from st2v_jax.weights.folder import save  # noqa: E402
 
 PROMPT = 'a red ball bounces over a meadow'
 MANIFESTS = {  # file: manifest, as it is published
@@ -74,7 +74,7 @@ def write_tiny(folder):
     params = {name: build.init(jax.random.key(0), door(config)) for name, door in doors.items()}
     params |= build.init(jax.random.key(0), build.denoiser(config))
     with tempfile.TemporaryDirectory() as ours:
-        weights.save(ours, config, params, tokenizer=world_tokenizer())
+        save(ours, config, params, tokenizer=world_tokenizer())
         export(ours, folder)
     file = folder / 'streaming_t2v.safetensors'
     _write(file.with_suffix('.ckpt'), dict(read(file)))

@@ -25,12 +25,13 @@ import numpy as np
 import probes  # which finds st2v_jax
 from jax.sharding import AbstractMesh, AxisType
 
-from st2v_jax import sharding, weights
+from st2v_jax import sharding
 from st2v_jax.checkpoint import abstract
 from st2v_jax.cli.train import load_config
 from st2v_jax.models import build
 from st2v_jax.training import denoising, state, step
 from st2v_jax.training.objective import Objective
+from st2v_jax.weights import layout
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 BEGIN, END = '<!-- figures of benchmarks/train_step.py -->', '<!-- end of figures -->'
@@ -47,7 +48,7 @@ def networks(config):
 def parameters(config):
     """(ModelConfig, shapes of the parameters that are trained, of those that are frozen, as a step holds them)."""
     model = build.ModelConfig.from_dict(config.model.to_dict())
-    trained, frozen = state.split(weights.abstract(model, networks(config)), partial(denoising.is_trained, config))
+    trained, frozen = state.split(layout.abstract(model, networks(config)), partial(denoising.is_trained, config))
     return model, trained, jax.eval_shape(partial(build.cast, dtype=jnp.dtype(config.dtype)), frozen)
 
 

@@ -15,7 +15,7 @@ What is where:
     Enhancer                     frames to larger, sharper ones      st2v_jax.refinement.enhancer
     SampleSettings               how a video is sampled              st2v_jax.streaming.settings
     RefineSettings               overlapping chunks, blended         st2v_jax.refinement.sdedit
-    load_weights, save_weights   folders of parameters               st2v_jax.weights
+    load_weights, save_weights   folders of parameters               st2v_jax.open_model, st2v_jax.weights.folder
     Tokenizer                    prompts to token ids                st2v_jax.tokenizer
     VideoWriter, VideoReader,
     read_video, read_metadata    files                               st2v_jax.video_io
@@ -43,10 +43,10 @@ _WHERE = {
     'generate': 'streaming.generate:generate',
     'load': 'streaming.generate:load',
     'load_enhancer': 'refinement.enhancer:load_enhancer',
-    'load_weights': 'weights:load',
+    'load_weights': 'open_model:load_weights',
     'read_metadata': 'video_io:read_metadata',
     'read_video': 'video_io:read_video',
-    'save_weights': 'weights:save',
+    'save_weights': 'weights.folder:save',
     'stream': 'streaming.generate:stream',
     'world': 'data.world:',
 }

@@ -14,7 +14,9 @@ import os
 import tempfile
 import unicodedata
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +37,14 @@ class Tokenizer:
     unescape: whether `&amp;` and the like are read as what they stand for, as OpenCLIP does and Hugging Face does not.
     """
 
-    def __init__(self, rows=None, words=(), *, pad=None, unescape=False):
+    def __init__(
+        self,
+        rows: Iterable[int] | None = None,
+        words: Iterable[str] = (),
+        *,
+        pad: int | None = None,
+        unescape: bool = False,
+    ):
         self.unescape = unescape
         self.rows = None if rows is None else tuple(int(token) for token in rows)
         self.words = tuple(words)
@@ -52,13 +61,22 @@ class Tokenizer:
             raise ValueError(f'the padding id must be one of the {self.size} ids of this tokenizer, not {pad}')
 
     @classmethod
-    def for_words(cls, words):
+    def for_words(cls, words: Iterable[str]) -> 'Tokenizer':
         """The tokenizer of a small tower: rows for exactly the tokens that spell `words`, in CLIP's order."""
         words = tuple(sorted({' '.join(word.lower().split()) for word in words}))
         tokens = sorted({token for word in words for group in _groups(word) for token in group})
         return cls([UNKNOWN, *tokens, START, END], words)
 
-    def ids(self, prompts):
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> 'Tokenizer':
+        """Inverse of `to_dict`. Raises KeyError, TypeError or ValueError for what no tokenizer has."""
+        return cls(values['rows'], values['words'], pad=values['pad'])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What makes this tokenizer another than all of CLIP's, as JSON values; `unescape` is told by the network."""
+        return {'words': self.words, 'rows': self.rows, 'pad': self.pad}
+
+    def ids(self, prompts: Sequence[str]) -> np.ndarray:
         """Prompts, a list of n strings -> ids int32 [n,77]: start, the prompt's tokens, end, padding.
 
         A prompt of more than 75 tokens is cut, with a warning that says what was lost. The empty prompt is start and
@@ -74,11 +92,11 @@ class Tokenizer:
             row[: len(tokens) + 2] = [self.start, *tokens, self.end]
         return ids
 
-    def lost(self, prompt):
+    def lost(self, prompt: str) -> str:
         """The end of the prompt that does not fit into 77 tokens, as text in lower case; '' where all of it fits."""
         return self._split(prompt)[1]
 
-    def unknown_words(self, prompt):
+    def unknown_words(self, prompt: str) -> list[str]:
         """The words of the prompt that the tower never saw, in their order, each once. Always [] for all of CLIP."""
         if self.rows is None:
             return []
@@ -179,12 +197,12 @@ def _clip():
         logging.set_verbosity(quiet)
 
 
-def vocabulary():
+def vocabulary() -> dict[str, int]:
     """{token as it is written: id} of CLIP."""
     return {token: number for number, token in enumerate(_spelling())}
 
 
-def write_vocabulary(folder, pad=END):
+def write_vocabulary(folder: str | Path, pad: int = END):
     """Writes CLIP's vocabulary as the files of transformers' CLIPTokenizer, which then pads with the id `pad`."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     settings = {'tokenizer_class': 'CLIPTokenizer', 'model_max_length': LENGTH, 'pad_token': _spelling()[pad]}

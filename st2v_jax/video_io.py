@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from st2v_jax.errors import InputError, OutputError
+from st2v_jax.storage.atomic import replacing
 
 ENDINGS = ('.mp4', '.gif', '.png')
 PIECE = 8  # frames read at a time
@@ -232,14 +233,13 @@ class _Gif:
     def close(self):
         if not self._pictures:
             return
-        beside = f'{self._path}.{os.getpid()}.part'
         first, *others = self._pictures
         # gif counts hundredths of a second; round the times of frames, not their lengths, so that errors do not add up
         times = [10 * round(100 * number / self._fps) for number in range(len(self._pictures) + 1)]
         lengths = [end - begin for begin, end in zip(times, times[1:])]
         settings = dict(duration=lengths, loop=0, comment=self._comment.encode())
-        first.save(beside, 'GIF', save_all=True, append_images=others, **settings)
-        os.replace(beside, self._path)
+        with replacing(self._path) as file:
+            first.save(file, 'GIF', save_all=True, append_images=others, **settings)
 
 
 class _Png:

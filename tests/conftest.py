@@ -76,11 +76,11 @@ def tiny_params(tiny_config):
 @pytest.fixture(scope='session')
 def tiny_folder(tiny_config, tiny_params, tmp_path_factory):
     """The tiny model as a folder that `sample.py --weights` reads. Shared: do not write into it."""
-    from st2v_jax import weights
     from st2v_jax.tokenizer import Tokenizer
+    from st2v_jax.weights.folder import save
 
     folder = tmp_path_factory.mktemp('weights') / 'tiny'
-    weights.save(folder, tiny_config, tiny_params, tokenizer=Tokenizer.for_words(TINY_WORDS))
+    save(folder, tiny_config, tiny_params, tokenizer=Tokenizer.for_words(TINY_WORDS))
     return folder
 
 

@@ -6,8 +6,8 @@ import time
 import tracemalloc
 from contextlib import contextmanager
 
-from st2v_jax.storage.pickle_machine import UnsafeCheckpointError
 from st2v_jax.storage.pickle_reader import PickledTensors
+from st2v_jax.storage.untrusted import UnsafeCheckpointError
 
 EVENTS = None
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,9 @@ def test_padding_is_a_choice():
 def test_shipped_vocabulary_is_the_published_one():
     digest = hashlib.sha256(tokenizer.VOCABULARY.read_bytes()).hexdigest()
     assert digest == '924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a'
-    spelling = tokenizer._spelling()
-    assert len(set(spelling)) == END + 1
-    assert spelling[START:] == ('<|startoftext|>', '<|endoftext|>')
+    ids = tokenizer.vocabulary()
+    assert len(ids) == END + 1 and sorted(ids.values()) == [*range(END + 1)]
+    assert (ids['<|startoftext|>'], ids['<|endoftext|>']) == (START, END)
 
 
 def test_a_long_prompt_is_cut_and_says_what_was_lost():
@@ -156,6 +157,13 @@ def test_ids_are_those_of_open_clip(open_clip):
         assert ENTITIES & {*prompt.split()} and ('<' in prompt or 'a&amp;amp;b' in prompt)
     without = [prompt for prompt in prompts if not ENTITIES & {*prompt.split()}]
     np.testing.assert_array_equal(Tokenizer(pad=0).ids(without), open_clip(without).numpy())
+
+
+@pytest.mark.parametrize('made', [Tokenizer(), Tokenizer(pad=0), Tokenizer.for_words(('a', 'red', 'ball'))])
+def test_a_tokenizer_comes_back_from_json(made):
+    again = Tokenizer.from_dict(json.loads(json.dumps(made.to_dict())))
+    assert again.to_dict() == made.to_dict() and again.size == made.size
+    np.testing.assert_array_equal(again.ids(['a red ball']), made.ids(['a red ball']))
 
 
 @pytest.mark.filterwarnings('ignore:the prompt is longer')

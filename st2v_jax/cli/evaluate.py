@@ -135,13 +135,13 @@ def train_checker(options):
     """Trains on rendered clips, then measures on fresh ones that nothing softened."""
     import jax
 
-    from st2v_jax import weights
     from st2v_jax.evaluation import checker as attributes
     from st2v_jax.models import build
+    from st2v_jax.open_model import load_weights
 
     dtype, size, reconstruct = _dtype(None), options.size, None
     if options.weights:
-        config, params = weights.load(options.weights, ('vae',))
+        config, params = load_weights(options.weights, ('vae',))
         size = size or min(config.frame_size)
         reconstruct = _round_trip(build.vae(config, dtype), params['vae'])
     size = size or 128

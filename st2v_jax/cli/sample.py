@@ -191,22 +191,27 @@ def _slug(prompt):
 
 def _load(arguments):
     """The model, and the enhancer if it is asked for."""
+    from st2v_jax.open_model import open_model
     from st2v_jax.streaming.generate import load
 
+    opened = open_model(arguments.weights)
     if not arguments.enhance:
-        return load(arguments.weights), None
+        return load(opened), None
     from st2v_jax.refinement.enhancer import load_enhancer
 
-    return load(arguments.weights), load_enhancer(arguments.weights)
+    return load(opened), load_enhancer(opened)
 
 
 def _plan(arguments, videos):
     from st2v_jax.cli import planning
+    from st2v_jax.open_model import open_model
     from st2v_jax.planning.video import abstract_enhancer, abstract_model
 
-    model, enhancer = loading.load(lambda: (
-        abstract_model(arguments.weights), abstract_enhancer(arguments.weights) if arguments.enhance else None
-    ), quiet=False)
+    def described():
+        opened = open_model(arguments.weights)
+        return abstract_model(opened), abstract_enhancer(opened) if arguments.enhance else None
+
+    model, enhancer = loading.load(described, quiet=False)
     planning.show(model, _settings(arguments, model), arguments.num_frames, videos, enhancer)
     return 0
 
@@ -226,10 +231,10 @@ def _settings(arguments, model):
 
 
 def _list_words(arguments):
-    from st2v_jax import weights
+    from st2v_jax.open_model import open_model
 
     try:
-        tokenizer = weights.load_tokenizer(weights.SHIPPED if arguments.weights is None else arguments.weights)
+        tokenizer = open_model(arguments.weights).tokenizer()
     except errors.WeightsError as error:
         raise BadInput(error) from error
     words = ' '.join(tokenizer.words) or 'This model has all of the vocabulary of CLIP: every word has tokens.'

@@ -1,7 +1,7 @@
 """One model out of published files: which network comes from where, and the config that all of them make."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from st2v_jax.convert.recognise import RELEASED, Checkpoint
 from st2v_jax.convert.sources import Published
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.weights.folder import Folder
+from st2v_jax.weights.layout import abstract, check_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,26 +24,31 @@ class Assembly:
     Attributes:
       config: of the whole.
       files: network -> (file, checkpoint) that it is read from.
-      tokenizer: arguments of the streaming stage's Tokenizer.
+      tokenizer: of the streaming stage's text tower.
     """
 
     config: ModelConfig
     files: dict[str, tuple[Path, Checkpoint]]
-    tokenizer: dict[str, Any]
+    tokenizer: Tokenizer
 
-    def arrays(self, abstract: Callable, only: Collection[str]) -> dict[str, Mapping[str, np.ndarray]]:
+    @property
+    def held(self) -> frozenset[str]:
+        """The names of the networks whose parameters are there."""
+        return frozenset(self.files)
+
+    def arrays(self, only: Collection[str]) -> dict[str, Mapping[str, np.ndarray]]:
         """network -> {path: array}, fetched when asked for, of the networks in `only`; all of a file is checked first.
 
-        abstract: (config, networks) -> {network: tree of shapes}. Raises ConversionError with what does not fit in any
-        file.
+        Raises ConversionError with what is in none of the files, and what does not fit in any of them.
         """
-        arrays, complaints = {}, []
-        for file, checkpoint in dict.fromkeys(self.files[name] for name in only):
+        there = [name for name in only if name in self.files]
+        arrays, complaints = {}, [f'{name}: in none of the files' for name in only if name not in self.files]
+        for file, checkpoint in dict.fromkeys(self.files[name] for name in there):
             try:
                 # With the file's own sizes: what of it is not used may be of others than the model's.
                 trees = abstract(merged(self.config, checkpoint.sizes), checkpoint.networks)
                 converted = Converted(checkpoint.tensors, checkpoint.table, trees)
-                here = [name for name in only if self.files[name][1] is checkpoint]
+                here = [name for name in there if self.files[name][1] is checkpoint]
                 arrays |= {name: Under(converted, f'{name}/') for name in here}
             except ConversionError as error:
                 complaints += [f'{file.name}: {complaint}' for complaint in error.complaints]
@@ -50,22 +57,17 @@ class Assembly:
         return arrays
 
 
-def assemble(
-    found: list[Published],
-    config: ModelConfig | None = None,
-    held: Collection[str] = (),
-    tokenizer: Mapping[str, Any] | None = None,
-) -> Assembly:
+def assemble(found: Sequence[Published], onto: Folder | None = None, held: Collection[str] = ()) -> Assembly:
     """The model that published places make together; what comes later in the list takes precedence.
 
-    config, held, tokenizer: of a model that they are added to, and its networks.
+    onto: the model that they are added to; None is the released one. held: the networks that are there already.
 
     The streaming model's file has a UNet that was trained further. A Video-LDM beside it therefore becomes `initial`,
     which draws the first chunk, as in the release.
     """
-    config = RELEASED if config is None else config
+    config, tokenizer = (RELEASED, Tokenizer(pad=0)) if onto is None else (onto.config, onto.tokenizer)
     streaming = 'cam' in held or any('cam' in c.networks for place in found for _, c in place.checkpoints)
-    files, tokenizer = {}, dict(tokenizer or {'pad': 0})
+    files = {}
     for place in found:
         ours = place.ours
         here = {}
@@ -81,15 +83,14 @@ def assemble(
             here |= dict.fromkeys(new, (file, checkpoint))
         files |= here
         if place.pad is not None:
-            tokenizer = {'pad': place.pad}
+            tokenizer = Tokenizer(pad=place.pad)
         if place.diffusion is not None:
             config = dataclasses.replace(config, diffusion=place.diffusion)
         if ours is not None:
-            config, tokenizer = ModelConfig.from_dict(ours['config']), ours['tokenizer']
+            config, tokenizer = ModelConfig.from_dict(ours['config']), Tokenizer.from_dict(ours['tokenizer'])
     config = dataclasses.replace(config, initial='initial' in (*files, *held))
-    size = Tokenizer(**tokenizer).size
-    if 'text' in files and size != config.text.vocab_size:
-        raise ValueError(f'the text tower has {config.text.vocab_size} rows, its tokenizer {size}')
+    if 'text' in files:
+        check_rows(tokenizer, config.text.vocab_size, files['text'][0])
     if {'text', 'unet'} <= {*files, *held} and config.text.width != config.unet.context_width:
         raise ValueError(
             f'the UNet reads text of width {config.unet.context_width}, the text tower gives {config.text.width}'
@@ -97,7 +98,7 @@ def assemble(
     return Assembly(config, files, tokenizer)
 
 
-def merged(config, sizes):
+def merged(config: Any, sizes: Mapping[str, Any]) -> Any:
     """config with what files tell of it; nested dicts belong to nested configs."""
     changes = {
         name: merged(getattr(config, name), value) if isinstance(value, dict) else value

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from st2v_jax.trees import flatten, unflatten
+
 
 class ConversionError(ValueError):
     """Weights and model do not fit; `complaints` has one line for each misfit."""
@@ -99,13 +101,13 @@ def together(*tables: Table) -> Table:
     return Table(*(sum(parts, ()) for parts in zip(*((t.rows, t.ignored, t.renamed) for t in tables))))
 
 
-def linear(theirs, ours, *, bias=True, layout=LINEAR) -> tuple[Row, ...]:
+def linear(theirs: str, ours: str, *, bias: bool = True, layout: Layout = LINEAR) -> tuple[Row, ...]:
     """Rows of a layer with weight (and bias)."""
     rows = (Row(f'{theirs}.weight', f'{ours}/kernel', layout), Row(f'{theirs}.bias', f'{ours}/bias'))
     return rows if bias else rows[:1]
 
 
-def norm(theirs, ours) -> tuple[Row, ...]:
+def norm(theirs: str, ours: str) -> tuple[Row, ...]:
     """Rows of a norm."""
     return Row(f'{theirs}.weight', f'{ours}/scale'), Row(f'{theirs}.bias', f'{ours}/bias')
 
@@ -216,27 +218,6 @@ class Under(Mapping):
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-def flatten(tree: Mapping[str, Any], parent: str = '') -> dict[str, Any]:
-    """Nested dict to {path joined by '/': leaf}."""
-    flat = {}
-    for key, value in tree.items():
-        path = f'{parent}{key}'
-        flat |= flatten(value, f'{path}/') if isinstance(value, Mapping) else {path: value}
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Inverse of `flatten`."""
-    tree = {}
-    for path, leaf in flat.items():
-        *parents, name = path.split('/')
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = leaf
-    return tree
 
 
 def _group(names, table, side):

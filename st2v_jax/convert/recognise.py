@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from st2v_jax.convert import refiner_tables, tables, unet_tables
+from st2v_jax.convert import encoder_tables, refiner_tables, unet_tables
 from st2v_jax.convert.engine import ConversionError, Table, together, within
 from st2v_jax.models.apm import ApmConfig
 from st2v_jax.models.build import ModelConfig
@@ -51,10 +51,12 @@ class Checkpoint:
         return dataclasses.replace(self, sizes={}, networks=('initial',), table=unet_tables.INITIAL)
 
 
-def recognise(tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], model=RELEASED) -> list[Checkpoint]:
+def recognise(
+    tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], model: ModelConfig = RELEASED
+) -> list[Checkpoint]:
     """The networks in a file, [] where it is none of those we know.
 
-    settings: the config.json beside it, or {}. model: ModelConfig for what neither says.
+    settings: the config.json beside it, or {}. model: says what neither does.
     """
     file = _File(tensors, settings, model)
     return [
@@ -134,19 +136,7 @@ def _streaming(file):
         'text': _text_config(file.under('text_encoder.')),
         'image': _image_open_clip_config(file.under('image_encoder.model.')),
     }
-    return sizes, tuple(sizes), streaming_table(unet, sizes['text'])
-
-
-def streaming_table(unet: UNetConfig, text: TextConfig) -> Table:
-    """Of streaming_t2v.ckpt, which has everything in one file; `unet.` is CAM's extractor there."""
-    return together(
-        within(unet_tables.base_model(unet), 'base_model.'),
-        within(unet_tables.EXTRACTOR, 'unet.'),
-        within(unet_tables.ANCHOR, 'resampler.'),
-        within(tables.AUTOENCODER, 'vae.', 'vae/'),
-        within(tables.text(text), 'text_encoder.', 'text/'),
-        within(tables.IMAGE_OPEN_CLIP, 'image_encoder.model.', 'image/'),
-    )
+    return sizes, tuple(sizes), unet_tables.streaming_file(unet, sizes['text'])
 
 
 def _video_ldm(file):
@@ -157,12 +147,12 @@ def _autoencoder(file):
     sizes = {'vae': _vae_config(file)}
     if 'scaling_factor' in file.settings:
         sizes['scale_factor'] = file.said('scaling_factor', 0.18215)
-    return sizes, ('vae',), within(tables.AUTOENCODER, ours='vae/')
+    return sizes, ('vae',), within(encoder_tables.AUTOENCODER, ours='vae/')
 
 
 def _clip_text(file):
     config = _text_config(file)
-    return {'text': config}, ('text',), within(tables.text(config), ours='text/')
+    return {'text': config}, ('text',), within(encoder_tables.text(config), ours='text/')
 
 
 def _clip_image(file):
@@ -181,7 +171,7 @@ def _clip_image(file):
         activation=said('hidden_act', 'quick_gelu'),
         norm_epsilon=said('layer_norm_eps', 1e-5),
     )
-    return {'image': config}, ('image',), within(tables.IMAGE, ours='image/')
+    return {'image': config}, ('image',), within(encoder_tables.IMAGE, ours='image/')
 
 
 def _refiner(file):
@@ -221,8 +211,8 @@ def _first_stage(file):
         stage.size('post_quant_conv.weight'),
         groups=file.model.for_refinement.vae.groups,
     )
-    table = within(tables.autoencoder_ldm(config), 'first_stage_model.', 'refiner_vae/')
-    return {'refiner': {'vae': config}}, ('refiner_vae',), together(table, Table((), tables.STABLE_DIFFUSION))
+    table = within(encoder_tables.autoencoder_ldm(config), 'first_stage_model.', 'refiner_vae/')
+    return {'refiner': {'vae': config}}, ('refiner_vae',), together(table, Table((), encoder_tables.STABLE_DIFFUSION))
 
 
 def _open_clip_text(file):
@@ -234,7 +224,7 @@ def _open_clip_text(file):
         mlp_width=file.size('transformer.resblocks.0.mlp.c_fc.weight'),
         max_tokens=file.size('positional_embedding'),
     )
-    table = within(tables.text_open_clip(config), ours='refiner_text/')
+    table = within(encoder_tables.text_open_clip(config), ours='refiner_text/')
     return {'refiner': {'text': config}}, ('refiner_text',), table
 
 

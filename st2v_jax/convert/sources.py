@@ -9,7 +9,7 @@ from st2v_jax.convert.recognise import RELEASED, Checkpoint, recognise
 from st2v_jax.diffusion.schedule import DiffusionConfig
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.storage.containers import read
-from st2v_jax.storage.safetensors_reader import read_json
+from st2v_jax.storage.untrusted import read_json
 from st2v_jax.tokenizer import vocabulary
 
 # diffusion_pytorch_model.fp16.safetensors, model-00001-of-00002.safetensors, pytorch_model.bin.index.json, ...
@@ -20,8 +20,8 @@ _WEIGHTS = re.compile(
 _MODEL_OF_A_FOLDER = ('model', 'pytorch_model', 'diffusion_pytorch_model')
 _HUB = re.compile(r'[\w.-]+/[\w.-]+')
 _SCHEDULER = 'scheduler_config.json'
-_BESIDE = ('model_index.json', 'config.json', _SCHEDULER, 'vocab.json', 'merges.txt')
-_BESIDE += ('tokenizer_config.json', 'special_tokens_map.json')
+_TOKENS = ('tokenizer_config.json', 'special_tokens_map.json')  # where the padding token may be named
+_BESIDE = ('model_index.json', 'config.json', _SCHEDULER, 'vocab.json', 'merges.txt', *_TOKENS)
 DEPTHS = ('*', '*/*', '*/*/*')  # of a folder that holds repositories, whose networks have folders of their own
 
 
@@ -129,10 +129,10 @@ def _pad(file):
     """The id of the padding token by the files of the tokenizer beside its vocab.json; None without them."""
     if file is None:
         return None
-    ids, settings = _json(file), ('tokenizer_config.json', 'special_tokens_map.json')
+    ids = _json(file)
     if ids != vocabulary():
         raise ValueError(f'{file}: the vocabulary is not that of CLIP, which ours is')
-    tokens = [_json(file.with_name(name)).get('pad_token') for name in settings]
+    tokens = [_json(file.with_name(name)).get('pad_token') for name in _TOKENS]
     token = next((token for token in tokens if token is not None), '<|endoftext|>')  # as CLIPTokenizer of transformers
     token = token.get('content') if isinstance(token, dict) else token
     if token not in ids:

@@ -12,21 +12,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from st2v_jax import errors, weights
-from st2v_jax.convert import refiner_tables, tables, unet_tables
+from st2v_jax.convert import encoder_tables, refiner_tables, unet_tables
 from st2v_jax.convert.engine import Exported, within
-from st2v_jax.convert.recognise import streaming_table
+from st2v_jax.errors import WeightsError
 from st2v_jax.models.ablations import ATTENTION
-from st2v_jax.storage.safetensors_reader import SafeTensors
-from st2v_jax.storage.safetensors_writer import write
+from st2v_jax.storage.atomic import write_bytes
+from st2v_jax.storage.safetensors import write
 from st2v_jax.tokenizer import END, START, write_vocabulary
+from st2v_jax.weights.folder import read
+from st2v_jax.weights.layout import NETWORKS, networks
 
-FOLDERS = {
-    'unet': 'unet/diffusion_pytorch_model.safetensors',
-    'vae': 'vae/diffusion_pytorch_model.safetensors',
-    'text': 'text_encoder/model.safetensors',
-    'image': 'image_encoder/model.safetensors',
-}
 CLASSES = {
     'unet': ['diffusers', 'UNet3DConditionModel'],
     'vae': ['diffusers', 'AutoencoderKL'],
@@ -36,60 +31,59 @@ CLASSES = {
 }
 
 
-def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = lambda name: None):
+def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = lambda name: None) -> None:
     """Writes the model in `folder` to `to`; on_file is told the name of every file of weights before it is written.
 
     Raises ValueError for a folder that is not a model of ours, is an ablation model, or has CAM without all that
     belongs to it.
     """
     folder, to = Path(folder), Path(to)
-    config, tokenizer = weights.load_config(folder), weights.load_tokenizer(folder)
+    model = read(folder)
+    config, tokenizer = model.config, model.tokenizer
     if config.apm is None or config.cam.fusion != ATTENTION:
-        raise errors.WeightsError(f'{folder} is an ablation model: the published formats know CAM and APM only')
-    held = [name for name in weights.networks(config) if (folder / f'{name}.safetensors').is_file()]
-    lacking = [name for name in weights.NETWORKS if 'cam' in held and name not in held]
+        raise WeightsError(f'{folder} is an ablation model: the published formats know CAM and APM only')
+    held = [name for name in networks(config) if name in model.held]
+    lacking = [name for name in NETWORKS if 'cam' in held and name not in held]
     if lacking or not held:
-        raise errors.WeightsError(f'{folder} is no whole model of ours: {", ".join(lacking) or "networks"} missing')
-    for name, (networks, table, settings) in _files(config, held).items():
+        raise WeightsError(f'{folder} is no whole model of ours: {", ".join(lacking) or "networks"} missing')
+    for name, (inside, table, settings) in _files(config, held).items():
         on_file(name)
         file = to / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        params = {network: SafeTensors(folder / f'{network}.safetensors') for network in networks}
-        write(file, Exported(params, table), notes={'format': 'pt'})
+        write(file, Exported(model.arrays(inside), table), notes={'format': 'pt'})
         if settings is not None:
             _write_json(file.with_name('config.json'), settings)
     _write_json(to / 'scheduler' / 'scheduler_config.json', _scheduler(config.diffusion))
     if tokenizer.rows is None:
         write_vocabulary(to / 'tokenizer', tokenizer.pad)
-    words = {'rows': tokenizer.rows, 'words': tokenizer.words, 'pad': tokenizer.pad}
     parts = {name: kind for name, kind in CLASSES.items() if (to / name).is_dir()}
-    ours = {'config': config.to_dict(), 'networks': held, 'tokenizer': words}
+    ours = {'config': config.to_dict(), 'networks': held, 'tokenizer': tokenizer.to_dict()}
     _write_json(to / 'model_index.json', {'_class_name': 'TextToVideoSDPipeline', **parts, '_st2v_jax': ours})
 
 
 def _files(config, held):
-    """{name of a file: (networks in it, table, config.json beside it or None)}."""
+    """{name of a file: (networks in it, table, config.json beside it or None)}, of files whose networks are held."""
     own, first = config.for_refinement, 'initial' if 'initial' in held else 'unet'
-    diffusers = {
-        'unet': (first, unet_tables.INITIAL if first == 'initial' else unet_tables.UNET, _unet(config.unet)),
-        'vae': ('vae', within(tables.AUTOENCODER, ours='vae/'), _vae(config)),
-        'text': ('text', within(tables.text(config.text), ours='text/'), _text(config.text)),
-        'image': ('image', within(tables.IMAGE, ours='image/'), _image(config.image)),
+    unet = unet_tables.INITIAL if first == 'initial' else unet_tables.UNET
+    vae = within(encoder_tables.AUTOENCODER, ours='vae/')
+    text = within(encoder_tables.text(config.text), ours='text/')
+    image = within(encoder_tables.IMAGE, ours='image/')
+    refiner = within(refiner_tables.refiner(config.refiner.unet), ours='refiner/')
+    refiner_vae = within(encoder_tables.autoencoder_ldm(own.vae), 'first_stage_model.', 'refiner_vae/')
+    refiner_text = within(encoder_tables.text_open_clip(own.text), ours='refiner_text/')
+    files = {
+        'unet/diffusion_pytorch_model.safetensors': ((first,), unet, _unet(config.unet)),
+        'vae/diffusion_pytorch_model.safetensors': (('vae',), vae, _vae(config)),
+        'text_encoder/model.safetensors': (('text',), text, _text(config.text)),
+        'image_encoder/model.safetensors': (('image',), image, _image(config.image)),
+        'streaming_t2v.safetensors': (NETWORKS, unet_tables.streaming_file(config.unet, config.text), None),
+        'non_ema_0035000.safetensors': (('refiner',), refiner, None),
+        'v2-1_512-ema-pruned.safetensors': (('refiner_vae',), refiner_vae, None),
+        'open_clip_pytorch_model.safetensors': (('refiner_text',), refiner_text, None),
     }
     if 'cam' in held:
-        del diffusers['image']
-    refiner = {
-        'non_ema_0035000': ('refiner', within(refiner_tables.refiner(config.refiner.unet), ours='refiner/')),
-        'v2-1_512-ema-pruned': (
-            'refiner_vae',
-            within(tables.autoencoder_ldm(own.vae), 'first_stage_model.', 'refiner_vae/'),
-        ),
-        'open_clip_pytorch_model': ('refiner_text', within(tables.text_open_clip(own.text), ours='refiner_text/')),
-    }
-    files = {FOLDERS[name]: ((n,), *others) for name, (n, *others) in diffusers.items() if n in held}
-    if 'cam' in held:
-        files['streaming_t2v.safetensors'] = weights.NETWORKS, streaming_table(config.unet, config.text), None
-    return files | {f'{name}.safetensors': ((n,), table, None) for name, (n, table) in refiner.items() if n in held}
+        del files['image_encoder/model.safetensors']  # it is in the streaming model's file
+    return {name: file for name, file in files.items() if {*file[0]} <= {*held}}
 
 
 def _unet(config):
@@ -174,4 +168,4 @@ def _scheduler(config):
 
 def _write_json(file, value):
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
+    write_bytes(file, (json.dumps(value, indent=2) + '\n').encode())

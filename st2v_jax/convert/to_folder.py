@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from st2v_jax import weights
 from st2v_jax.convert.assembly import Assembly, assemble
 from st2v_jax.convert.sources import find
-from st2v_jax.storage.pickle_machine import UnsafeCheckpointError
-from st2v_jax.storage.safetensors_reader import SafeTensors
-from st2v_jax.storage.safetensors_writer import write
-from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.storage import atomic
+from st2v_jax.storage.safetensors import SafeTensors, write
+from st2v_jax.storage.untrusted import UnsafeCheckpointError
+from st2v_jax.weights import folder as ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,20 +39,15 @@ class Plan:
         return {name: sum(array.size for array in arrays.values()) for name, arrays in self.arrays.items()}
 
 
-def plan(sources: Sequence[str | Path], folder: str | Path, dtype=np.float16) -> Plan:
-    """Looks through the sources (see `published.find`) and checks that they make a model with what is in the folder.
+def plan(sources: Sequence[str | Path], folder: str | Path, dtype: np.typing.DTypeLike = np.float16) -> Plan:
+    """Looks through the sources (see `sources.find`) and checks that they make a model with what is in the folder.
 
     Raises ValueError or OSError for what cannot be read, does not fit, or does not belong together.
     """
-    folder = Path(folder)
+    folder, held = Path(folder), ours.held(folder)
     found = [find(source) for source in sources]
-    config, tokenizer, held = None, None, ()
-    if (folder / 'config.json').is_file() or list(folder.glob('*.safetensors')):
-        held = {file.stem for file in folder.glob('*.safetensors')}
-    if (folder / 'config.json').is_file():
-        config, words = weights.load_config(folder), weights.load_tokenizer(folder)
-        tokenizer = {'rows': words.rows, 'words': words.words, 'pad': words.pad}
-    assembly = assemble(found, config, held, tokenizer)
+    before = ours.read(folder) if (folder / 'config.json').is_file() else None
+    assembly = assemble(found, before, held)
     files = assembly.files
     initial = 'cam' in files and 'unet' in held and not {'cam', 'initial'} & held and 'initial' not in files
     if initial:
@@ -62,7 +56,7 @@ def plan(sources: Sequence[str | Path], folder: str | Path, dtype=np.float16) ->
     # The UNet comes last: with CAM in the folder a run that goes on knows it for the streaming model's.
     names = sorted((name for name in files if name not in done), key=lambda name: name == 'unet')
     left_out = tuple(file for place in found for file in place.left_out)
-    return Plan(folder, np.dtype(dtype), assembly, assembly.arrays(weights.abstract, names), done, left_out, initial)
+    return Plan(folder, np.dtype(dtype), assembly, assembly.arrays(names), done, left_out, initial)
 
 
 def carry_out(plan: Plan, on_array: Callable[[str, int], None] = lambda network, size: None):
@@ -72,6 +66,7 @@ def carry_out(plan: Plan, on_array: Callable[[str, int], None] = lambda network,
     """
     folder = plan.folder
     folder.mkdir(parents=True, exist_ok=True)
+    atomic.clear(folder)
     if plan.initial:
         (folder / 'unet.safetensors').rename(folder / 'initial.safetensors')
     for name, arrays in plan.arrays.items():
@@ -86,7 +81,7 @@ def carry_out(plan: Plan, on_array: Callable[[str, int], None] = lambda network,
             write(folder / f'{name}.safetensors', arrays, plan.dtype, notes=notes, on_array=written)
         except ValueError as error:
             raise ValueError(f'{name}/{error}; --dtype float32 or bfloat16 holds it') from error
-    weights.save(folder, plan.assembly.config, {}, tokenizer=Tokenizer(**plan.assembly.tokenizer))
+    ours.save(folder, plan.assembly.config, {}, tokenizer=plan.assembly.tokenizer)
 
 
 def _notes(file, dtype):

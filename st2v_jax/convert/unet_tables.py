@@ -1,13 +1,15 @@
 """Conversion tables of the Video-LDM UNet, CAM and APM under the names of diffusers and of the streaming release."""
 
-from st2v_jax.convert.engine import CONV, FRAMES, LINEAR, POINT, Layout, Row, Table, linear, norm
+from st2v_jax.convert import encoder_tables
+from st2v_jax.convert.engine import CONV, FRAMES, LINEAR, POINT, Layout, Row, Table, linear, norm, together, within
+from st2v_jax.models.clip import TextConfig
 from st2v_jax.models.unet3d import UNetConfig
 
 # A mixer's convolution over features: torch has [out tokens, in tokens, k], we [k, in, out].
 _MIXER = Layout('convolution [o,i,k]', 3, lambda w: w.transpose(2, 1, 0), lambda w: w.transpose(2, 1, 0))
 
 
-def attention(theirs, ours):
+def attention(theirs: str, ours: str) -> tuple[Row, ...]:
     """Rows of one multi-head attention."""
     return (
         *linear(f'{theirs}.to_{{to:q|k|v}}', f'{ours}/to_{{to}}', bias=False),
@@ -15,7 +17,7 @@ def attention(theirs, ours):
     )
 
 
-def transformer(theirs, ours, layout=LINEAR):
+def transformer(theirs: str, ours: str, layout: Layout = LINEAR) -> tuple[Row, ...]:
     """Rows of a spatial or temporal transformer; `layout` is that of its projections."""
     block = f'{theirs}.transformer_blocks.0'
     return (
@@ -28,14 +30,14 @@ def transformer(theirs, ours, layout=LINEAR):
     )
 
 
-def temporal_convolutions(theirs, ours):
+def temporal_convolutions(theirs: str, ours: str) -> tuple[Row, ...]:
     """Rows of a temporal convolution block."""
     rows = []
     for k in range(4):
         # The later three have a dropout between norm and convolution.
         rows += norm(f'{theirs}.conv{k + 1}.0', f'{ours}/norms/{k}')
         rows += linear(f'{theirs}.conv{k + 1}.{3 if k else 2}', f'{ours}/convs/{k}', layout=FRAMES)
-    return rows
+    return tuple(rows)
 
 
 def _level(theirs, ours):
@@ -76,7 +78,7 @@ def _unet(ours):
 UNET, INITIAL = Table(rows=_unet('unet')), Table(rows=_unet('initial'))
 
 
-def injector(theirs, ours):
+def injector(theirs: str, ours: str) -> tuple[Row, ...]:
     """Rows of one of CAM's feature injectors."""
     theirs = f'{theirs}.temporal_transformer'
     return (
@@ -86,7 +88,7 @@ def injector(theirs, ours):
     )
 
 
-def mixer(attention, ours):
+def mixer(attention: str, ours: str) -> tuple[Row, ...]:
     """Rows of APM's mixer, which the release keeps inside a cross-attention."""
     return (
         Row(f'{attention}.conv.weight', f'{ours}/kernel', _MIXER),
@@ -133,3 +135,15 @@ ANCHOR = Table(
         *linear('context_embedding.2', 'apm/anchor/linear_2'),
     )
 )
+
+
+def streaming_file(unet: UNetConfig, text: TextConfig) -> Table:
+    """All of streaming_t2v.ckpt, which has every network in one file; its `unet.` is CAM's extractor."""
+    return together(
+        within(base_model(unet), 'base_model.'),
+        within(EXTRACTOR, 'unet.'),
+        within(ANCHOR, 'resampler.'),
+        within(encoder_tables.AUTOENCODER, 'vae.', 'vae/'),
+        within(encoder_tables.text(text), 'text_encoder.', 'text/'),
+        within(encoder_tables.IMAGE_OPEN_CLIP, 'image_encoder.model.', 'image/'),
+    )

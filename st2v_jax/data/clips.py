@@ -11,11 +11,12 @@ With `--encode` the line also has the shapes "latents" and "text", and these arr
 import io
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from st2v_jax.storage.atomic import write_bytes
 
 INDEX = 'index.json'
 QUALITY = 95  # of the JPEG, in full colour resolution: what the autoencoder loses is more
@@ -115,7 +116,5 @@ def read_index(folder):
 
 
 def write_json(path, values):
-    """Under a temporary name and renamed: the file is there whole or not at all."""
-    beside = f'{path}.part'
-    Path(beside).write_text(json.dumps(values, indent=1, ensure_ascii=False) + '\n', 'utf-8')
-    os.replace(beside, path)
+    """The file is there whole or not at all."""
+    write_bytes(path, (json.dumps(values, indent=1, ensure_ascii=False) + '\n').encode())

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax import weights
-from st2v_jax.convert.engine import flatten
+from st2v_jax import trees
 from st2v_jax.data import clips
 from st2v_jax.models import build
+from st2v_jax.open_model import open_model
 from st2v_jax.video_io import to_floats
 
 
@@ -37,14 +37,13 @@ class Encoder:
 
 
 def load(folder, size) -> Encoder:
-    """The Encoder of a folder that `weights.load` takes; ValueError where its frames are not of this size."""
-    model = weights.load_config(folder)
-    if model.frame_size != size:
-        height, width = model.frame_size
+    """The Encoder of a folder that `open_model` takes; ValueError where its frames are not of this size."""
+    model = open_model(folder)
+    if model.config.frame_size != size:
+        height, width = model.config.frame_size
         raise ValueError(f'latents are of frames as the model sees them: --size is {height}x{width} with --encode '
-                         f'{folder}, not {size}')
-    _, params = weights.load(folder, ['vae', 'text'])
-    return Encoder(model, params, weights.load_tokenizer(folder))
+                         f'{folder}, not {size[0]}x{size[1]}')
+    return Encoder(model.config, model.params(('vae', 'text')), model.tokenizer())
 
 
 def _encode(model, params, frames, ids):
@@ -63,16 +62,15 @@ def fingerprint(model, params, tokenizer):
 
     Weights count as they are saved, in float16, so that a published file and its conversion are the same.
     """
-    words = {'rows': tokenizer.rows, 'words': tokenizer.words, 'pad': tokenizer.pad}
     return {
         'vae': _digest(params['vae'], dataclasses.asdict(model.vae) | {'scale_factor': model.scale_factor}),
-        'text': _digest(params['text'], dataclasses.asdict(model.text) | words),
+        'text': _digest(params['text'], dataclasses.asdict(model.text) | tokenizer.to_dict()),
     }
 
 
 def _digest(params, about):
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for path, array in sorted(flatten(params).items()):
+    for path, array in sorted(trees.leaves(params)):
         with np.errstate(over='ignore'):
             digest.update(path.encode() + np.asarray(array).astype('<f2').tobytes())
     return digest.hexdigest()[:16]

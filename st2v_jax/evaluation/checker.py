@@ -8,7 +8,6 @@ difference to the frame before, and every resolution mixes each position over th
 """
 
 import json
-import os
 import time
 
 import jax
@@ -17,7 +16,9 @@ import numpy as np
 import optax
 from einops import rearrange
 
+from st2v_jax import trees
 from st2v_jax.data import world
+from st2v_jax.storage.atomic import replacing
 
 CLASSES = {'colour': world.COLOURS, 'shape': world.SHAPES, 'motion': world.MOTIONS, 'pattern': world.PATTERNS}
 FRAMES = 16  # of a clip
@@ -213,23 +214,13 @@ def train(key, sample, heads, *, seconds, steps=100_000, batch=64, rate=1e-3, ch
 
 def save(path, params, about):
     """Write params and a JSON dict about them (image size, classes, how they were trained) to one npz file."""
-    leaves = {'/'.join(k.key for k in keys): np.asarray(x) for keys, x in jax.tree.leaves_with_path(params)}
-    with open(f'{path}.part', 'wb') as file:
+    leaves = {name: np.asarray(leaf) for name, leaf in trees.leaves(params)}
+    with replacing(path) as file:
         np.savez(file, about=json.dumps(about), **leaves)
-    os.replace(f'{path}.part', path)
 
 
 def load(path):
     """-> (params, about) of a file written by save."""
-    params = {}
     with np.load(path) as file:
         about = json.loads(str(file['about']))
-        for name in file.files:
-            if name == 'about':
-                continue
-            *parents, leaf = name.split('/')
-            place = params
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            place[leaf] = file[name]
-    return params, about
+        return trees.unflatten({name: file[name] for name in file.files if name != 'about'}), about

@@ -8,17 +8,18 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from st2v_jax import weights
 from st2v_jax.cost import Cost, cost
 from st2v_jax.diffusion import sampling
 from st2v_jax.models import build
 from st2v_jax.models.system import encode_prompt, system
+from st2v_jax.open_model import default_dtype, open_model
 from st2v_jax.planning.device import Rates
 from st2v_jax.refinement import blend, sdedit
 from st2v_jax.refinement.enhancer import Enhancer, decode_latents, encode_frames, encode_texts, enhancer_of
 from st2v_jax.streaming import stream
-from st2v_jax.streaming.generate import Model, default_dtype
+from st2v_jax.streaming.generate import Model
 from st2v_jax.streaming.settings import SampleSettings
+from st2v_jax.weights.layout import abstract
 
 
 @dataclass(frozen=True)
@@ -40,23 +41,23 @@ class Stage:
 
 
 def abstract_model(folder=None, dtype=None) -> Model:
-    """What `text_to_video.load` gives, with shapes for parameters and without a tokenizer; nothing is read."""
-    config, networks = weights.describe(weights.SHIPPED if folder is None else folder)
+    """What `streaming.generate.load` gives, with shapes for parameters and without a tokenizer; nothing is read."""
+    model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype
-    return Model(config, None, _held(config, networks, dtype), system(config, dtype))
+    return Model(model.config, None, _held(model.config, model.networks, dtype), system(model.config, dtype))
 
 
 def abstract_enhancer(folder=None, dtype=None) -> Enhancer:
-    """The same of `video_to_video.load_enhancer`, for one device."""
-    config, networks = weights.describe_refinement(weights.SHIPPED if folder is None else folder)
+    """The same of `refinement.enhancer.load_enhancer`, for one device."""
+    model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype
-    return enhancer_of(config, _held(config, networks, dtype), dtype)
+    return enhancer_of(model.config, _held(model.config, model.refinement, dtype), dtype)
 
 
 def _held(config, networks, dtype):
     """Shapes of the parameters as they lie on the device."""
     held = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype if leaf.ndim > 1 else jnp.float32)
-    return jax.tree.map(held, weights.abstract(config, networks))
+    return jax.tree.map(held, abstract(config, networks))
 
 
 def stages(

@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax import sharding, weights
+from st2v_jax import sharding
 from st2v_jax.models import build
+from st2v_jax.open_model import OpenModel, default_dtype, on_device, open_model
 from st2v_jax.refinement import blend, sdedit
 from st2v_jax.refinement.canvas import Canvas, crop, fit, place
-from st2v_jax.streaming.generate import check, default_dtype
+from st2v_jax.streaming.generate import check
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.video_io import to_floats
+from st2v_jax.weights import layout
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=('params',),
@@ -60,28 +62,28 @@ class Enhancer:
         return sdedit.Job(self.refiner, settings, self.params['refiner'], condition, keys, self.mesh)
 
 
-def load_enhancer(folder=None, dtype=None, *, devices=1) -> Enhancer:
-    """The enhancer of the model in a folder of weights, or of the one that ships with the package for None.
+def load_enhancer(folder: str | Path | OpenModel | None = None, dtype=None, *, devices: int = 1) -> Enhancer:
+    """The enhancer of a model on disk: whatever `open_model` takes, also what it gave; None is the shipped one.
 
     dtype: as for `load`. devices: how many of the devices work together, each on chunks of its own.
     Raises WeightsError for a folder without a Refiner or whose weights do not fit its config, and ValueError where
     there are not that many devices.
     """
-    folder = weights.SHIPPED if folder is None else folder
     if not 1 <= devices <= len(jax.devices()):
         raise ValueError(f'there are {len(jax.devices())} devices to spread chunks over, not {devices}')
-    networks = weights.refinement(weights.load_config(folder))
-    tokenizer = weights.load_tokenizer(folder, networks['text'])
+    model = open_model(folder)
+    networks = layout.refinement(model.config)
+    tokenizer = model.tokenizer(networks['text'])
     dtype = default_dtype() if dtype is None else dtype
     mesh = sharding.make_mesh({sharding.DATA: devices}, jax.devices()[:devices]) if devices > 1 else None
     everywhere = None if mesh is None else sharding.replicated(mesh)
-    config, params = weights.load(folder, networks.values(), weights.on_device(dtype, everywhere))
-    return enhancer_of(config, params, dtype, tokenizer, mesh)
+    params = model.params(networks.values(), on_device(dtype, everywhere))
+    return enhancer_of(model.config, params, dtype, tokenizer, mesh)
 
 
 def enhancer_of(config: build.ModelConfig, params, dtype, tokenizer=None, mesh=None) -> Enhancer:
     """The Enhancer of a whole model's config and its parameters by network, which may be shapes."""
-    params = {part: params[name] for part, name in weights.refinement(config).items()}
+    params = {part: params[name] for part, name in layout.refinement(config).items()}
     own = config.for_refinement
     refiner = sdedit.Refiner(build.refiner(own, dtype), own.refiner.process)
     return Enhancer(own, tokenizer, params, refiner, build.vae(own, dtype), build.text_tower(own, dtype), mesh)

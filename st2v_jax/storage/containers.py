@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from st2v_jax.storage.pickle_machine import UnsafeCheckpointError, show
 from st2v_jax.storage.pickle_reader import PickledTensors
-from st2v_jax.storage.safetensors_reader import SafeTensors, read_json
+from st2v_jax.storage.safetensors import SafeTensors
+from st2v_jax.storage.untrusted import UnsafeCheckpointError, read_json, show
 
 
 def read(file: str | Path) -> Mapping[str, np.ndarray]:

@@ -15,13 +15,12 @@ from typing import Any, NoReturn
 import jax.numpy as jnp
 import numpy as np
 
+from st2v_jax.storage import untrusted
+from st2v_jax.storage.untrusted import UnsafeCheckpointError
+
 # A file of 3,400 tensors takes 140,000 opcodes, a stack of 2,000 values and 0.4 MB.
 MAX_BYTES, MAX_OPCODES, MAX_STACK = 1 << 26, 2_000_000, 20_000
 MAX_RANK = 32
-
-
-class UnsafeCheckpointError(ValueError):
-    """A checkpoint that holds anything but tensors in the layout of its format; nothing of it has been run."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +91,8 @@ UNREAD = {
 
 
 def show(value: Any) -> str:
-    """A value of the file in a few words: some are built so that printing them takes for ever."""
-    if isinstance(value, str):
-        return repr(value if len(value) <= 80 else value[:80] + '...')
-    if isinstance(value, Name):
-        return show(str(value))
-    if type(value) in (int, bool, float, type(None)):
-        return repr(value)
-    return f'{type(value).__name__}' + (f' of {len(value)}' if isinstance(value, tuple | list | dict) else '')
+    """A value of the machine in a few words."""
+    return untrusted.show(str(value) if isinstance(value, Name) else value)
 
 
 def _is_count(value):

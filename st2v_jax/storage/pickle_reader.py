@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from st2v_jax.storage.pickle_machine import Machine, Tensor, UnsafeCheckpointError, show
+from st2v_jax.storage.pickle_machine import Machine, Tensor, show
+from st2v_jax.storage.untrusted import UnsafeCheckpointError
 
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 # What zipfile raises for bytes that are no archive.

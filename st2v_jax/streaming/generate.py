@@ -3,15 +3,14 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax import weights
 from st2v_jax.models import build
 from st2v_jax.models.system import System, encode_prompt, system
+from st2v_jax.open_model import OpenModel, default_dtype, on_device, open_model
 from st2v_jax.streaming import stream as streaming
 from st2v_jax.streaming.settings import SampleSettings, settings_for
 from st2v_jax.streaming.stream import StreamState, start, video_keys
@@ -41,22 +40,17 @@ class Model:
         return settings_for(self.config, **overrides)
 
 
-def load(folder=None, dtype=None) -> Model:
-    """The model in a folder of weights (see st2v_jax.weights), or the one that ships with the package for None.
+def load(folder: str | Path | OpenModel | None = None, dtype=None) -> Model:
+    """A model on disk: whatever `open_model` takes, also what it gave; None is the one that ships with the package.
 
     dtype: what networks compute in; None is bfloat16 on a GPU or TPU and float32 on a CPU, where bfloat16 gains
     nothing. Raises WeightsError for a folder that is not a model or whose weights do not fit its config.
     """
-    folder = weights.SHIPPED if folder is None else folder
+    model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype
-    tokenizer = weights.load_tokenizer(folder)
-    config, params = weights.load(folder, place=weights.on_device(dtype))
-    return Model(config, tokenizer, params, system(config, dtype))
-
-
-def default_dtype():
-    """What networks compute in on the device at hand."""
-    return jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16
+    tokenizer = model.tokenizer()  # first: it is read in no time
+    params = model.params(place=on_device(dtype))
+    return Model(model.config, tokenizer, params, system(model.config, dtype))
 
 
 def check(prompts, seeds):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from st2v_jax.data import pool, world
 from st2v_jax.models import build
 from st2v_jax.training.objective import Objective
-from st2v_jax.weights import networks
+from st2v_jax.weights.layout import networks
 
 LAST_FRAME = 1200  # the world is drawn at times 0..LAST_FRAME, the length of the longest videos
 

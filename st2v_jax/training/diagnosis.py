@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from st2v_jax.training import state as states
+from st2v_jax import trees
 
 
 def not_finite(loss, params, frozen, batch):
@@ -15,13 +15,13 @@ def not_finite(loss, params, frozen, batch):
 
     loss: (params, batch) -> (loss, dict of scalars), without rematerialisation.
     """
-    joined = states.join(params, frozen)
+    joined = trees.join(params, frozen)
     for what, tree in (('parameter', joined), ('batch', batch)):
         if bad := _bad_leaves(tree):
             return f'in {what} {bad[0]}'
     if layer := _bad_layer(loss, joined, batch):
         return f'after {layer}'
-    grads = jax.jit(jax.grad(lambda params: loss(states.join(params, frozen), batch)[0]))(params)
+    grads = jax.jit(jax.grad(lambda params: loss(trees.join(params, frozen), batch)[0]))(params)
     bad = _bad_leaves(grads)
     return f'in the gradient of {", ".join(bad[:3])}' if bad else 'nowhere when the step is taken again'
 

@@ -15,16 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax import sharding, weights
+from st2v_jax import sharding, trees
 from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.data import captions
 from st2v_jax.errors import TrainingError
 from st2v_jax.models import build
+from st2v_jax.open_model import open_model
 from st2v_jax.planning.device import matmul_rate
 from st2v_jax.training import autoencoder, contrastive, denoising, processes, samples, state, step
 from st2v_jax.training import refiner as refinement
 from st2v_jax.training.diagnosis import not_finite
 from st2v_jax.training.logs import Logs
+from st2v_jax.weights import layout
+from st2v_jax.weights.folder import save
 
 OBJECTIVES = {
     'autoencoder': autoencoder.objective,
@@ -87,8 +90,8 @@ def train(config, workdir, source=None, *, command=''):
                                     'Lower config.schedule.peak or compute in float32')
 
         def finished(now):
-            average = sharding.to_host(now.ema)
-            return objective.finish(_with(objective.params, average), model) if processes.is_first() else ({}, model)
+            averaged = trees.join(objective.params, sharding.to_host(now.ema))
+            return objective.finish(averaged, model) if processes.is_first() else ({}, model)
 
         def sample(number, now):
             networks, sized = finished(now)
@@ -136,7 +139,7 @@ def train(config, workdir, source=None, *, command=''):
 
         networks, model = finished(now)
         if processes.is_first():
-            weights.save(workdir / 'weights', model, networks, tokenizer=tokenizer if 'text' in networks else None)
+            save(workdir / 'weights', model, networks, tokenizer=tokenizer if 'text' in networks else None)
             _summarise(workdir, config, command, number, time.monotonic() - began, logs)
         logs.say(f'{config.stage}: {number} steps in {time.monotonic() - began:.0f} s')
     return 'finished'
@@ -150,8 +153,9 @@ def start(config, source):
     model = build.ModelConfig.from_dict(config.model.to_dict())
     if source is None:
         return model, {}, captions.tokenizer_for(model.text.vocab_size)
-    only = tuple(name for name in weights.networks(model) if Path(source, f'{name}.safetensors').is_file())
-    before, params = weights.load(source, only)
+    opened = open_model(source)
+    only = tuple(name for name in layout.networks(model) if name in opened.held)
+    before, params = opened.config, opened.params(only)
     model = dataclasses.replace(model, scale_factor=before.scale_factor)
     if 'refiner_vae' in only:
         refiner = dataclasses.replace(model.refiner, scale_factor=before.refiner.scale_factor)
@@ -162,7 +166,7 @@ def start(config, source):
     wrong = [f'{part} is {theirs[part]} there and {ours[part]} here' for part in wrong]
     if wrong:
         raise ValueError(f'the weights in {source} are of another model than the config: ' + '; '.join(wrong))
-    tokenizer = weights.load_tokenizer(source) if 'text' in only else captions.tokenizer_for(model.text.vocab_size)
+    tokenizer = opened.tokenizer() if 'text' in only else captions.tokenizer_for(model.text.vocab_size)
     return model, params, tokenizer
 
 
@@ -180,13 +184,6 @@ def _restore_or_create(checkpoints, trained, optimizer, places):
         return born(sharding.place(trained, places.params)), 0.0
     shapes = jax.eval_shape(create, trained)
     return checkpoints.restore(abstract(shapes, places))
-
-
-def _with(params, average):
-    """The parameters, the trained ones replaced by their average."""
-    if not isinstance(params, dict):
-        return average
-    return {name: _with(value, average[name]) if name in average else value for name, value in params.items()}
 
 
 def _first_bad(rows):

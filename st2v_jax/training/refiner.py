@@ -19,7 +19,7 @@ from st2v_jax.models import build
 from st2v_jax.refinement.canvas import fit, place
 from st2v_jax.training.denoising import captioned_pool, each_frame, video, windows, worn
 from st2v_jax.training.objective import Objective, require
-from st2v_jax.weights import refinement
+from st2v_jax.weights.layout import refinement
 
 
 class Pairs(NamedTuple):
@@ -44,7 +44,7 @@ class Data(NamedTuple):
 
 
 def objective(config, model, params, tokenizer, mesh, key) -> Objective:
-    """Trains 'refiner', from what `weights.refinement` says it works with and the autoencoder of the Video-LDM."""
+    """Trains 'refiner', from what `layout.refinement` says it works with and the autoencoder of the Video-LDM."""
     names = refinement(model)
     require(params, dict.fromkeys(('vae', names['vae'], names['text'])), config.stage)
     dtype = jnp.dtype(config.dtype)

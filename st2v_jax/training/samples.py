@@ -4,11 +4,12 @@ import jax
 import numpy as np
 from einops import rearrange
 
-from st2v_jax import weights
 from st2v_jax.models import build
 from st2v_jax.models.system import system
+from st2v_jax.open_model import on_device
 from st2v_jax.streaming.generate import Model, generate
 from st2v_jax.video_io import VideoWriter, to_uint8
+from st2v_jax.weights.layout import streaming
 
 FPS = 8
 SHOWN = 8  # frames of each video in a picture
@@ -22,8 +23,8 @@ def draw(settings, path, params, model, tokenizer, dtype):
     """
     if 'cam' in params and 'apm' not in params and model.apm is not None:
         params = {**params, 'apm': build.init(jax.random.key(0), build.denoiser(model))['apm']}
-    place = weights.on_device(dtype)
-    params = jax.tree.map(place, {name: tree for name, tree in params.items() if name in weights.streaming(model)})
+    params = {name: tree for name, tree in params.items() if name in streaming(model)}
+    params = jax.tree.map(on_device(dtype), params)
     sampler = Model(model, tokenizer, params, system(model, dtype))
     frames = min(settings.frames, sampler.max_frames)
     made = generate(sampler, list(settings.prompts), frames, settings=sampler.settings(steps=settings.steps))

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from st2v_jax import trees
+
 
 class TrainState(NamedTuple):
     """The carry of training; a plain tree, float32.
@@ -36,32 +38,7 @@ def split(params, trained):
 
     trained: a function of a path such as 'unet/decoder/conv_out/kernel'. Raises ValueError where it picks nothing.
     """
-    chosen, rest = {}, {}
-    for path, leaf in _leaves(params):
-        _put(chosen if trained('/'.join(path)) else rest, path, leaf)
+    chosen, rest = trees.split(params, trained)
     if not chosen:
         raise ValueError('the filter of trained parameters picks none of them')
     return chosen, rest
-
-
-def join(*trees):
-    """Nested dicts without common leaves, as one."""
-    joined = {}
-    for tree in trees:
-        for path, leaf in _leaves(tree):
-            _put(joined, path, leaf)
-    return joined
-
-
-def _leaves(tree, path=()):
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, (*path, name))
-        else:
-            yield (*path, name), value
-
-
-def _put(tree, path, leaf):
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = leaf

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 
-from st2v_jax import cost, sharding
+from st2v_jax import cost, sharding, trees
 from st2v_jax.training import state as states
 
 
@@ -44,7 +44,7 @@ def gradient(loss, params, frozen, batch, parts=1):
 
     With `parts` the mean over so many parts of the batch, one after the other in the memory of one.
     """
-    of = jax.value_and_grad(lambda params, batch: loss(states.join(params, frozen), batch), has_aux=True)
+    of = jax.value_and_grad(lambda params, batch: loss(trees.join(params, frozen), batch), has_aux=True)
     if parts == 1:
         return of(params, batch)
     # Every part takes rows from everywhere in the batch, so that its share on each device lies there already.

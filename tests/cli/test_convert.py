@@ -14,10 +14,11 @@ import pytest
 import torch_files as files
 from safetensors.numpy import load_file, save_file
 
-from st2v_jax import weights
+from st2v_jax import trees
 from st2v_jax.cli import convert
-from st2v_jax.convert import sources as published
 from st2v_jax.convert import to_folder
+from st2v_jax.open_model import load_weights, open_model
+from st2v_jax.storage.safetensors import SafeTensors
 from st2v_jax.tokenizer import Tokenizer, write_vocabulary
 
 ROOT = Path(__file__).parents[2]
@@ -81,20 +82,19 @@ def test_import_undoes_export_bit_for_bit(run, exported, tiny_folder, tmp_path):
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
 def test_the_type_on_disk_can_be_chosen(run, exported, dtype, tmp_path):
     assert run('--from', exported, '--to', 'back', '--dtype', dtype, '--quiet') == (0, '', '')
-    stored = published.read(tmp_path / 'back' / 'vae.safetensors')
+    stored = SafeTensors(tmp_path / 'back' / 'vae.safetensors')
     assert {str(array.dtype) for array in stored.values()} == {dtype}
-    weights.load(tmp_path / 'back')
+    load_weights(tmp_path / 'back')
 
 
 def test_published_files_are_used_as_they_are(exported, tiny_folder):
-    config, params = weights.load(exported, weights.networks(weights.load_config(tiny_folder)))
-    ours, expected = weights.load(tiny_folder, weights.networks(config))
-    assert config == ours and params.keys() == expected.keys()
-    for name in params:
-        for path, array in weights.flatten(params[name]).items():
-            np.testing.assert_array_equal(array, weights.flatten(expected[name])[path])
-    tokenizer = weights.load_tokenizer(exported)
-    assert (tokenizer.rows, tokenizer.words) == (lambda t: (t.rows, t.words))(weights.load_tokenizer(tiny_folder))
+    theirs, ours = open_model(exported), open_model(tiny_folder)
+    assert theirs.config == ours.config and theirs.held == ours.held
+    params, expected = (trees.flatten(model.params(ours.held)) for model in (theirs, ours))
+    assert params.keys() == expected.keys()
+    for path, array in params.items():
+        np.testing.assert_array_equal(array, expected[path], path)
+    assert theirs.tokenizer().to_dict() == ours.tokenizer().to_dict()
 
 
 def test_a_stopped_conversion_goes_on(run, exported, tiny_folder, tmp_path, monkeypatch):
@@ -128,7 +128,7 @@ def test_a_write_that_fails_leaves_the_old_file(run, exported, tmp_path, monkeyp
     def full(*_, **__):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('st2v_jax.storage.safetensors_writer.os.replace', full)
+    monkeypatch.setattr('st2v_jax.storage.atomic.os.replace', full)
     code, _, err = run('--from', exported, '--to', 'new', '--dtype', 'float32')
     assert code == 1 and err.endswith('error: new: No space left on device\n')
     assert {file.name: file.read_bytes() for file in Path('new').iterdir()} == before
@@ -151,9 +151,9 @@ def test_a_video_ldm_alone_draws_one_chunk(run, exported, tmp_path):
     assert run('--from', 'ms', '--to', 'new', '--quiet') == (0, '', '')
     assert {file.stem for file in Path('new').glob('*.safetensors')} == {'unet', 'vae', 'text'}
     assert json.loads(Path('new', 'words.json').read_text())['pad'] == 0
-    assert weights.load_config(folder) == weights.load_config(tmp_path / 'new')
+    assert open_model(folder).config == open_model(tmp_path / 'new').config
     for place in (folder, tmp_path / 'new'):
-        assert weights.load(place)[1].keys() == {'unet', 'vae', 'text'}
+        assert load_weights(place)[1].keys() == {'unet', 'vae', 'text'}
 
 
 def test_beside_a_streaming_model_a_video_ldm_draws_the_first_chunk(run, exported, tiny_folder, tmp_path):
@@ -168,7 +168,7 @@ def test_beside_a_streaming_model_a_video_ldm_draws_the_first_chunk(run, exporte
         for path, array in load_file(tiny_folder / 'unet.safetensors').items():
             np.testing.assert_array_equal(unet[path], array)
             np.testing.assert_array_equal(initial[path], array + np.float16(1))
-    assert weights.load_config('together').initial
+    assert open_model('together').config.initial
 
 
 BAD = {
@@ -242,51 +242,6 @@ def test_a_repository_of_the_hub_is_fetched_and_kept(exported, tiny_folder, tmp_
     # the hub is gone, what was fetched is not
     assert fetching(tmp_path, environment, '--from', 'org/model', '--to', 'again')[0] == 0
     same_networks(tmp_path / 'again', tiny_folder)
-
-
-@pytest.mark.parametrize(
-    'names, chosen',
-    [
-        (['a.bin', 'a.safetensors', 'a.fp16.safetensors'], ['a.safetensors']),
-        (['a.fp16.bin', 'a.bin', 'a.fp16.safetensors'], ['a.bin']),
-        (['x/config.json', 'x/pytorch_model.bin', 'x/model.safetensors', 'x/other.bin'], ['x/model.safetensors']),
-        (
-            ['m-00001-of-00002.bin', 'm-00002-of-00002.bin', 'm.bin.index.json', 'n.fp16-00001-of-00001.safetensors',
-             'n.safetensors.index.fp16.json'],
-            ['m.bin.index.json', 'n.safetensors.index.fp16.json'],
-        ),
-        (['a.ckpt', 'b.pth', 'c.txt', 'd.json'], ['a.ckpt', 'b.pth']),
-    ],
-)  # fmt: skip
-def test_of_several_copies_of_a_model_one_is_read(names, chosen):
-    assert published.weight_files(names) == chosen
-
-
-MEASURED = """
-import resource, sys
-from st2v_jax.convert.to_folder import carry_out, plan
-from st2v_jax import weights
-from st2v_jax.convert.recognise import RELEASED
-weights.abstract(RELEASED, ['vae'])  # what is traced is no part of what a file takes
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before = peak()
-carry_out(plan([sys.argv[1]], sys.argv[2]))
-print(peak() - before)
-"""
-
-
-@pytest.mark.parametrize('container', ['zip', 'legacy'])
-def test_memory_is_that_of_the_largest_tensor(container, tmp_path):
-    """The released autoencoder in float32: 335 MB, of which the largest tensor takes 9."""
-    shapes = json.loads((ROOT / 'tests' / 'manifests' / 'ms17b_vae.json').read_text())['tensors']
-    noise = np.random.default_rng(0).standard_normal(1 << 22).astype(np.float32)
-    arrays = {name: noise[: np.prod(shape, dtype=int)].reshape(shape) for name, shape in shapes.items()}
-    file = files.checkpoint(container, tmp_path / 'vae.bin', arrays)
-    command = [sys.executable, '-c', MEASURED, str(file), str(tmp_path / 'new')]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 50e6 < file.stat().st_size / 6
-    file.unlink()
 
 
 def test_help_teaches(run):

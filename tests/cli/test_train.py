@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from configs_of import ABLATIONS, CONFIGS, STAGES, stage_config
 
-from st2v_jax import errors, sharding, weights
+from st2v_jax import errors, sharding
 from st2v_jax.cli import train
 from st2v_jax.models import build
+from st2v_jax.open_model import open_model
+from st2v_jax.weights import layout
 
 ROOT = CONFIGS.parent
 
@@ -118,11 +120,12 @@ def test_all_stages_in_sequence_make_a_video(capsys, tmp_path, monkeypatch, unop
         assert [row['step'] for row in rows] == [2, 4]
         before = ('--from', str(workdir / 'weights'))
     folder = tmp_path / 'refiner' / 'weights'
-    config, params = weights.load(folder, weights.networks(weights.load_config(folder)))
-    assert set(params) == {*weights.NETWORKS, 'refiner', 'refiner_vae'}
+    opened = open_model(folder)
+    config, params = opened.config, opened.params(opened.held)
+    assert set(params) == {*layout.NETWORKS, 'refiner', 'refiner_vae'}
     assert config.scale_factor != config.refiner.scale_factor != 0.18215 != config.scale_factor  # both were measured
     # what a stage freezes passes through it unchanged
-    _, first = weights.load(tmp_path / 'autoencoder' / 'weights', ['vae'])
+    first = open_model(tmp_path / 'autoencoder' / 'weights').params(['vae'])
     jax.tree.map(np.testing.assert_array_equal, first['vae'], params['vae'])
     video = tmp_path / 'out.mp4'
     process('sample.py', '--weights', str(folder), '--prompt', 'a red ball', '--num-frames', '20', '--steps', '2',

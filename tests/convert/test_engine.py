@@ -18,11 +18,11 @@ from st2v_jax.convert.engine import (
     Under,
     convert,
     export,
-    flatten,
     fused,
     linear,
     norm,
 )
+from st2v_jax.trees import flatten
 
 TABLE = Table(
     rows=(

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch_files as files
 
-from st2v_jax import weights
 from st2v_jax.convert.assembly import merged
-from st2v_jax.convert.engine import Converted, flatten
+from st2v_jax.convert.engine import Converted
 from st2v_jax.convert.recognise import RELEASED, recognise
 from st2v_jax.storage.containers import read
+from st2v_jax.trees import flatten
+from st2v_jax.weights.layout import NETWORKS, abstract
 
 FOLDER = Path(__file__).parents[1] / 'manifests'
 # id: file that is published, kind, networks that it fills, whether it is wrapped in 'state_dict'
 PUBLISHED = {
-    'streaming_t2v_ckpt': ('streaming_t2v.ckpt', 'streaming model', weights.NETWORKS, True),
+    'streaming_t2v_ckpt': ('streaming_t2v.ckpt', 'streaming model', NETWORKS, True),
     'ms17b_unet': ('diffusion_pytorch_model.bin', 'Video-LDM', ('unet',), False),
     'ms17b_vae': ('diffusion_pytorch_model.bin', 'autoencoder', ('vae',), False),
     'ms17b_text_encoder': ('pytorch_model.bin', 'CLIP text tower', ('text',), False),
@@ -108,7 +109,7 @@ def test_manifest_in_its_container_becomes_networks(name, container, tmp_path):
     (checkpoint,) = recognise(tensors, {})
     assert checkpoint.kind == kind and {*checkpoint.networks} == {*networks}
     config = merged(RELEASED, checkpoint.sizes)
-    trees = weights.abstract(config, networks)
+    trees = abstract(config, networks)
     converted = Converted(tensors, checkpoint.table, trees)  # which raises for what is used twice, left, or misshapen
     assert {path: array.shape for path, array in converted.items()} == {
         path: leaf.shape for path, leaf in flatten(trees).items()
@@ -124,6 +125,6 @@ def test_manifest_at_full_size_is_the_released_model(name):
     tensors = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes(name).items()}
     (checkpoint,) = recognise(tensors, {})
     assert checkpoint.kind == kind and merged(RELEASED, checkpoint.sizes) == RELEASED
-    Converted(tensors, checkpoint.table, weights.abstract(RELEASED, networks))
+    Converted(tensors, checkpoint.table, abstract(RELEASED, networks))
 
 

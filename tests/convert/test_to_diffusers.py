@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from st2v_jax import weights
 from st2v_jax.convert.to_diffusers import export
 from st2v_jax.models import build
 from st2v_jax.models.clip import TextConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
 from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.weights.folder import save
+from st2v_jax.weights.layout import abstract
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings('ignore')]  # torch and diffusers have many
 
@@ -32,10 +33,10 @@ def video_ldm(tmp_path_factory):
     random = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: np.float32(np.float16(0.2 * random.standard_normal(leaf.shape))),
-        weights.abstract(config, ('unet', 'vae', 'text')),
+        abstract(config, ('unet', 'vae', 'text')),
     )
     folder = tmp_path_factory.mktemp('video_ldm')
-    weights.save(folder / 'ours', config, params, np.float32, tokenizer=Tokenizer(pad=0))
+    save(folder / 'ours', config, params, np.float32, tokenizer=Tokenizer(pad=0))
     export(folder / 'ours', folder / 'theirs')
     return config, params, folder / 'theirs'
 

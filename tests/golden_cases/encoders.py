@@ -7,7 +7,7 @@ import numpy as np
 
 from golden_cases import arrays, config, relative, weights
 from golden_cases import network as golden_network
-from st2v_jax.convert import tables
+from st2v_jax.convert import encoder_tables as tables
 from st2v_jax.convert.engine import Under, convert
 from st2v_jax.models import clip, vae
 

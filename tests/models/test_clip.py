@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from st2v_jax.convert import tables
+from st2v_jax.convert import encoder_tables as tables
 from st2v_jax.convert.engine import export
 from st2v_jax.models import build, clip
 

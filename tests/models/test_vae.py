@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from st2v_jax.convert import tables
+from st2v_jax.convert import encoder_tables as tables
 from st2v_jax.convert.engine import convert, export
 from st2v_jax.models import build, vae
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import st2v_jax
-from st2v_jax import errors, weights
+from st2v_jax import errors
+from st2v_jax.weights.layout import abstract
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 PROMPT = 'a red ball moves left'
@@ -107,11 +108,11 @@ def test_a_refiner_may_have_an_autoencoder_and_a_text_tower_of_its_own(tiny_conf
         scale_factor=0.5,
     )
     config = dataclasses.replace(tiny_config, refiner=own)
-    tower = weights.abstract(config, ('refiner_text',))['refiner_text']
+    tower = abstract(config, ('refiner_text',))['refiner_text']
     rows = np.zeros(tower['tokens']['embedding'].shape, np.float32)
     text = tiny_params['text'] | {'tokens': {'embedding': rows}}
     params = {'refiner': tiny_params['refiner'], 'refiner_vae': tiny_params['vae'], 'refiner_text': text}
-    weights.save(tmp_path, config, params)
+    st2v_jax.save_weights(tmp_path, config, params)
     enhancer = st2v_jax.load_enhancer(tmp_path)
     assert enhancer.config.scale_factor == 0.5 and enhancer.tokenizer.pad == 0
     assert enhancer.params['text']['tokens']['embedding'].shape == rows.shape

@@ -11,8 +11,8 @@ import torch_files as files
 from harmless import harmless, refused
 from torch_files import dict_of, program, storage, tensor
 
-from st2v_jax.storage.pickle_machine import UnsafeCheckpointError
 from st2v_jax.storage.pickle_reader import PickledTensors
+from st2v_jax.storage.untrusted import UnsafeCheckpointError
 
 DATA = {'0': np.arange(6, dtype=np.float32), '1': np.ones(4, np.int16)}
 

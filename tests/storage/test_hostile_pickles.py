@@ -72,7 +72,7 @@ COMMANDS = [
     *(('torch._utils', '_rebuild_sparse_tensor'), ('torch._utils', '_rebuild_tensor_v2.__globals__')),
     *(('torch.nn', 'Linear'), ('torch.jit', 'load'), ('torch', 'StringStorage'), ('torch', 'float32')),
     *(('numpy', 'load'), ('numpy', 'fromfile'), ('numpy', 'ndarray'), ('numpy.core.multiarray', '_reconstruct')),
-    *(('st2v_jax.storage.pickle_reader', 'PickledTensors'), ('st2v_jax.weights', 'save'), ('__main__', 'x')),
+    *(('st2v_jax.storage.pickle_reader', 'PickledTensors'), ('st2v_jax.weights.folder', 'save'), ('__main__', 'x')),
     *(('', ''), ('os.path', 'os.system'), (' os', 'system'), ('\u043es', 'system'), ('collections', 'ordereddict')),
 ]
 

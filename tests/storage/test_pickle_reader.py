@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch_files as files
 
-from st2v_jax.storage.pickle_machine import UnsafeCheckpointError
 from st2v_jax.storage.pickle_reader import PickledTensors
+from st2v_jax.storage.untrusted import UnsafeCheckpointError
 
 
 def arrays():

@@ -6,13 +6,16 @@ import jax
 import numpy as np
 import pytest
 
-from st2v_jax import errors, weights
+from st2v_jax import errors
 from st2v_jax.convert import to_diffusers
 from st2v_jax.models import build
 from st2v_jax.models.system import encode_prompt, system
+from st2v_jax.open_model import load_weights, open_model
 from st2v_jax.streaming import stream
 from st2v_jax.streaming.settings import settings_for
 from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.weights.folder import save
+from st2v_jax.weights.layout import streaming
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 MODELS = {  # what differs from the whole system
@@ -60,14 +63,14 @@ def test_a_chunk_goes_on_from_the_frames_before_it(chunks, model):
 
 def test_it_is_saved_and_loaded_like_any_other(model, tmp_path):
     config, params = model
-    weights.save(tmp_path, config, params, np.float32, Tokenizer.for_words(('a', 'red', 'ball')))
-    again, loaded = weights.load(tmp_path)
-    assert again == config and set(loaded) == set(params) == set(weights.streaming(config))
+    save(tmp_path, config, params, np.float32, Tokenizer.for_words(('a', 'red', 'ball')))
+    again, loaded = load_weights(tmp_path)
+    assert again == config and set(loaded) == set(params) == set(streaming(config))
     jax.tree.map(np.testing.assert_array_equal, params, loaded)
 
 
 def test_the_published_formats_have_no_place_for_it(model, tmp_path, tiny_folder):
     config, _ = model
-    weights.save(tmp_path / 'ours', config, {}, tokenizer=weights.load_tokenizer(tiny_folder))
+    save(tmp_path / 'ours', config, {}, tokenizer=open_model(tiny_folder).tokenizer())
     with pytest.raises(errors.WeightsError, match='is an ablation model'):
         to_diffusers.export(tmp_path / 'ours', tmp_path / 'theirs')

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import st2v_jax
-from st2v_jax import weights
 from st2v_jax.cli import sample
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
@@ -162,8 +161,8 @@ def test_a_unet_of_its_own_draws_the_first_chunk(tiny_folder, tiny_config, tiny_
     other = jax.tree.map(lambda leaf: 0.9 * leaf, tiny_params['unet'])
     shutil.copytree(tiny_folder, tmp_path / 'same')
     shutil.copytree(tiny_folder, tmp_path / 'other')
-    weights.save(tmp_path / 'same', config, {'initial': tiny_params['unet']})
-    weights.save(tmp_path / 'other', config, {'initial': other})
+    st2v_jax.save_weights(tmp_path / 'same', config, {'initial': tiny_params['unet']})
+    st2v_jax.save_weights(tmp_path / 'other', config, {'initial': other})
     plain = video(model, num_frames=17)
     same, first = (video(st2v_jax.load(tmp_path / name), num_frames=17) for name in ('same', 'other'))
     np.testing.assert_array_equal(np.concatenate(plain), np.concatenate(same))

@@ -11,13 +11,15 @@ import pytest
 from configs_of import CONFIGS, stage_config
 from data.videos import scene, write_folder
 
-from st2v_jax import sharding, weights
+from st2v_jax import sharding
 from st2v_jax.cli import prepare_data, train
 from st2v_jax.data import captions
 from st2v_jax.data.sources import Example
 from st2v_jax.models import build
+from st2v_jax.open_model import load_weights
 from st2v_jax.training import clips as filmed
 from st2v_jax.training import denoising
+from st2v_jax.weights.folder import save
 
 pytestmark = [
     pytest.mark.usefixtures('unoptimised'),
@@ -80,7 +82,7 @@ def made(tmp_path_factory):
     params = {name: build.init(jax.random.key(1), door(model)) for name, door in doors.items()}
     params['unet'] = build.init(jax.random.key(2), build.denoiser(model))['unet']
     (folder / 'runs' / 'video_ldm').mkdir(parents=True)
-    weights.save(folder / WEIGHTS, model, params, tokenizer=captions.tokenizer_for(model.text.vocab_size))
+    save(folder / WEIGHTS, model, params, tokenizer=captions.tokenizer_for(model.text.vocab_size))
     return folder
 
 
@@ -159,10 +161,10 @@ def test_a_run_on_prepared_videos_is_the_same_in_one_go_and_in_two(made, one_dev
             shutil.copytree(tmp_path / 'one' / 'checkpoints' / '2', tmp_path / 'two' / 'checkpoints' / '2')
     rows = [(tmp_path / run / 'metrics.jsonl').read_text().splitlines() for run in ('one', 'two')]
     assert [len(lines) for lines in rows] == [2, 1]  # every second step is written
-    one, two = (weights.load(tmp_path / run / 'weights', ['cam'])[1] for run in ('one', 'two'))
+    one, two = (load_weights(tmp_path / run / 'weights', ['cam'])[1] for run in ('one', 'two'))
     jax.tree.map(np.testing.assert_array_equal, one, two)
-    start = weights.load(made / WEIGHTS, ['unet', 'vae'])[1]
-    end = weights.load(tmp_path / 'one' / 'weights', ['unet', 'vae'])[1]
+    start = load_weights(made / WEIGHTS, ['unet', 'vae'])[1]
+    end = load_weights(tmp_path / 'one' / 'weights', ['unet', 'vae'])[1]
     jax.tree.map(np.testing.assert_array_equal, start, end)  # frozen
 
 
@@ -172,9 +174,9 @@ def test_the_last_stage_trains_on_clips_of_twice_the_length(made, one_device, ca
     code, line = said(capsys, *apm, '--from', made / WEIGHTS, f'--config.data.source={made / "clips"}')
     assert code == 2 and 'stage apm starts from trained' in line
     model = build.ModelConfig.from_dict(stage_config('cam').model.to_dict())
-    _, params = weights.load(made / WEIGHTS, ['vae', 'text', 'image', 'unet'])
+    _, params = load_weights(made / WEIGHTS, ['vae', 'text', 'image', 'unet'])
     params['cam'] = build.init(jax.random.key(2), build.denoiser(model))['cam']
-    weights.save(tmp_path / 'cam', model, params, tokenizer=captions.tokenizer_for(model.text.vocab_size))
+    save(tmp_path / 'cam', model, params, tokenizer=captions.tokenizer_for(model.text.vocab_size))
     apm += ('--from', tmp_path / 'cam')
     code, line = said(capsys, *apm, f'--config.data.source={made / "clips"}')
     assert code == 2 and 'samples of 16 frames are too short: this stage needs 32' in line

@@ -13,13 +13,14 @@ import pytest
 from configs_of import CONFIGS, stage_config
 from data.videos import write_folder
 
-from st2v_jax import sharding, weights
+from st2v_jax import sharding
 from st2v_jax.cli import prepare_data, train
 from st2v_jax.data import captions, clips
 from st2v_jax.models import build
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.training import clips as filmed
 from st2v_jax.training import denoising, loop
+from st2v_jax.weights.folder import save
 
 LEVEL = {'model.unet.channels': '(8,)', 'model.unet.attention': '(True,)'}  # one alone, which compiles in half the time
 MODEL = build.ModelConfig.from_dict(stage_config('apm', **LEVEL).model.to_dict())
@@ -44,7 +45,7 @@ def made(params, tmp_path_factory):
     """A folder with videos/, weights/ and of them clips/ and encoded/, samples of 32 frames."""
     folder = tmp_path_factory.mktemp('encoded')
     write_folder(folder / 'videos')
-    weights.save(folder / 'weights', MODEL, params, tokenizer=TOKENIZER)
+    save(folder / 'weights', MODEL, params, tokenizer=TOKENIZER)
     for output, encode in (('clips', ()), ('encoded', ('--encode', folder / 'weights'))):
         assert prepare_data.main(command(folder, folder / output, '--size', 16, *encode)) == 0
     return folder
@@ -120,7 +121,7 @@ def test_clips_of_other_networks_are_refused(made, params, capsys, tmp_path):
     with pytest.raises(ValueError, match='the clips hold those of frames of 16 pixels, the model has 32'):
         feed(dataclasses.replace(MODEL, image_size=32), params, TOKENIZER, mesh, {'vae', 'text'})
 
-    weights.save(tmp_path / 'other', MODEL, other, tokenizer=TOKENIZER)
+    save(tmp_path / 'other', MODEL, other, tokenizer=TOKENIZER)
     code = train.main(['--config', f'{CONFIGS / "cam"}.py:tiny', '--from', str(tmp_path / 'other'), '--workdir',
                        str(tmp_path / 'run'), f'--config.data.source={made / "encoded"}',
                        *(f'--config.{key}={value}' for key, value in LEVEL.items())])

@@ -9,7 +9,7 @@ import optax
 import pytest
 from configs_of import stage_config
 
-from st2v_jax import sharding
+from st2v_jax import sharding, trees
 from st2v_jax.data import captions, world
 from st2v_jax.models import build
 from st2v_jax.training import autoencoder, contrastive, denoising, loop, state, step
@@ -59,7 +59,7 @@ def test_encoders_learn(name):
     stage = Stage(name, {})
     losses = stage.run(60)
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
-    networks, model = stage.objective.finish(state.join(stage.state.params, stage.frozen), stage.model)
+    networks, model = stage.objective.finish(trees.join(stage.state.params, stage.frozen), stage.model)
     if name == 'autoencoder':
         # the scale makes latents of unit deviation
         frames = autoencoder.draw_frames(jax.random.key(9), stage.objective.data, 0, model.image_size)
@@ -126,7 +126,7 @@ def test_ablation_models_train_all_that_is_theirs(name, trained, encoders):
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before[0], jax.device_get(stage.state.params))
     assert all(jax.tree.leaves(moved))
     jax.tree.map(np.testing.assert_array_equal, before[1], jax.device_get(stage.frozen))
-    networks, model = stage.objective.finish(state.join(stage.state.params, stage.frozen), stage.model)
+    networks, model = stage.objective.finish(trees.join(stage.state.params, stage.frozen), stage.model)
     if model.initial:  # first chunks are still drawn by the UNet it started from
         jax.tree.map(np.testing.assert_array_equal, networks['initial'], unet)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from configs_of import CONFIGS, stage_config
 
-from st2v_jax import weights
+from st2v_jax.open_model import load_weights
 from st2v_jax.training import processes
 
 RUN = ('train.py', '--config', 'configs/autoencoder.py:tiny', '--config.steps=2', '--config.log_every=1',
@@ -47,7 +47,7 @@ def test_two_processes_train_as_one(tmp_path, unoptimised):
         assert one['step'] == two['step']
         np.testing.assert_allclose([one['loss'], one['grad_norm']], [two['loss'], two['grad_norm']], rtol=1e-5)
     # All parameters together, in 16 bits: the biases of keys have no gradient, and go where rounding says.
-    load = lambda name: jax.tree.leaves(weights.load(tmp_path / name / 'weights', ['vae'])[1])
+    load = lambda name: jax.tree.leaves(load_weights(tmp_path / name / 'weights', ['vae'])[1])
     one, two = (np.concatenate([leaf.ravel() for leaf in load(name)]) for name in ('one', 'two'))
     assert np.linalg.norm(one - two) < 1e-3 * np.linalg.norm(one)
     steps = lambda name: sorted(path.name for path in (tmp_path / name / 'checkpoints').iterdir())

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from configs_of import stage_config
 
-from st2v_jax import sharding, weights
+from st2v_jax import sharding
 from st2v_jax.diffusion.loss import diffusion_loss
 from st2v_jax.diffusion.schedule import noise_levels
 from st2v_jax.models import build
 from st2v_jax.training import state, step
+from st2v_jax.weights import layout
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 BATCH = 8
@@ -88,7 +89,7 @@ def test_a_mesh_trains_as_one_device(sizes, step_on, on_one_device):
 
 def test_the_released_model_is_split_evenly():
     model = build.ModelConfig()
-    tree = weights.abstract(model, ('unet', 'cam', 'apm'))
+    tree = layout.abstract(model, ('unet', 'cam', 'apm'))
     mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
     places = sharding.shardings(tree, mesh)
     whole = sum(leaf.size for leaf in jax.tree.leaves(tree))

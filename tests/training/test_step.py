@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from st2v_jax import sharding
+from st2v_jax import sharding, trees
 from st2v_jax.data import pool
 from st2v_jax.training import state, step
 from st2v_jax.training.objective import Objective
@@ -128,6 +128,6 @@ def test_split_and_join_are_inverse():
     tree = {'unet': {'0': {'kernel': 1, 'bias': 2}}, 'cam': {'kernel': 3}}
     trained, frozen = state.split(tree, lambda path: path == 'unet/0/bias')
     assert trained == {'unet': {'0': {'bias': 2}}}
-    assert state.join(trained, frozen) == tree
+    assert trees.join(trained, frozen) == tree
     with pytest.raises(ValueError, match='picks none'):
         state.split(tree, lambda path: False)

@@ -1,19 +1,20 @@
-"""safetensors files as arrays that stay on disk until they are asked for.
+"""safetensors files, read and written one array at a time: a file of any size needs the memory of one array.
 
-Read here rather than by the safetensors package, whose numpy side knows bfloat16 in its newest versions only and
-copies what it reads. The format is a length, a JSON header and the numbers.
+Done here rather than by the safetensors package, whose numpy side knows bfloat16 in its newest versions only and copies
+what it reads and writes. The format is a length, a JSON header and the numbers.
 """
 
 import json
 import math
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax.storage.pickle_machine import UnsafeCheckpointError, show
+from st2v_jax.storage.atomic import replacing
+from st2v_jax.storage.untrusted import UnsafeCheckpointError, read_json, show
 
 MAX_HEADER = 100_000_000  # the format's own limit
 DTYPES = {
@@ -34,6 +35,7 @@ DTYPES = {
         'BOOL': np.bool_,
     }.items()
 }
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class SafeTensors(Mapping[str, np.ndarray]):
@@ -79,21 +81,37 @@ class SafeTensors(Mapping[str, np.ndarray]):
         return len(self._entries)
 
 
-def read_json(text: bytes) -> dict:
-    """A JSON object in which no key comes twice."""
+def write(
+    file: str | Path,
+    arrays: Mapping[str, np.ndarray],
+    dtype: np.typing.DTypeLike = None,
+    *,
+    notes: Mapping[str, str] | None = None,
+    on_array: Callable[[int], None] | None = None,
+):
+    """Writes a file whole or not at all, see `replacing`.
 
-    def once(pairs):
-        if len({key for key, _ in pairs}) != len(pairs):
-            raise ValueError('a key comes twice')
-        return dict(pairs)
+    Args:
+      arrays: name -> array, asked for one by one in the order of the mapping, for its shape and later its numbers.
+      dtype: of the file; None keeps every array's own.
+      notes: texts that go into the header.
+      on_array: told the number of elements of every array that is written.
 
-    try:
-        value = json.loads(text.decode(), object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise UnsafeCheckpointError(f'not a JSON object: {error}') from None
-    if not isinstance(value, dict):
-        raise UnsafeCheckpointError(f'a JSON object is wanted, got {show(value)}')
-    return value
+    Raises ValueError for a number that is finite in an array and not as `dtype`.
+    """
+    header, end = {'__metadata__': dict(notes)} if notes else {}, 0
+    for name in arrays:
+        kept = np.dtype(dtype or arrays[name].dtype)
+        begin, end = end, end + arrays[name].size * kept.itemsize
+        header[name] = {'dtype': NAMES[kept], 'shape': arrays[name].shape, 'data_offsets': [begin, end]}
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b' ' * (-len(text) % 8)  # the numbers begin where any type may lie
+    with replacing(file) as stream:
+        stream.write(len(text).to_bytes(8, 'little') + text)
+        for name in arrays:
+            stream.write(_packed(name, arrays[name], dtype))
+            if on_array is not None:
+                on_array(arrays[name].size)
 
 
 def _entry(name, entry):
@@ -124,3 +142,13 @@ def _fill_the_file(entries, size):
         free = end
     if free != size:
         raise UnsafeCheckpointError(f'the tensors take {free} bytes, the file has {size}')
+
+
+def _packed(name, array, dtype):
+    """The array's numbers in a row, as `dtype`."""
+    with np.errstate(over='ignore'):
+        # The cast first: it halves what the change of order has to move.
+        packed = np.ravel(np.asarray(array, dtype), order='C')
+    if dtype is not None and packed.dtype != array.dtype and not np.isfinite(packed).all() and np.isfinite(array).all():
+        raise ValueError(f'{name}: a number is too large for {np.dtype(dtype).name}')
+    return packed.view(np.uint8)

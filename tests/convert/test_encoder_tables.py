@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from st2v_jax.convert import tables
+from st2v_jax.convert import encoder_tables as tables
 from st2v_jax.convert.engine import Under, convert, export
 from st2v_jax.models import build
 from st2v_jax.models.clip import ImageConfig, ImageTower, TextConfig, TextTower

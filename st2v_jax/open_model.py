@@ -1,0 +1,145 @@
+"""The one door to a model on disk: a folder of ours, or published files, opened once and read when asked.
+
+    model = open_model('weights/st2v')      # or 'streaming_t2v.ckpt', 'damo-vilab/text-to-video-ms-1.7b', ...
+    model.config, model.networks            # what it is, and what of it sampling needs
+    model.params(('vae', 'text'))           # read now, and checked against the config
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from st2v_jax.convert.assembly import Assembly, assemble
+from st2v_jax.convert.engine import ConversionError
+from st2v_jax.convert.sources import find, is_repository
+from st2v_jax.errors import WeightsError
+from st2v_jax.models.build import ModelConfig
+from st2v_jax.storage.untrusted import UnsafeCheckpointError
+from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.trees import unflatten
+from st2v_jax.weights import folder as ours
+from st2v_jax.weights import layout
+
+SHIPPED = Path(__file__).parent / 'assets' / 'small'
+
+
+@dataclass(frozen=True, eq=False)
+class OpenModel:
+    """A model on disk, of which nothing but names, shapes and settings has been read.
+
+    Attributes:
+      source: where it lies, as it was asked for.
+      stored: our folder, or what published files make together.
+    """
+
+    source: str | Path
+    stored: ours.Folder | Assembly
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the whole model, also of networks that are not held."""
+        return self.stored.config
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The names of the networks whose parameters are there."""
+        return self.stored.held
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """What the streaming stage samples with; of a Video-LDM without CAM, what draws a first chunk."""
+        return layout.sampled(self.config, self.held)
+
+    @property
+    def refinement(self) -> tuple[str, ...]:
+        """The networks of the refinement stage. Raises WeightsError where one of them is not held."""
+        names = tuple(layout.refinement(self.config).values())
+        missing = [f'{name}: missing' for name in names if name not in self.held]
+        if missing:
+            raise WeightsError('\n  '.join([f'the weights in {self.source} lack the refinement stage:', *missing]))
+        return names
+
+    def tokenizer(self, network: str = 'text') -> Tokenizer:
+        """Of the text tower 'text', or of 'refiner_text': OpenCLIP's, which reads all of CLIP's tokens, padded with 0.
+
+        Raises WeightsError where the tower has not a row for each token.
+        """
+        if network == 'text':
+            tokenizer, rows = self.stored.tokenizer, self.config.text.vocab_size
+        else:
+            tokenizer, rows = Tokenizer(pad=0, unescape=True), self.config.refiner.text.vocab_size
+        layout.check_rows(tokenizer, rows, self.source)
+        return tokenizer
+
+    def params(
+        self,
+        names: Iterable[str] | None = None,
+        place: Callable[[np.ndarray], Any] = lambda array: array.astype(np.float32),
+    ) -> dict[str, Any]:
+        """{network: nested dict of arrays}, read now.
+
+        names: None is `networks`; `layout.networks` lists all that a model may have.
+        place: what is made of an array as it lies on disk, mostly in 16 bits and mapped into memory: float32 numpy
+            arrays, or `on_device(...)`. Several at a time.
+        Raises WeightsError for a missing or unreadable file and, all complaints in one error, for every array that the
+        config's model lacks, needs, or holds in another shape.
+        """
+        try:
+            stored = self.stored.arrays(self.networks if names is None else tuple(names))
+        except (ConversionError, UnsafeCheckpointError) as error:
+            raise WeightsError(f'{self.source}: {error}') from error
+        with ThreadPoolExecutor() as pool:
+            placed = {name: dict(zip(arrays, pool.map(place, arrays.values()))) for name, arrays in stored.items()}
+        return {name: unflatten(arrays) for name, arrays in placed.items()}
+
+
+def open_model(folder: str | Path | OpenModel | None = None) -> OpenModel:
+    """Opens a folder of ours, or whatever `convert` reads: a published file, a folder of them, a repository of the hub.
+
+    folder: None is the model that ships with the package; a model that is open already comes back as it is.
+    Raises WeightsError for what is not a model, and for a config with keys that are unknown or missing.
+    """
+    if isinstance(folder, OpenModel):
+        return folder
+    source = SHIPPED if folder is None else folder
+    if ours.is_ours(source) or not (Path(source).exists() or is_repository(source)):
+        return OpenModel(source, ours.read(source))
+    try:
+        return OpenModel(source, assemble([find(source)]))
+    except (ValueError, OSError) as error:
+        raise WeightsError(f'{source}: there is no config.json of ours, and {error}') from error
+
+
+def load_weights(
+    folder: str | Path | OpenModel | None = None, names: Iterable[str] | None = None
+) -> tuple[ModelConfig, dict[str, Any]]:
+    """(ModelConfig, {network: nested dict of float32 arrays}) of a model on disk, see `open_model`.
+
+    names: of the networks; None is what the streaming stage samples with.
+    """
+    model = open_model(folder)
+    return model.config, model.params(names)
+
+
+def on_device(dtype, sharding: jax.sharding.Sharding | None = None) -> Callable[[np.ndarray], jax.Array]:
+    """A `place` for `params`: arrays on the device, kernels and embeddings in `dtype`, the others in float32."""
+
+    def place(array):
+        wanted = np.dtype(dtype if array.ndim > 1 else np.float32)
+        if wanted == np.float32:
+            return jax.device_put(np.asarray(array, wanted), sharding)
+        # numpy casts to bfloat16 in one thread at a time; a device does it in no time.
+        return jax.device_put(array, sharding).astype(wanted)
+
+    return place
+
+
+def default_dtype():
+    """What networks compute in on the device at hand: bfloat16 on a GPU or TPU, float32 on a CPU."""
+    return jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16

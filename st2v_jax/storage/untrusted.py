@@ -1,0 +1,34 @@
+"""Files that nobody vouches for: how they are refused, and how what is in them is shown or read without harm."""
+
+import json
+from typing import Any
+
+
+class UnsafeCheckpointError(ValueError):
+    """A checkpoint that holds anything but tensors in the layout of its format; nothing of it has been run."""
+
+
+def show(value: Any) -> str:
+    """A value of a file in a few words: some are built so that printing them takes for ever."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 80 else value[:80] + '...')
+    if type(value) in (int, bool, float, type(None)):
+        return repr(value)
+    return f'{type(value).__name__}' + (f' of {len(value)}' if isinstance(value, tuple | list | dict) else '')
+
+
+def read_json(text: bytes) -> dict[str, Any]:
+    """A JSON object in which no key comes twice. Raises UnsafeCheckpointError for anything else."""
+
+    def once(pairs):
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise ValueError('a key comes twice')
+        return dict(pairs)
+
+    try:
+        value = json.loads(text.decode(), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise UnsafeCheckpointError(f'not a JSON object: {error}') from None
+    if not isinstance(value, dict):
+        raise UnsafeCheckpointError(f'a JSON object is wanted, got {show(value)}')
+    return value

@@ -1,0 +1,43 @@
+"""Trees of parameters: nested dicts with string keys, whose leaves have paths such as 'unet/conv_in/kernel'."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+
+def leaves(tree: Mapping[str, Any], parent: str = '') -> Iterator[tuple[str, Any]]:
+    """Yields (path, leaf) in the order of the tree; `parent` comes before every path."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f'{parent}{key}/')
+        else:
+            yield f'{parent}{key}', value
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """{path: leaf}; a tree that is flat already comes back equal."""
+    return dict(leaves(tree))
+
+
+def unflatten(flat: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The tree of {path: leaf}, or of such pairs: the inverse of `flatten`, but for branches without leaves."""
+    tree = {}
+    for path, leaf in dict(flat).items():
+        *parents, name = path.split('/')
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[name] = leaf
+    return tree
+
+
+def split(tree: Mapping[str, Any], chosen: Callable[[str], bool]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """-> (the leaves whose paths are chosen, the others): two trees, which `join` makes one again."""
+    sides = {}, {}
+    for path, leaf in leaves(tree):
+        sides[0 if chosen(path) else 1][path] = leaf
+    return unflatten(sides[0]), unflatten(sides[1])
+
+
+def join(*trees: Mapping[str, Any]) -> dict[str, Any]:
+    """One tree with the leaves of all; where a path is in several, the last one counts."""
+    return unflatten(pair for tree in trees for pair in leaves(tree))
