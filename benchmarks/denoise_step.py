@@ -39,7 +39,9 @@ def model_config(size):
         return open_model().config
     return build.ModelConfig(
         frame_size=(64, 64), frames=4, memory=2,
-        unet=UNetConfig(channels=(32, 64), attention=(True, False), blocks=1, head_size=16, context_width=32, groups=8),
+        backbone=UNetConfig(
+            channels=(32, 64), attention=(True, False), blocks=1, head_size=16, context_width=32, groups=8
+        ),
         cam=CamConfig(conditioning_channels=(8, 8, 8, 16), head_size=16),
         apm=ApmConfig(image_width=16, inner_width=16),
         vae=VaeConfig(block_channels=(32, 32, 32, 32)),
@@ -62,10 +64,10 @@ def measure(config, dtype, *, branches, runs, blocks, matmul, trace_dir=None):
     network = build.denoiser(config, dtype)
     params = probes.random_parameters(network.abstract, dtype)
     key = jax.random.key(1)
-    text = jax.random.normal(key, (branches, config.apm.text_tokens, config.unet.context_width), dtype)
+    text = jax.random.normal(key, (branches, config.apm.text_tokens, config.backbone.context_width), dtype)
     pixels = (1, config.memory, *config.frame_size, 3)
     frames = jax.random.uniform(key, pixels, dtype, -1, 1)
-    tokens = (branches, config.apm.image_tokens, config.unet.context_width)
+    tokens = (branches, config.apm.image_tokens, config.backbone.context_width)
     anchor = jax.random.normal(key, tokens, dtype)
     levels = solvers.sampling_levels(config.diffusion, 'ddim', min(LEVELS, config.diffusion.steps - 1))
     numbers, now, nxt = sampling.steps(levels)

@@ -123,7 +123,7 @@ def _small():
     width = 128
     return ModelConfig(
         frame_size=(128, 128),
-        unet=UNetConfig(channels=(48, 96, 96), attention=(True, True, True), blocks=1, head_size=24, input_heads=4,
+        backbone=UNetConfig(channels=(48, 96, 96), attention=(True, True, True), blocks=1, head_size=24, input_heads=4,
                         context_width=width, groups=8),
         cam=CamConfig(conditioning_channels=(16, 32, 48, 64), head_size=24),
         apm=ApmConfig(image_width=width, inner_width=64),
@@ -156,7 +156,7 @@ def _tiny():
     width = 8
     return ModelConfig(
         frame_size=(16, 16),
-        unet=UNetConfig(channels=(8,), attention=(True,), blocks=1, head_size=8, input_heads=1,
+        backbone=UNetConfig(channels=(8,), attention=(True,), blocks=1, head_size=8, input_heads=1,
                         context_width=width, groups=4),
         cam=CamConfig(conditioning_channels=(4, 8), head_size=8),
         apm=ApmConfig(image_width=width, inner_width=width, image_tokens=2),

@@ -44,7 +44,7 @@ def tiny_config():
     tower = dict(width=16, layers=1, heads=2, mlp_width=16, embed_dim=16)
     return build.ModelConfig(
         frame_size=(32, 32),
-        unet=unet3d.UNetConfig((8, 16), (True, False), **unet),
+        backbone=unet3d.UNetConfig((8, 16), (True, False), **unet),
         cam=cam.CamConfig((4, 4, 8, 8), head_size=8),
         apm=apm.ApmConfig(image_width=16, inner_width=16),
         vae=vae.VaeConfig((8, 8, 8, 8), layers_per_block=1, groups=4),

@@ -11,6 +11,7 @@ import st2v_jax
 from st2v_jax import open_model as door
 from st2v_jax.convert.to_diffusers import export
 from st2v_jax.errors import WeightsError
+from st2v_jax.models.config import ModelConfig
 from st2v_jax.open_model import SHIPPED, load_weights, on_device, open_model
 from st2v_jax.planning.video import abstract_enhancer, abstract_model
 from st2v_jax.weights import layout
@@ -57,7 +58,7 @@ def test_published_files_and_our_folder_are_the_same_model(published, tiny_folde
     theirs, ours = open_model(published), open_model(tiny_folder)
     assert theirs.config == ours.config == tiny_config
     assert theirs.held == ours.held == {*layout.networks(tiny_config)}
-    assert theirs.networks == ours.networks == layout.NETWORKS
+    assert theirs.networks == ours.networks == layout.streaming(ModelConfig())
     assert theirs.refinement == ours.refinement == ('refiner', 'vae', 'text')
     assert theirs.tokenizer().to_dict() == ours.tokenizer().to_dict()
     params, expected = theirs.params(ours.held), ours.params(ours.held)
@@ -79,7 +80,7 @@ def test_streaming_needs_no_refiner(tiny_folder, tmp_path):
     folder = shutil.copytree(tiny_folder, tmp_path / 'streaming')
     (folder / 'refiner.safetensors').unlink()
     model = open_model(folder)
-    assert model.params().keys() == {*layout.NETWORKS}
+    assert model.params().keys() == {*layout.streaming(ModelConfig())}
     with pytest.raises(WeightsError, match='refiner.safetensors: missing'):
         model.params(('refiner',))
     with pytest.raises(WeightsError, match='lack the refinement stage:\n  refiner: missing'):

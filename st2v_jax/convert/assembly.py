@@ -91,9 +91,9 @@ def assemble(found: Sequence[Published], onto: Folder | None = None, held: Colle
     config = dataclasses.replace(config, initial='initial' in (*files, *held))
     if 'text' in files:
         check_rows(tokenizer, config.text.vocab_size, files['text'][0])
-    if {'text', 'unet'} <= {*files, *held} and config.text.width != config.unet.context_width:
+    if {'text', 'unet'} <= {*files, *held} and config.text.width != config.backbone.context_width:
         raise ValueError(
-            f'the UNet reads text of width {config.unet.context_width}, the text tower gives {config.text.width}'
+            f'the UNet reads text of width {config.backbone.context_width}, the text tower gives {config.text.width}'
         )
     return Assembly(config, files, tokenizer)
 

@@ -120,7 +120,7 @@ def _streaming(file):
     blocks = extractor.count('controlnet_cond_embedding.blocks.{n}.weight')
     widths = [extractor.size(f'controlnet_cond_embedding.blocks.{n}.weight') for n in range(1, blocks, 2)]
     sizes = {
-        'unet': unet,
+        'backbone': unet,
         'cam': CamConfig(
             (extractor.size('controlnet_cond_embedding.conv_in.weight'), *widths),
             head_size=file.model.cam.head_size,
@@ -136,11 +136,12 @@ def _streaming(file):
         'text': _text_config(file.under('text_encoder.')),
         'image': _image_open_clip_config(file.under('image_encoder.model.')),
     }
-    return sizes, tuple(sizes), unet_tables.streaming_file(unet, sizes['text'])
+    networks = tuple('unet' if name == 'backbone' else name for name in sizes)
+    return sizes, networks, unet_tables.streaming_file(unet, sizes['text'])
 
 
 def _video_ldm(file):
-    return {'unet': _unet_config(file)}, ('unet',), unet_tables.UNET
+    return {'backbone': _unet_config(file)}, ('unet',), unet_tables.UNET
 
 
 def _autoencoder(file):
@@ -244,7 +245,7 @@ KINDS: dict[str, tuple[tuple[str, ...], Callable]] = {
 def _unet_config(file):
     first = 'down_blocks.{n}.resnets.0.conv1.weight'
     levels = file.count(first)
-    head_size = file.said('attention_head_dim', file.model.unet.head_size)
+    head_size = file.said('attention_head_dim', file.model.backbone.head_size)
     return UNetConfig(
         channels=file.sizes(first, levels),
         attention=tuple(file.has(f'down_blocks.{n}.attentions.0.norm.weight') for n in range(levels)),
@@ -252,7 +253,7 @@ def _unet_config(file):
         head_size=head_size,
         input_heads=file.size('transformer_in.proj_in.weight') // head_size,
         context_width=file.size('mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight', 1),
-        groups=file.said('norm_num_groups', file.model.unet.groups),
+        groups=file.said('norm_num_groups', file.model.backbone.groups),
         in_channels=file.size('conv_in.weight', 1),
         out_channels=file.size('conv_out.weight'),
     )

@@ -20,7 +20,7 @@ from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.storage.safetensors import write
 from st2v_jax.tokenizer import END, START, write_vocabulary
 from st2v_jax.weights.folder import read
-from st2v_jax.weights.layout import NETWORKS, networks
+from st2v_jax.weights.layout import networks, streaming
 
 CLASSES = {
     'unet': ['diffusers', 'UNet3DConditionModel'],
@@ -43,7 +43,7 @@ def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = 
     if config.apm is None or config.cam.fusion != ATTENTION:
         raise WeightsError(f'{folder} is an ablation model: the published formats know CAM and APM only')
     held = [name for name in networks(config) if name in model.held]
-    lacking = [name for name in NETWORKS if 'cam' in held and name not in held]
+    lacking = [name for name in _in_one_file(config) if 'cam' in held and name not in held]
     if lacking or not held:
         raise WeightsError(f'{folder} is no whole model of ours: {", ".join(lacking) or "networks"} missing')
     for name, (inside, table, settings) in _files(config, held).items():
@@ -61,6 +61,11 @@ def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = 
     _write_json(to / 'model_index.json', {'_class_name': 'TextToVideoSDPipeline', **parts, '_st2v_jax': ours})
 
 
+def _in_one_file(config):
+    """The networks of streaming_t2v.ckpt, which draws no first chunks."""
+    return tuple(name for name in streaming(config) if name != 'initial')
+
+
 def _files(config, held):
     """{name of a file: (networks in it, table, config.json beside it or None)}, of files whose networks are held."""
     own, first = config.for_refinement, 'initial' if 'initial' in held else 'unet'
@@ -68,15 +73,16 @@ def _files(config, held):
     vae = within(encoder_tables.AUTOENCODER, ours='vae/')
     text = within(encoder_tables.text(config.text), ours='text/')
     image = within(encoder_tables.IMAGE, ours='image/')
+    one_file = unet_tables.streaming_file(config.backbone, config.text)
     refiner = within(refiner_tables.refiner(config.refiner.unet), ours='refiner/')
     refiner_vae = within(encoder_tables.autoencoder_ldm(own.vae), 'first_stage_model.', 'refiner_vae/')
     refiner_text = within(encoder_tables.text_open_clip(own.text), ours='refiner_text/')
     files = {
-        'unet/diffusion_pytorch_model.safetensors': ((first,), unet, _unet(config.unet)),
+        'unet/diffusion_pytorch_model.safetensors': ((first,), unet, _unet(config.backbone)),
         'vae/diffusion_pytorch_model.safetensors': (('vae',), vae, _vae(config)),
         'text_encoder/model.safetensors': (('text',), text, _text(config.text)),
         'image_encoder/model.safetensors': (('image',), image, _image(config.image)),
-        'streaming_t2v.safetensors': (NETWORKS, unet_tables.streaming_file(config.unet, config.text), None),
+        'streaming_t2v.safetensors': (_in_one_file(config), one_file, None),
         'non_ema_0035000.safetensors': (('refiner',), refiner, None),
         'v2-1_512-ema-pruned.safetensors': (('refiner_vae',), refiner_vae, None),
         'open_clip_pytorch_model.safetensors': (('refiner_text',), refiner_text, None),

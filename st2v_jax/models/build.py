@@ -7,7 +7,6 @@ else (optimizer, checkpoints, sharding, sampling) sees only these.
 import dataclasses
 import functools
 import types
-import typing
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,121 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from st2v_jax.diffusion.schedule import DiffusionConfig
-from st2v_jax.models.ablations import ATTENTION
-from st2v_jax.models.apm import ApmConfig
-from st2v_jax.models.cam import CamConfig
-from st2v_jax.models.clip import ImageConfig, ImageTower, TextConfig, TextTower
-from st2v_jax.models.contract import Contract
+from st2v_jax.models.clip import ImageTower, TextTower
+from st2v_jax.models.config import ModelConfig
 from st2v_jax.models.denoiser import StreamingDenoiser
-from st2v_jax.models.refiner import RefinerConfig
-from st2v_jax.models.unet3d import UNet3D, UNetConfig
-from st2v_jax.models.vae import Autoencoder, VaeConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The whole system; the defaults are the released size.
-
-    Attributes:
-      frame_size: (height, width) of a frame in pixels.
-      frames, memory: frames of a chunk, and how many of the previous chunk condition it.
-      scale_factor: latents are autoencoder means times this.
-      profile: sampling rules, 'paper' or 'release'.
-      guidance_text, guidance_anchor: guidance scales this model is sampled with unless told otherwise.
-      apm: None is a model without long-term memory.
-      initial: whether the first chunk is drawn by a UNet of its own, with the sizes of `unet`, as in the release.
-      refiner: of the refinement stage.
-    """
-
-    frame_size: tuple[int, int] = (256, 256)
-    frames: int = 16
-    memory: int = 8
-    unet: UNetConfig = UNetConfig()
-    cam: CamConfig = CamConfig()
-    apm: ApmConfig | None = ApmConfig()
-    vae: VaeConfig = VaeConfig()
-    text: TextConfig = TextConfig()
-    image: ImageConfig = ImageConfig()
-    diffusion: DiffusionConfig = DiffusionConfig()
-    scale_factor: float = 0.18215
-    profile: str = 'paper'
-    guidance_text: float = 7.5
-    guidance_anchor: float = 7.5
-    initial: bool = False
-    refiner: RefinerConfig = RefinerConfig()
-
-    def __post_init__(self):
-        if self.profile not in ('paper', 'release'):
-            raise ValueError(f"profile is 'paper' or 'release', got {self.profile!r}")
-        if len(self.frame_size) != 2 or any(side < 1 or side % self.vae.downsampling for side in self.frame_size):
-            unit = self.vae.downsampling
-            raise ValueError(f'frame_size is (height, width), multiples of {unit}, not {self.frame_size}')
-
-    @functools.cached_property
-    def contract(self) -> Contract:
-        """What the streaming stage knows of this model."""
-        height, width = (side // self.vae.downsampling for side in self.frame_size)
-        return Contract(
-            first_frames=self.frames,
-            later_frames=self.frames,
-            memory=self.memory,
-            frame_size=self.frame_size,
-            latent_size=(height, width, self.unet.in_channels),
-            text_tokens=self.text.max_tokens,
-            process=self.diffusion,
-        )
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int, int]:
-        """(f, h, w, c) of one chunk's latents."""
-        return self.contract.latent_shape(first=True)
-
-    @property
-    def conditioning_frames(self) -> int:
-        """Frames of a chunk that its short-term memory may be given: CAM the first m, an ablation model any."""
-        return self.memory if self.cam.fusion == ATTENTION else self.frames
-
-    @property
-    def for_refinement(self) -> 'ModelConfig':
-        """The config whose `vae`, `text` and `scale_factor` are those that the Refiner works with."""
-        own = {name: getattr(self.refiner, name) for name in ('vae', 'text') if getattr(self.refiner, name) is not None}
-        if 'vae' in own:
-            own['scale_factor'] = self.refiner.scale_factor
-        return dataclasses.replace(self, **own)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested dict of JSON values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> 'ModelConfig':
-        """Inverse of `to_dict`. Raises ValueError naming every unknown or missing key."""
-        complaints = []
-        config = _from_dict(cls, values, '', complaints)
-        if complaints:
-            raise ValueError('model config does not fit: ' + '; '.join(complaints))
-        return config
-
-
-def _from_dict(cls, values, path, complaints):
-    if not isinstance(values, Mapping):
-        complaints.append(f'{path.rstrip(".") or "it"} is not a mapping but {values!r}')
-        return None
-    fields = {field.name: field.type for field in dataclasses.fields(cls)}
-    complaints += [f'unknown key {path}{name}' for name in values if name not in fields]
-    complaints += [f'missing key {path}{name}' for name in fields if name not in values]
-    kinds = typing.get_type_hints(cls)
-    made = {}
-    for name in (name for name in fields if name in values):
-        value, kind = values[name], kinds[name]
-        options = typing.get_args(kind)
-        if type(None) in options and value is not None:
-            kind = options[0]
-        if dataclasses.is_dataclass(kind):
-            value = _from_dict(kind, value, f'{path}{name}.', complaints)
-        made[name] = tuple(value) if isinstance(value, (list, tuple)) else value
-    return None if complaints else cls(**made)
+from st2v_jax.models.unet3d import UNet3D
+from st2v_jax.models.vae import Autoencoder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -181,7 +70,7 @@ def _network(module, args, dtype):
 
 def denoiser(config: ModelConfig, dtype=jnp.float32) -> Network:
     """UNet, CAM and APM: `StreamingDenoiser`, with parameters under 'unet', 'cam' and 'apm'."""
-    return network(StreamingDenoiser, config.unet, config.cam, config.apm, dtype=dtype)
+    return network(StreamingDenoiser, config.backbone, config.cam, config.apm, dtype=dtype)
 
 
 def vae(config: ModelConfig, dtype=jnp.float32) -> Network:

@@ -5,6 +5,7 @@ Its encoder and middle block are a module of their own, because CAM's feature ex
 
 import dataclasses
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,8 @@ class UNetConfig:
       in_channels, out_channels: of the latents.
       padding: (rows, columns) of the strided convolutions; the Refiner has (2, 1).
     """
+
+    KIND: ClassVar[str] = 'unet'  # in a config's JSON, and the network's name among the parameters
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     attention: tuple[bool, ...] = (True, True, True, False)

@@ -96,10 +96,11 @@ def programs(system: System, settings: SampleSettings) -> Programs:
     """The Programs of a system and settings; they are compiled once for equal ones."""
 
     def begin(params, context, state):
-        return _begin(system, settings, _some(params, (*_denoising(params, state), 'vae')), context, state)
+        return _begin(system, settings, _some(params, (*_denoising(system, params, state), 'vae')), context, state)
 
     def step(params, condition, state, trajectory, inputs):
-        return _step(system, settings, _some(params, _denoising(params, state)), condition, state, trajectory, inputs)
+        used = _some(params, _denoising(system, params, state))
+        return _step(system, settings, used, condition, state, trajectory, inputs)
 
     def decode(params, latents):
         return _decode(system, settings, _some(params, ('vae',)), latents)
@@ -181,7 +182,7 @@ _program = functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 @_program
 def _begin(system, settings, params, context, state):
     guidance = settings.of_chunk(state.is_first, state.anchor is not None).guidance
-    networks = _denoiser(params, state)
+    networks = _denoiser(system, params, state)
     text = guidance.stack(lambda branch: context.text if branch.text else context.null_text)
     memory = anchor = None
     if state.frames is not None:
@@ -196,7 +197,7 @@ def _begin(system, settings, params, context, state):
 
 @_program
 def _step(system, settings, params, condition, state, trajectory, inputs):
-    chunk, networks = settings.of_chunk(state.is_first, state.anchor is not None), _denoiser(params, state)
+    chunk, networks = settings.of_chunk(state.is_first, state.anchor is not None), _denoiser(system, params, state)
     network = chunk.guidance(lambda x, t: system.denoiser(networks, x, t, condition))
     denoise = predict.denoiser(network, system.config.contract.process.prediction)
     noise = lambda i: _noise(system, state, i + 1)
@@ -240,17 +241,18 @@ def _noise(system, state, draw):
     return frame_noise(key, draw, frames, tuple(shape))
 
 
-def _denoiser(params, state):
-    """The parameters that denoise this chunk: the first may have a UNet of its own, and reads no memories."""
-    used = _some(params, _denoising(params, state))
-    return {'unet': used['initial']} if 'initial' in used else used
+def _denoiser(system, params, state):
+    """The parameters that denoise this chunk: the first may have a backbone of its own, and reads no memories."""
+    used = _some(params, _denoising(system, params, state))
+    return {system.config.backbone.KIND: used['initial']} if 'initial' in used else used
 
 
-def _denoising(params, state):
+def _denoising(system, params, state):
     """The networks that denoise this chunk."""
+    backbone = system.config.backbone.KIND
     if state.is_first:
-        return ('initial',) if 'initial' in params else ('unet',)
-    return 'unet', 'cam', 'apm'
+        return ('initial',) if 'initial' in params else (backbone,)
+    return backbone, 'cam', 'apm'
 
 
 def _some(params, names):

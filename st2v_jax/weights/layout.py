@@ -13,7 +13,6 @@ from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.unet3d import UNet3D
 from st2v_jax.tokenizer import Tokenizer
 
-NETWORKS = ('vae', 'text', 'image', 'unet', 'cam', 'apm')  # of the streaming stage
 LONG_TERM = ('image', 'apm')  # what the anchor goes through
 MEMORIES = ('cam', *LONG_TERM)  # what later chunks need and the first does not
 
@@ -21,9 +20,10 @@ MEMORIES = ('cam', *LONG_TERM)  # what later chunks need and the first does not
 def streaming(config: ModelConfig) -> tuple[str, ...]:
     """The names of the networks of the streaming stage.
 
-    NETWORKS, without those of a long-term memory where there is none, and 'initial' where the first chunk has its own.
+    Without those of a long-term memory where there is none, and with 'initial' where the first chunk has its own.
     """
-    names = tuple(name for name in NETWORKS if config.apm is not None or name not in LONG_TERM)
+    names = ('vae', 'text', 'image', config.backbone.KIND, 'cam', 'apm')
+    names = tuple(name for name in names if config.apm is not None or name not in LONG_TERM)
     return (*names, 'initial') if config.initial else names
 
 
@@ -54,7 +54,7 @@ def abstract(config: ModelConfig, only: Iterable[str]) -> dict[str, Any]:
     if unknown:
         raise ValueError(f'no such network: {", ".join(unknown)}; they are {", ".join(known)}')
     own = config.for_refinement
-    unet = partial(build.network, UNet3D, config.unet)
+    unet = partial(build.network, UNet3D, config.backbone)
     doors = {
         'unet': unet,
         'initial': unet,

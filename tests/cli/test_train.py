@@ -56,10 +56,10 @@ def test_bad_input_is_one_line_and_exit_code_2(argv, message, capsys, tmp_path, 
 
 def test_overrides_keep_the_type_of_the_key():
     overrides = {'schedule.peak': '1', 'memory': 'false', 'trained': '1', 'dtype': 'bfloat16',
-                 'model.unet.channels': '(8, 16)', 'model.text.embed_dim': '8'}
+                 'model.backbone.channels': '(8, 16)', 'model.text.embed_dim': '8'}
     config = stage_config('cam', steps='7', **overrides)
     assert (config.steps, config.memory, config.trained, config.dtype) == (7, False, '1', 'bfloat16')
-    assert isinstance(config.schedule.peak, float) and config.model.unet.channels == (8, 16)
+    assert isinstance(config.schedule.peak, float) and config.model.backbone.channels == (8, 16)
 
 
 @pytest.mark.parametrize('size', ['', 'small', 'tiny'])
@@ -68,7 +68,7 @@ def test_every_config_is_a_model_and_fits_its_pool(stage, size):
     config = stage_config(stage, size)
     model = build.ModelConfig.from_dict(config.model.to_dict())
     assert config.data.scenes % config.batch_size == 0
-    assert model.unet.context_width == model.text.width
+    assert model.backbone.context_width == model.text.width
     assert model.apm is None or model.apm.image_width == model.image.embed_dim
     halvings = len(model.cam.conditioning_channels) - 1
     assert model.image_size // 2**halvings == model.latent_shape[1]
@@ -122,7 +122,7 @@ def test_all_stages_in_sequence_make_a_video(capsys, tmp_path, monkeypatch, unop
     folder = tmp_path / 'refiner' / 'weights'
     opened = open_model(folder)
     config, params = opened.config, opened.params(opened.held)
-    assert set(params) == {*layout.NETWORKS, 'refiner', 'refiner_vae'}
+    assert set(params) == {*layout.streaming(config), 'refiner', 'refiner_vae'}
     assert config.scale_factor != config.refiner.scale_factor != 0.18215 != config.scale_factor  # both were measured
     # what a stage freezes passes through it unchanged
     first = open_model(tmp_path / 'autoencoder' / 'weights').params(['vae'])

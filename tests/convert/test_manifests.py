@@ -14,14 +14,15 @@ import torch_files as files
 from st2v_jax.convert.assembly import merged
 from st2v_jax.convert.engine import Converted
 from st2v_jax.convert.recognise import RELEASED, recognise
+from st2v_jax.models.config import ModelConfig
 from st2v_jax.storage.containers import read
 from st2v_jax.trees import flatten
-from st2v_jax.weights.layout import NETWORKS, abstract
+from st2v_jax.weights.layout import abstract, streaming
 
 FOLDER = Path(__file__).parents[1] / 'manifests'
 # id: file that is published, kind, networks that it fills, whether it is wrapped in 'state_dict'
 PUBLISHED = {
-    'streaming_t2v_ckpt': ('streaming_t2v.ckpt', 'streaming model', NETWORKS, True),
+    'streaming_t2v_ckpt': ('streaming_t2v.ckpt', 'streaming model', streaming(ModelConfig()), True),
     'ms17b_unet': ('diffusion_pytorch_model.bin', 'Video-LDM', ('unet',), False),
     'ms17b_vae': ('diffusion_pytorch_model.bin', 'autoencoder', ('vae',), False),
     'ms17b_text_encoder': ('pytorch_model.bin', 'CLIP text tower', ('text',), False),

@@ -26,7 +26,7 @@ def video_ldm(tmp_path_factory):
     """(config, parameters, exported folder) of a Video-LDM whose widths the torch classes can have."""
     config = build.ModelConfig(
         frame_size=(32, 32),
-        unet=UNetConfig((16, 32), (True, False), blocks=1, head_size=8, input_heads=8, context_width=16, groups=8),
+        backbone=UNetConfig((16, 32), (True, False), blocks=1, head_size=8, input_heads=8, context_width=16, groups=8),
         vae=VaeConfig((8, 16), layers_per_block=1, groups=4),
         text=TextConfig(width=16, layers=2, heads=2, mlp_width=32, activation='quick_gelu'),
     )

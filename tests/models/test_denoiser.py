@@ -23,7 +23,7 @@ TINY = build.ModelConfig(
     frame_size=(32, 32),
     frames=6,
     memory=3,
-    unet=UNetConfig((8, 16), (True, False), 1, head_size=4, input_heads=2, context_width=12, groups=4),
+    backbone=UNetConfig((8, 16), (True, False), 1, head_size=4, input_heads=2, context_width=12, groups=4),
     cam=CamConfig((4, 8, 8), head_size=4),
     apm=ApmConfig(image_width=10, inner_width=6, image_tokens=2, text_tokens=5),
     vae=VaeConfig((8, 8, 8), layers_per_block=1, groups=4),
@@ -35,7 +35,7 @@ TINY = build.ModelConfig(
 @pytest.mark.slow
 def test_what_is_not_kept_is_computed_again():
     # one level, without CAM and APM
-    network = build.denoiser(dataclasses.replace(TINY, unet=UNetConfig((8,), (True,), 1, 4, 2, 12, 4)))
+    network = build.denoiser(dataclasses.replace(TINY, backbone=UNetConfig((8,), (True,), 1, 4, 2, 12, 4)))
     params = {'unet': perturbed(build.init(jax.random.key(0), network)['unet'])}
     rng = np.random.default_rng(1)
     x, text = rng.standard_normal((1, 2, 4, 4, 4), np.float32), rng.standard_normal((1, 5, 12), np.float32)
@@ -119,7 +119,7 @@ def test_the_extractor_sees_only_the_first_noisy_frames_and_the_text(params, inp
     network = build.denoiser(TINY)
     params = perturbed(params)
 
-    cam = build.network(Cam, TINY.cam, TINY.unet)
+    cam = build.network(Cam, TINY.cam, TINY.backbone)
 
     @jax.jit
     def features(x, anchor):
@@ -168,14 +168,24 @@ def test_the_extractor_can_start_as_a_copy_of_the_encoder(params):
 def test_model_config_survives_json_and_names_every_misfit():
     assert build.ModelConfig.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY
     values = TINY.to_dict()
-    values['unet']['chanels'] = values['unet'].pop('channels')
-    with pytest.raises(ValueError, match=r'unknown key unet.chanels; missing key unet.channels'):
+    values['backbone']['chanels'] = values['backbone'].pop('channels')
+    with pytest.raises(ValueError, match=r'unknown key backbone.chanels; missing key backbone.channels'):
+        build.ModelConfig.from_dict(values)
+
+
+def test_a_config_of_another_kind_is_not_read_as_this_one():
+    values = TINY.to_dict()
+    assert values['backbone']['kind'] == values['refiner']['unet']['kind'] == 'unet'
+    values['backbone']['kind'] = 'transformer'
+    del values['refiner']['unet']['kind']
+    complaints = "backbone.kind is one of unet, not 'transformer'; refiner.unet.kind is one of unet, not None"
+    with pytest.raises(ValueError, match=complaints):
         build.ModelConfig.from_dict(values)
 
 
 def test_a_part_of_a_model_config_that_is_no_mapping_is_one_complaint_among_the_others():
-    values = {**TINY.to_dict(), 'colour': 'red', 'unet': [8, 16], 'vae': None}
-    with pytest.raises(ValueError, match=r'unknown key colour; unet is not .* \[8, 16\]; vae is not .* None$'):
+    values = {**TINY.to_dict(), 'colour': 'red', 'backbone': [8, 16], 'vae': None}
+    with pytest.raises(ValueError, match=r'unknown key colour; backbone is not .* \[8, 16\]; vae is not .* None$'):
         build.ModelConfig.from_dict(values)
     with pytest.raises(ValueError, match="does not fit: it is not a mapping but 'unet'"):
         build.ModelConfig.from_dict('unet')

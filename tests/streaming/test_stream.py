@@ -283,6 +283,7 @@ class GroupedConfig:
     )
     scale_factor = 0.5
     cam = ModelConfig().cam
+    backbone = ModelConfig().backbone
 
 
 def test_a_backbone_that_codes_frames_in_groups_streams_by_its_contract():

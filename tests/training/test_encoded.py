@@ -22,7 +22,8 @@ from st2v_jax.training import clips as filmed
 from st2v_jax.training import denoising, loop
 from st2v_jax.weights.folder import save
 
-LEVEL = {'model.unet.channels': '(8,)', 'model.unet.attention': '(True,)'}  # one alone, which compiles in half the time
+# One level alone, which compiles in half the time
+LEVEL = {'model.backbone.channels': '(8,)', 'model.backbone.attention': '(True,)'}
 MODEL = build.ModelConfig.from_dict(stage_config('apm', **LEVEL).model.to_dict())
 TOKENIZER = captions.tokenizer_for(MODEL.text.vocab_size)
 jitted = partial(jax.jit, compiler_options=stage_config('apm').compiler_options.to_dict())

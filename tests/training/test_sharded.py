@@ -29,7 +29,7 @@ def problem():
     latents = normal(BATCH, *model.latent_shape)
     batch = {
         'latents': latents, 'noise': normal(*latents.shape), 't': random.integers(0, 1000, BATCH, np.int32),
-        'text': normal(BATCH, model.text.max_tokens, model.unet.context_width),
+        'text': normal(BATCH, model.text.max_tokens, model.backbone.context_width),
         'frames': normal(BATCH, model.memory, model.image_size, model.image_size, 3),
         'anchor': normal(BATCH, model.apm.image_width),
     }

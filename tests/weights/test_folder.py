@@ -12,12 +12,13 @@ from safetensors.numpy import load_file, save_file
 
 from st2v_jax.errors import WeightsError
 from st2v_jax.models import build
+from st2v_jax.models.config import ModelConfig
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.trees import flatten
 from st2v_jax.weights import folder as ours
 from st2v_jax.weights import layout
 
-STREAMING = layout.NETWORKS
+STREAMING = layout.streaming(ModelConfig())
 
 
 def test_saved_weights_come_back(tiny_folder, tiny_config, tiny_params):
@@ -129,7 +130,7 @@ def test_save_refuses_what_reading_would(tiny_config, tiny_params, tmp_path):
 
 def test_saving_takes_the_memory_of_one_array(tiny_config, tmp_path):
     """A UNet of 26 MB in float16, whose largest array takes 3 MB in float32."""
-    config = dataclasses.replace(tiny_config, unet=dataclasses.replace(tiny_config.unet, channels=(128, 192)))
+    config = dataclasses.replace(tiny_config, backbone=dataclasses.replace(tiny_config.backbone, channels=(128, 192)))
     shapes = layout.abstract(config, ['unet'])
     params = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(1), leaf.shape), shapes)
     largest = max(4 * leaf.size for leaf in jax.tree.leaves(shapes))

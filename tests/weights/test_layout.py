@@ -12,6 +12,8 @@ from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.weights import layout
 
 RELEASED = build.ModelConfig()
+WHOLE = layout.streaming(RELEASED)
+
 
 
 def test_the_released_refiner_has_an_autoencoder_and_a_text_tower_of_its_own():
@@ -26,24 +28,24 @@ def test_the_released_refiner_has_an_autoencoder_and_a_text_tower_of_its_own():
 
 def test_a_refiner_may_share_them_with_the_streaming_stage(tiny_config):
     assert layout.refinement(tiny_config) == {'refiner': 'refiner', 'vae': 'vae', 'text': 'text'}
-    assert layout.networks(tiny_config) == (*layout.NETWORKS, 'refiner')
+    assert layout.networks(tiny_config) == (*WHOLE, 'refiner')
     assert tiny_config.for_refinement.scale_factor == tiny_config.scale_factor
     with pytest.raises(ValueError, match='no such network: refiner_vae; they are vae, .*refiner'):
         layout.abstract(tiny_config, ('refiner_vae',))
 
 
 def test_the_streaming_stage_has_what_the_config_asks_for():
-    assert layout.streaming(RELEASED) == layout.NETWORKS
+    assert layout.streaming(RELEASED) == ('vae', 'text', 'image', 'unet', 'cam', 'apm')
     assert layout.streaming(dataclasses.replace(RELEASED, apm=None)) == ('vae', 'text', 'unet', 'cam')
-    assert layout.streaming(dataclasses.replace(RELEASED, initial=True)) == (*layout.NETWORKS, 'initial')
+    assert layout.streaming(dataclasses.replace(RELEASED, initial=True)) == (*WHOLE, 'initial')
 
 
 def test_what_sampling_needs_depends_on_what_is_held():
     video_ldm = ('vae', 'text', 'unet')
     assert layout.sampled(RELEASED, video_ldm) == video_ldm
     assert layout.sampled(RELEASED, (*video_ldm, 'refiner')) == video_ldm
-    assert layout.sampled(RELEASED, layout.NETWORKS) == layout.NETWORKS
-    assert layout.sampled(RELEASED, (*video_ldm, 'cam')) == layout.NETWORKS, 'a streaming model that lacks something'
+    assert layout.sampled(RELEASED, WHOLE) == WHOLE
+    assert layout.sampled(RELEASED, (*video_ldm, 'cam')) == WHOLE, 'a streaming model that lacks something'
 
 
 def test_trees_are_of_the_networks_asked_for(tiny_config):
