@@ -12,7 +12,7 @@ from configs import common
 
 def get_config(arg=''):
     size = common.size_of(arg)
-    config = common.run('clip', size)
+    config = common.run('clip', 'contrastive', size)
     config.data.captions = 2  # wordings of each scene
     config.schedule.peak = {'released': 5e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
     if size != 'tiny':

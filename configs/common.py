@@ -32,11 +32,12 @@ def model(size):
     return ConfigDict({'released': _released, 'small': _small, 'tiny': _tiny}[size]().to_dict())
 
 
-def run(stage, size):
+def run(stage, objective, size):
     """The keys that every stage has, with values to start from."""
     released, tiny = size == 'released', size == 'tiny'
     config = ConfigDict()
-    config.stage = stage
+    config.stage = stage  # a label
+    config.objective = objective  # one of st2v_jax/training/loop.py: what is trained, and on what
     config.model = model(size)
     config.seed = 0
     config.dtype = 'float32' if tiny else 'bfloat16'  # of the arithmetic; parameters are float32
@@ -73,7 +74,7 @@ def run(stage, size):
 
 def autoencoder(stage, network, size):
     """The keys of the two stages that train an autoencoder, `network`."""
-    config = run(stage, size)
+    config = run(stage, 'autoencoder', size)
     config.network = network
     config.edge_weight = 1.0  # of the distance of image differences, against blur
     config.kl_weight = 1e-5
@@ -83,7 +84,7 @@ def autoencoder(stage, network, size):
 
 def denoising(stage, size):
     """The keys of the stages that denoise videos, and of the ablations."""
-    config = run(stage, size)
+    config = run(stage, 'denoising', size)
     config.memory = False  # whether CAM gets conditioning frames
     config.anchor = False  # whether APM gets an anchor frame
     config.trained = r'unet/.*'  # paths of parameters; those that `frozen` matches are not trained

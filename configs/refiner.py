@@ -12,7 +12,7 @@ from configs import common
 
 def get_config(arg=''):
     size = common.size_of(arg)
-    config = common.encoded(common.run('refiner', size), size)
+    config = common.encoded(common.run('refiner', 'refiner', size), size)
     config.source_noise = 0.3  # of the latents that sources are decoded from, at most
     # where SDEdit may begin, so that `start` can be chosen later
     config.starts = (199, {'released': 599, 'small': 499, 'tiny': 599}[size])

@@ -20,22 +20,15 @@ from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.data import captions
 from st2v_jax.errors import TrainingError
 from st2v_jax.models import build
-from st2v_jax.training import autoencoder, contrastive, denoising, processes, samples, state, step
-from st2v_jax.training import refiner as refinement
+from st2v_jax.training import autoencoder, contrastive, denoising, processes, refiner, samples, state, step
 from st2v_jax.training.diagnosis import not_finite
 from st2v_jax.training.logs import Logs
 
-OBJECTIVES = {
+OBJECTIVES = {  # by config.objective
     'autoencoder': autoencoder.objective,
-    'clip': contrastive.objective,
-    'video_ldm': denoising.objective,
-    'cam': denoising.objective,
-    'apm': denoising.objective,
-    'add_cond': denoising.objective,
-    'conc_cond': denoising.objective,
-    'no_apm': denoising.objective,
-    'refiner_vae': autoencoder.objective,
-    'refiner': refinement.objective,
+    'contrastive': contrastive.objective,
+    'denoising': denoising.objective,
+    'refiner': refiner.objective,
 }
 IN_FLIGHT = 2  # steps that the host may be ahead of the devices; a clock read further ahead would tell nothing
 
@@ -64,7 +57,7 @@ def train(config, workdir, source=None, *, command=''):
     workdir.mkdir(parents=True, exist_ok=True)
     with Logs(workdir, config) as logs, _Signals() as signals:
         logs.say(f'{config.stage}: {len(jax.devices())} x {jax.devices()[0].device_kind}, preparing')
-        objective = OBJECTIVES[config.stage](config, model, params, tokenizer, mesh, jax.random.fold_in(key, 0))
+        objective = OBJECTIVES[config.objective](config, model, params, tokenizer, mesh, jax.random.fold_in(key, 0))
         trained, frozen = state.split(objective.params, objective.trained)
         optimizer = step.make_optimizer(**config.optimizer)
         places = sharding.shardings(jax.eval_shape(partial(state.create, optimizer=optimizer), trained), mesh)

@@ -1,4 +1,4 @@
-"""What a stage of training is made of; autoencoder.py, contrastive.py, denoising.py and refinement.py make one each."""
+"""What a stage of training is made of; autoencoder.py, contrastive.py, denoising.py and refiner.py make one each."""
 
 import itertools
 from collections.abc import Callable, Iterator

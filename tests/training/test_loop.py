@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of orba
 
 @pytest.fixture
 def line(monkeypatch):
-    """The stage clip replaced by a line to fit; returns what the run ended with: {'params': ...}."""
+    """The objective of the stage clip replaced by a line to fit; returns what the run ended with: {'params': ...}."""
     ended = {'traces': 0}
 
     def objective(config, model, params, tokenizer, mesh, key):
@@ -41,7 +41,7 @@ def line(monkeypatch):
         points = pool.place({'x': x, 'y': 3 * x - 1}, mesh)
         return Objective(params, lambda path: True, points, lambda data, key: pool.draw(key, data), loss, loss, finish)
 
-    monkeypatch.setitem(loop.OBJECTIVES, 'clip', objective)
+    monkeypatch.setitem(loop.OBJECTIVES, 'contrastive', objective)
     return ended
 
 
