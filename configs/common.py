@@ -44,8 +44,8 @@ def run(stage, objective, size):
     # devices along each axis, -1 is all that are left: batches are split over data and fsdp, parameters over fsdp and
     # tensor (st2v_jax/sharding.py)
     config.mesh = ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
-    # one process on each host of a cluster, 0 for as many as it says: st2v_jax/training/processes.py
-    config.distributed = ConfigDict({'processes': 1, 'process': 0, 'coordinator': ''})
+    # 'auto' joins the cluster that jax detects, if any; or a number of processes: st2v_jax/training/processes.py
+    config.distributed = ConfigDict({'processes': 'auto', 'process': 0, 'coordinator': ''})
     # A few steps do not repay optimising the program: tiny compiles in half the time.
     fast = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
     config.compiler_options = ConfigDict(fast if tiny else {})
