@@ -15,8 +15,12 @@ from st2v_jax.models.clip import ImageConfig, TextConfig
 from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
+from st2v_jax.weights import SHIPPED
 
 SIZES = ('released', 'small', 'tiny')
+
+# Published weights by their names on the Hugging Face hub (docs/weights.md).
+VIDEO_LDM, STREAMING, REFINER = 'damo-vilab/text-to-video-ms-1.7b', 'PAIR/StreamingT2V', 'ali-vilab/MS-Vid2Vid-XL'
 
 
 def size_of(arg):
@@ -32,6 +36,18 @@ def model(size):
     return ConfigDict({'released': _released, 'small': _small, 'tiny': _tiny}[size]().to_dict())
 
 
+def sources(size, before, *published):
+    """Where a stage looks for networks: in the run of the stage before it, then in published or shipped weights.
+
+    tiny looks nowhere: all that it starts from is fresh.
+    """
+    if size == 'tiny':
+        return ()
+    if size == 'small':
+        return f'runs/{before}-small/weights', str(SHIPPED)
+    return f'runs/{before}/weights', *published
+
+
 def run(stage, objective, size):
     """The keys that every stage has, with values to start from."""
     released, tiny = size == 'released', size == 'tiny'
@@ -39,6 +55,8 @@ def run(stage, objective, size):
     config.stage = stage  # a label
     config.objective = objective  # one of st2v_jax/training/loop.py: what is trained, and on what
     config.model = model(size)
+    # networks that the stage starts from; its own are fresh: st2v_jax/training/init.py
+    config.init = ConfigDict({'sources': (), 'networks': (), 'carried': (), 'continued': False})
     config.seed = 0
     config.dtype = 'float32' if tiny else 'bfloat16'  # of the arithmetic; parameters are float32
     # devices along each axis, -1 is all that are left: batches are split over data and fsdp, parameters over fsdp and

@@ -1,12 +1,10 @@
-"""The training run, top to bottom: mesh, objective, state, steps, checkpoints, weights."""
+"""The training run, top to bottom: mesh, objective, state, step; then log, check, save and stop; then weights."""
 
 import collections
-import dataclasses
 import datetime
 import itertools
 import json
 import math
-import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -17,11 +15,11 @@ import numpy as np
 
 from st2v_jax import cost, sharding, weights
 from st2v_jax.checkpoint import Checkpoints, abstract
-from st2v_jax.data import captions
 from st2v_jax.errors import TrainingError
 from st2v_jax.models import build
-from st2v_jax.training import autoencoder, contrastive, denoising, processes, refiner, samples, state, step
+from st2v_jax.training import autoencoder, contrastive, denoising, init, processes, refiner, samples, state, step
 from st2v_jax.training.diagnosis import not_finite
+from st2v_jax.training.limits import Clock, Signals
 from st2v_jax.training.logs import Logs
 
 OBJECTIVES = {  # by config.objective
@@ -40,7 +38,7 @@ def train(config, workdir, source=None, *, command=''):
       config: ConfigDict of a file in configs/.
       workdir: folder for checkpoints, metrics.jsonl, TensorBoard events, and in the end weights/ and summary.json.
         The newest checkpoint found there is resumed.
-      source: folder of weights of the stages before, or None.
+      source: weights to start from in place of `config.init.sources`, or None.
       command: how the run was started, for the summary.
 
     Raises ValueError where config, weights or checkpoint do not fit together, TrainingError where a loss is not finite.
@@ -50,13 +48,15 @@ def train(config, workdir, source=None, *, command=''):
     processes.join(config.distributed)
     if config.max_seconds and jax.process_count() > 1:
         raise ValueError('several processes have no clock in common: set config.steps, and max_seconds to 0')
+    if config.objective not in OBJECTIVES:
+        raise ValueError(f'objective is one of {", ".join(OBJECTIVES)}, not {config.objective!r}')
     mesh = sharding.make_mesh(config.mesh.to_dict())
     step.check_parts(config.batch_size, config.accumulation, mesh)
     key = jax.random.key(config.seed)
-    model, params, tokenizer = start(config, source)
+    model, params, tokenizer, origin = init.start(config, jax.random.fold_in(key, 2), source)
     workdir.mkdir(parents=True, exist_ok=True)
-    with Logs(workdir, config) as logs, _Signals() as signals:
-        logs.say(f'{config.stage}: {len(jax.devices())} x {jax.devices()[0].device_kind}, preparing')
+    with Logs(workdir, config) as logs, Signals() as signals:
+        logs.say(f'{config.stage}: {origin}; {len(jax.devices())} x {jax.devices()[0].device_kind}, preparing')
         objective = OBJECTIVES[config.objective](config, model, params, tokenizer, mesh, jax.random.fold_in(key, 0))
         trained, frozen = state.split(objective.params, objective.trained)
         optimizer = step.make_optimizer(**config.optimizer)
@@ -89,7 +89,7 @@ def train(config, workdir, source=None, *, command=''):
                 path = workdir / 'samples' / f'step-{number:07}.mp4'
                 logs.show(number, samples.draw(config.samples, path, networks, sized, tokenizer, config.dtype))
 
-        clock = _Clock(config, progress, began)
+        clock = Clock(config, progress, began)
         waiting = collections.deque()
         number = int(now.step)
         data = objective.data_from(number)
@@ -134,37 +134,6 @@ def train(config, workdir, source=None, *, command=''):
     return 'finished'
 
 
-def start(config, source):
-    """(ModelConfig, parameters of the stages before by network, tokenizer) of a run.
-
-    The sizes are the run's own; what is measured in earlier stages, the scales of latents, comes with the weights.
-    """
-    model = build.ModelConfig.from_dict(config.model.to_dict())
-    if source is None:
-        return model, {}, captions.tokenizer_for(model.text.vocab_size)
-    only = tuple(name for name in weights.networks(model) if Path(source, f'{name}.safetensors').is_file())
-    before, params = weights.load(source, only)
-    model = dataclasses.replace(model, scale_factor=before.scale_factor)
-    if 'refiner_vae' in only:
-        refiner = dataclasses.replace(model.refiner, scale_factor=before.refiner.scale_factor)
-        model = dataclasses.replace(model, refiner=refiner)
-    ours, theirs = _parts(model), _parts(before)
-    parts = {'image_size', *only} | ({'unet', 'apm'} if 'cam' in only else set())
-    wrong = sorted(part for part in parts if theirs[part] != ours[part])
-    wrong = [f'{part} is {theirs[part]} there and {ours[part]} here' for part in wrong]
-    if wrong:
-        raise ValueError(f'the weights in {source} are of another model than the config: ' + '; '.join(wrong))
-    tokenizer = weights.load_tokenizer(source) if 'text' in only else captions.tokenizer_for(model.text.vocab_size)
-    return model, params, tokenizer
-
-
-def _parts(model):
-    """What a model's config says of each network, by name, and the size of its frames."""
-    values = model.to_dict()
-    refiner = values['refiner']
-    return {**values, 'refiner': refiner['unet'], 'refiner_vae': refiner['vae'], 'refiner_text': refiner['text']}
-
-
 def _restore_or_create(checkpoints, trained, optimizer, places):
     create = partial(state.create, optimizer=optimizer)
     if checkpoints.latest() is None:
@@ -187,54 +156,6 @@ def _first_bad(rows):
         if not math.isfinite(metrics['loss']) or not math.isfinite(metrics['grad_norm']):
             return f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}'
     return None
-
-
-class _Clock:
-    """How far the run is, by steps and by time, whichever is further.
-
-    The time limit counts from the start of the command, so that preparing and compiling are within it; the progress by
-    time counts from the end of the first step, so that they do not use up the warm-up.
-    """
-
-    def __init__(self, config, progress, began):
-        self.steps, self.first = config.steps, progress
-        self.deadline = began + config.max_seconds if config.max_seconds else math.inf
-        self.since = None
-
-    def stepped(self, metrics):
-        if self.since is None:
-            jax.block_until_ready(metrics)
-            self.since = time.monotonic()
-
-    @property
-    def over(self):
-        return time.monotonic() >= self.deadline
-
-    def progress(self, number):
-        by_time = self.first
-        if self.since is not None and self.deadline < math.inf:
-            share = (time.monotonic() - self.since) / max(self.deadline - self.since, 1e-9)
-            by_time += (1 - self.first) * min(share, 1.0)
-        return max(number / self.steps, by_time)
-
-
-class _Signals:
-    """`stop` is true after SIGTERM or Ctrl-C; the step in hand is finished and saved. A second one kills as usual."""
-
-    def __enter__(self):
-        self.stop = False
-        self.before = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.before[number] = signal.signal(number, self._receive)
-        return self
-
-    def _receive(self, number, _):
-        self.stop = True
-        signal.signal(number, self.before[number])
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 def _summarise(workdir, config, command, steps, seconds, logs):

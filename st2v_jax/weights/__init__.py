@@ -9,6 +9,7 @@ from st2v_jax.weights.folder import (
     bundled,
     describe,
     describe_refinement,
+    held,
     load,
     load_config,
     load_tokenizer,
@@ -21,6 +22,6 @@ from st2v_jax.weights.folder import (
 
 __all__ = [
     'LONG_TERM', 'MEMORIES', 'NETWORKS', 'SHIPPED', 'abstract', 'bundled', 'describe',
-    'describe_refinement', 'load', 'load_config', 'load_tokenizer', 'networks', 'on_device', 'refinement', 'save',
-    'streaming',
+    'describe_refinement', 'held', 'load', 'load_config', 'load_tokenizer', 'networks', 'on_device', 'refinement',
+    'save', 'streaming',
 ]

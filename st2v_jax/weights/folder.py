@@ -94,6 +94,12 @@ def describe_refinement(folder):
     return config, names
 
 
+def held(folder):
+    """The names of the networks whose parameters `load` can give."""
+    theirs, _ = _open(folder)
+    return _held(folder, theirs)
+
+
 def on_device(dtype, sharding=None):
     """A `place` for `load`: arrays on the device, kernels and embeddings in `dtype`, the others in float32."""
     def place(array):

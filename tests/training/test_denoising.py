@@ -74,5 +74,5 @@ def test_dropped_conditions_are_the_empty_text_and_the_empty_image():
 
 
 def test_stages_need_those_before():
-    with pytest.raises(ValueError, match='stage cam starts from trained vae, text, unet: name their weights folder'):
+    with pytest.raises(ValueError, match='stage cam starts from vae, text, unet: config.init.networks has to'):
         Stage('cam', {})
