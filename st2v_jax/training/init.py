@@ -48,7 +48,7 @@ def start(config, key: jax.Array, source=None) -> Start:
     init, model = config.init, build.ModelConfig.from_dict(config.model.to_dict())
     needed, sources = tuple(init.networks), (source,) if source is not None else tuple(init.sources)
     if not sources:
-        return Start(model, born(model, needed, key), captions.tokenizer_for(model.text.vocab_size), 'from scratch')
+        return Start(model, born(model, needed, key), captions.tokenizer_for(model.text.vocab_size), 'fresh networks')
     wanted = weights.networks(model) if init.continued else (*needed, *init.carried)
     params, tokenizer, origins, absent = {}, None, [], []
     for place in sources:

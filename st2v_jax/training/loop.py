@@ -63,6 +63,7 @@ def train(config, workdir, source=None, *, command=''):
         places = sharding.shardings(jax.eval_shape(partial(state.create, optimizer=optimizer), trained), mesh)
         place_frozen = sharding.shardings(frozen, mesh)
         checkpoints = Checkpoints(workdir / 'checkpoints')
+        _check_origin(workdir / 'origin.txt', origin, checkpoints.latest())
         now, progress = _restore_or_create(checkpoints, trained, optimizer, places)
         frozen = sharding.place(build.cast(frozen, jnp.dtype(config.dtype)), place_frozen)
         key = jax.jit(partial(jax.random.fold_in, data=1), out_shardings=sharding.replicated(mesh))(key)
@@ -132,6 +133,19 @@ def train(config, workdir, source=None, *, command=''):
             _summarise(workdir, config, command, number, time.monotonic() - began, logs)
         logs.say(f'{config.stage}: {number} steps in {time.monotonic() - began:.0f} s')
     return 'finished'
+
+
+def _check_origin(file, origin, latest):
+    """Notes in `file` what a run starts from. ValueError where one that is resumed would go on with other networks.
+
+    The stage before may have finished a run of its own since. latest: the step of the newest checkpoint, or None.
+    """
+    if latest is None:
+        if processes.is_first():
+            file.write_text(origin + '\n', 'utf-8')
+    elif file.is_file() and (before := file.read_text('utf-8').strip()) != origin:
+        raise ValueError(f'the run of {file.parent} started from {before}, and would go on with {origin}: name what it '
+                         'started from with --from, or another --workdir')
 
 
 def _restore_or_create(checkpoints, trained, optimizer, places):

@@ -73,6 +73,14 @@ def test_interrupted_and_resumed_equals_undisturbed(line, tmp_path, monkeypatch)
     jax.tree.map(np.testing.assert_array_equal, whole, line['params'])
 
 
+def test_a_resumed_run_goes_on_from_what_it_began_with(line, tmp_path, monkeypatch):
+    loop.train(config_of(steps=4), tmp_path)
+    begin = loop.init.start
+    monkeypatch.setattr(loop.init, 'start', lambda *args: begin(*args)._replace(origin='vae from elsewhere'))
+    with pytest.raises(ValueError, match=r'started from fresh networks, and would go on with vae from elsewhere'):
+        loop.train(config_of(), tmp_path)
+
+
 def test_the_step_is_compiled_once(line, tmp_path):
     loop.train(config_of(), tmp_path)
     assert line['traces'] == 1
