@@ -29,7 +29,8 @@ from st2v_jax import sharding
 from st2v_jax.checkpoint import abstract
 from st2v_jax.cli.train import load_config
 from st2v_jax.models import build
-from st2v_jax.training import denoising, state, step
+from st2v_jax.training import denoising, pools, state, step
+from st2v_jax.training.batch import Data
 from st2v_jax.training.objective import Objective
 from st2v_jax.weights import layout
 
@@ -53,17 +54,17 @@ def parameters(config):
 
 
 def pool_shapes(config, model):
-    """Shapes of a pool of one video for each example of a batch, as `denoising.make_data` makes it."""
+    """Shapes of a pool of one video for each example of a batch, as `pools.make_data` makes it."""
     rows, frames, size = (config.batch_size, 1), config.data.frames, model.frame_size
     shape = jax.ShapeDtypeStruct
-    videos = denoising.Videos(
+    videos = pools.Videos(
         shape((*rows, frames, *model.latent_shape[1:]), jnp.float16),
         shape((*rows, config.data.captions, model.text.max_tokens), jnp.int32),
         shape((*rows, frames, *size, 3), jnp.uint8) if config.memory else None,
         shape((*rows, frames, model.image.embed_dim), jnp.float16) if config.anchor else None,
     )
     empty_anchor = shape((model.image.embed_dim,), jnp.float32) if config.anchor else None
-    return denoising.Data(videos, shape((model.text.max_tokens,), jnp.int32), empty_anchor)
+    return Data(videos, shape((model.text.max_tokens,), jnp.int32), empty_anchor)
 
 
 def random_pool(shapes):

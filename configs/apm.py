@@ -1,6 +1,8 @@
 """CAM and APM together, the long-term memory: an anchor frame of the chunk before joins the text.
 
-    python train.py --config configs/apm.py:small --workdir runs/apm --from runs/cam/weights
+    python train.py --config configs/apm.py:small
+
+All but APM, which starts from scratch, comes from the stage cam, or where that was not run from the published model.
 
 The small one reached a loss of 0.049 in 9.8 K steps and three runs: docs/small-model.md. One run of that many takes 12
 minutes of an H200.
@@ -15,6 +17,8 @@ from configs import common
 def get_config(arg=''):
     size = common.size_of(arg)
     config = common.denoising('apm', size)
+    config.init.sources = common.sources(size, 'cam', common.STREAMING)
+    config.init.networks = ('vae', 'text', 'image', 'unet', 'cam')
     config.memory = True
     config.anchor = True
     config.trained = r'(unet|cam|apm)/.*'

@@ -1,6 +1,6 @@
 """The frame-wise autoencoder, on frames of the small world.
 
-    python train.py --config configs/autoencoder.py:small --workdir runs/autoencoder
+    python train.py --config configs/autoencoder.py:small
 
 The small one reaches 36.4 dB in 11 K steps, 4.5 minutes of an H200.
 

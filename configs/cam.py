@@ -1,6 +1,9 @@
 """CAM, the short-term memory: the Video-LDM is frozen, CAM learns to continue the chunk's own first 8 frames.
 
-    python train.py --config configs/cam.py:small --workdir runs/cam --from runs/video_ldm/weights
+    python train.py --config configs/cam.py:small
+
+Autoencoder, text tower and UNet come from the Video-LDM; CAM starts as the UNet's copy, even where a trained one lies
+beside them.
 
 The small one reaches a loss of 0.081 in 3 K steps of batch 64, 5 minutes of an H200.
 
@@ -13,6 +16,9 @@ from configs import common
 def get_config(arg=''):
     size = common.size_of(arg)
     config = common.denoising('cam', size)
+    config.init.sources = common.sources(size, 'video_ldm', common.VIDEO_LDM)
+    config.init.networks = ('vae', 'text', 'unet')
+    config.init.carried = ('image',)
     config.memory = True
     config.trained = r'cam/.*'
     config.schedule.peak = {'released': 5e-5, 'small': 7e-4, 'tiny': 3e-3}[size]

@@ -1,6 +1,8 @@
 """CLIP's two towers, on frames of the small world and their captions.
 
-    python train.py --config configs/clip.py:small --workdir runs/clip --from runs/autoencoder/weights
+    python train.py --config configs/clip.py:small
+
+It takes the autoencoder along for later stages.
 
 The small one finds the caption of a frame among 512 in 93 % of cases, after 8 K steps, 2 minutes of an H200.
 
@@ -12,7 +14,9 @@ from configs import common
 
 def get_config(arg=''):
     size = common.size_of(arg)
-    config = common.run('clip', size)
+    config = common.run('clip', 'contrastive', size)
+    config.init.sources = common.sources(size, 'autoencoder')
+    config.init.carried = ('vae',)
     config.data.captions = 2  # wordings of each scene
     config.schedule.peak = {'released': 5e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
     if size != 'tiny':

@@ -15,8 +15,12 @@ from st2v_jax.models.clip import ImageConfig, TextConfig
 from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
+from st2v_jax.weights import SHIPPED
 
 SIZES = ('released', 'small', 'tiny')
+
+# Published weights by their names on the Hugging Face hub (docs/weights.md).
+VIDEO_LDM, STREAMING, REFINER = 'damo-vilab/text-to-video-ms-1.7b', 'PAIR/StreamingT2V', 'ali-vilab/MS-Vid2Vid-XL'
 
 
 def size_of(arg):
@@ -32,19 +36,34 @@ def model(size):
     return ConfigDict({'released': _released, 'small': _small, 'tiny': _tiny}[size]().to_dict())
 
 
-def run(stage, size):
+def sources(size, before, *published):
+    """Where a stage looks for networks: in the run of the stage before it, then in published or shipped weights.
+
+    tiny looks nowhere: all that it starts from is fresh.
+    """
+    if size == 'tiny':
+        return ()
+    if size == 'small':
+        return f'runs/{before}-small/weights', str(SHIPPED)
+    return f'runs/{before}/weights', *published
+
+
+def run(stage, objective, size):
     """The keys that every stage has, with values to start from."""
     released, tiny = size == 'released', size == 'tiny'
     config = ConfigDict()
-    config.stage = stage
+    config.stage = stage  # a label
+    config.objective = objective  # one of st2v_jax/training/loop.py: what is trained, and on what
     config.model = model(size)
+    # networks that the stage starts from; its own are fresh: st2v_jax/training/init.py
+    config.init = ConfigDict({'sources': (), 'networks': (), 'carried': (), 'continued': False})
     config.seed = 0
     config.dtype = 'float32' if tiny else 'bfloat16'  # of the arithmetic; parameters are float32
     # devices along each axis, -1 is all that are left: batches are split over data and fsdp, parameters over fsdp and
     # tensor (st2v_jax/sharding.py)
     config.mesh = ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
-    # one process on each host of a cluster, 0 for as many as it says: st2v_jax/training/processes.py
-    config.distributed = ConfigDict({'processes': 1, 'process': 0, 'coordinator': ''})
+    # 'auto' joins the cluster that jax detects, if any; or a number of processes: st2v_jax/training/processes.py
+    config.distributed = ConfigDict({'processes': 'auto', 'process': 0, 'coordinator': ''})
     # A few steps do not repay optimising the program: tiny compiles in half the time.
     fast = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
     config.compiler_options = ConfigDict(fast if tiny else {})
@@ -73,7 +92,7 @@ def run(stage, size):
 
 def autoencoder(stage, network, size):
     """The keys of the two stages that train an autoencoder, `network`."""
-    config = run(stage, size)
+    config = run(stage, 'autoencoder', size)
     config.network = network
     config.edge_weight = 1.0  # of the distance of image differences, against blur
     config.kl_weight = 1e-5
@@ -83,7 +102,7 @@ def autoencoder(stage, network, size):
 
 def denoising(stage, size):
     """The keys of the stages that denoise videos, and of the ablations."""
-    config = run(stage, size)
+    config = run(stage, 'denoising', size)
     config.memory = False  # whether CAM gets conditioning frames
     config.anchor = False  # whether APM gets an anchor frame
     config.trained = r'unet/.*'  # paths of parameters; those that `frozen` matches are not trained

@@ -1,6 +1,8 @@
 """The Refiner: SDEdit from a noised enlarged video back to a sharp one.
 
-    python train.py --config configs/refiner.py:small --workdir runs/refiner --from runs/refiner_vae/weights
+    python train.py --config configs/refiner.py:small
+
+Its network starts from scratch.
 
 The small one reaches a loss of 0.109 in 7.4 K steps, two runs and 11 minutes of an H200 in all.
 
@@ -12,7 +14,10 @@ from configs import common
 
 def get_config(arg=''):
     size = common.size_of(arg)
-    config = common.encoded(common.run('refiner', size), size)
+    config = common.encoded(common.run('refiner', 'refiner', size), size)
+    config.init.sources = common.sources(size, 'refiner_vae', common.STREAMING, common.REFINER)
+    config.init.networks = ('vae', 'refiner_vae', 'refiner_text' if size == 'released' else 'text')
+    config.init.carried = ('text', 'image', 'unet', 'cam', 'apm')
     config.source_noise = 0.3  # of the latents that sources are decoded from, at most
     # where SDEdit may begin, so that `start` can be chosen later
     config.starts = (199, {'released': 599, 'small': 499, 'tiny': 599}[size])

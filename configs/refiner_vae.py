@@ -1,6 +1,6 @@
 """The Refiner's autoencoder, on frames as large as the Refiner's.
 
-    python train.py --config configs/refiner_vae.py:small --workdir runs/refiner_vae --from runs/apm/weights
+    python train.py --config configs/refiner_vae.py:small
 
 The small one starts as the autoencoder of 128 pixels, which at 256 reaches 30.1 dB and draws double outlines; it
 ends at 40.7 dB after 2.2 K steps, two minutes of an H200.
@@ -14,6 +14,9 @@ from configs import common
 def get_config(arg=''):
     size = common.size_of(arg)
     config = common.autoencoder('refiner_vae', 'refiner_vae', size)
+    config.init.sources = common.sources(size, 'apm', common.STREAMING)
+    config.init.networks = ('vae',)
+    config.init.carried = ('text', 'image', 'unet', 'cam', 'apm')
     if size == 'small':
         config.steps = 20_000
         config.max_seconds = 120.0

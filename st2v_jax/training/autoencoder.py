@@ -1,4 +1,4 @@
-"""The autoencoder's objective: frames of the world, drawn anew at every step, through latents and back."""
+"""The autoencoder's objective: frames of the world, drawn again at every step, through latents and back."""
 
 import dataclasses
 from functools import partial
@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from st2v_jax.data import pool, world
 from st2v_jax.models import build
 from st2v_jax.training.objective import Objective
+from st2v_jax.training.pools import draw_frames
 from st2v_jax.weights.layout import networks
-
-LAST_FRAME = 1200  # the world is drawn at times 0..LAST_FRAME, the length of the longest videos
 
 
 def objective(config, model, params, tokenizer, mesh, key) -> Objective:
@@ -56,15 +55,6 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     params = {**params, name: trained}
     is_trained = lambda path: path.startswith(f'{name}/')
     return Objective(params, is_trained, pool.place(indices, mesh), examples, loss, loss, finish)
-
-
-def draw_frames(key, scenes, seed, size):
-    """A frame of a random scene of every row, at a random time: scene numbers [b,n] -> [b,size,size,3] in [-1, 1]."""
-    scene_key, time_key = jax.random.split(key)
-    chosen = pool.draw(scene_key, scenes)
-    times = jax.random.randint(time_key, (len(chosen), 1), 0, LAST_FRAME + 1)
-    made = jax.vmap(partial(world.scene, seed))(chosen)
-    return jax.vmap(partial(world.render, size=size))(made, times)[:, 0]
 
 
 def reconstruction(made, frames):

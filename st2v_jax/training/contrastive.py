@@ -7,8 +7,8 @@ import numpy as np
 from st2v_jax.data import captions, pool, world
 from st2v_jax.models import build
 from st2v_jax.models.clip import preprocess
-from st2v_jax.training.autoencoder import draw_frames
 from st2v_jax.training.objective import Objective
+from st2v_jax.training.pools import draw_frames
 
 LARGEST_SCALE = 100.0  # of the logits, as in CLIP
 

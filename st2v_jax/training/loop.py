@@ -1,12 +1,10 @@
-"""The training run, top to bottom: mesh, objective, state, steps, checkpoints, weights."""
+"""The training run, top to bottom: mesh, objective, state, step; then log, check, save and stop; then weights."""
 
 import collections
-import dataclasses
 import datetime
 import itertools
 import json
 import math
-import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -17,29 +15,20 @@ import numpy as np
 
 from st2v_jax import sharding, trees
 from st2v_jax.checkpoint import Checkpoints, abstract
-from st2v_jax.data import captions
 from st2v_jax.errors import TrainingError
 from st2v_jax.models import build
-from st2v_jax.open_model import open_model
 from st2v_jax.planning.device import matmul_rate
-from st2v_jax.training import autoencoder, contrastive, denoising, processes, samples, state, step
-from st2v_jax.training import refiner as refinement
+from st2v_jax.training import autoencoder, contrastive, denoising, init, processes, refiner, samples, state, step
 from st2v_jax.training.diagnosis import not_finite
+from st2v_jax.training.limits import Clock, Signals
 from st2v_jax.training.logs import Logs
-from st2v_jax.weights import layout
 from st2v_jax.weights.folder import save
 
-OBJECTIVES = {
+OBJECTIVES = {  # by config.objective
     'autoencoder': autoencoder.objective,
-    'clip': contrastive.objective,
-    'video_ldm': denoising.objective,
-    'cam': denoising.objective,
-    'apm': denoising.objective,
-    'add_cond': denoising.objective,
-    'conc_cond': denoising.objective,
-    'no_apm': denoising.objective,
-    'refiner_vae': autoencoder.objective,
-    'refiner': refinement.objective,
+    'contrastive': contrastive.objective,
+    'denoising': denoising.objective,
+    'refiner': refiner.objective,
 }
 IN_FLIGHT = 2  # steps that the host may be ahead of the devices; a clock read further ahead would tell nothing
 
@@ -51,7 +40,7 @@ def train(config, workdir, source=None, *, command=''):
       config: ConfigDict of a file in configs/.
       workdir: folder for checkpoints, metrics.jsonl, TensorBoard events, and in the end weights/ and summary.json.
         The newest checkpoint found there is resumed.
-      source: folder of weights of the stages before, or None.
+      source: weights to start from in place of `config.init.sources`, or None.
       command: how the run was started, for the summary.
 
     Raises ValueError where config, weights or checkpoint do not fit together, TrainingError where a loss is not finite.
@@ -61,19 +50,22 @@ def train(config, workdir, source=None, *, command=''):
     processes.join(config.distributed)
     if config.max_seconds and jax.process_count() > 1:
         raise ValueError('several processes have no clock in common: set config.steps, and max_seconds to 0')
+    if config.objective not in OBJECTIVES:
+        raise ValueError(f'objective is one of {", ".join(OBJECTIVES)}, not {config.objective!r}')
     mesh = sharding.make_mesh(config.mesh.to_dict())
     step.check_parts(config.batch_size, config.accumulation, mesh)
     key = jax.random.key(config.seed)
-    model, params, tokenizer = start(config, source)
+    model, params, tokenizer, origin = init.start(config, jax.random.fold_in(key, 2), source)
     workdir.mkdir(parents=True, exist_ok=True)
-    with Logs(workdir, config) as logs, _Signals() as signals:
-        logs.say(f'{config.stage}: {len(jax.devices())} x {jax.devices()[0].device_kind}, preparing')
-        objective = OBJECTIVES[config.stage](config, model, params, tokenizer, mesh, jax.random.fold_in(key, 0))
+    with Logs(workdir, config) as logs, Signals() as signals:
+        logs.say(f'{config.stage}: {origin}; {len(jax.devices())} x {jax.devices()[0].device_kind}, preparing')
+        objective = OBJECTIVES[config.objective](config, model, params, tokenizer, mesh, jax.random.fold_in(key, 0))
         trained, frozen = state.split(objective.params, objective.trained)
         optimizer = step.make_optimizer(**config.optimizer)
         places = sharding.shardings(jax.eval_shape(partial(state.create, optimizer=optimizer), trained), mesh)
         place_frozen = sharding.shardings(frozen, mesh)
         checkpoints = Checkpoints(workdir / 'checkpoints')
+        _check_origin(workdir / 'origin.txt', origin, checkpoints.latest())
         now, progress = _restore_or_create(checkpoints, trained, optimizer, places)
         frozen = sharding.place(build.cast(frozen, jnp.dtype(config.dtype)), place_frozen)
         key = jax.jit(partial(jax.random.fold_in, data=1), out_shardings=sharding.replicated(mesh))(key)
@@ -100,7 +92,7 @@ def train(config, workdir, source=None, *, command=''):
                 path = workdir / 'samples' / f'step-{number:07}.mp4'
                 logs.show(number, samples.draw(config.samples, path, networks, sized, tokenizer, config.dtype))
 
-        clock = _Clock(config, progress, began)
+        clock = Clock(config, progress, began)
         waiting = collections.deque()
         number = int(now.step)
         data = objective.data_from(number)
@@ -145,36 +137,17 @@ def train(config, workdir, source=None, *, command=''):
     return 'finished'
 
 
-def start(config, source):
-    """(ModelConfig, parameters of the stages before by network, tokenizer) of a run.
+def _check_origin(file, origin, latest):
+    """Notes in `file` what a run starts from. ValueError where one that is resumed would go on with other networks.
 
-    The sizes are the run's own; what is measured in earlier stages, the scales of latents, comes with the weights.
+    The stage before may have finished a run of its own since. latest: the step of the newest checkpoint, or None.
     """
-    model = build.ModelConfig.from_dict(config.model.to_dict())
-    if source is None:
-        return model, {}, captions.tokenizer_for(model.text.vocab_size)
-    opened = open_model(source)
-    only = tuple(name for name in layout.networks(model) if name in opened.held)
-    before, params = opened.config, opened.params(only)
-    model = dataclasses.replace(model, scale_factor=before.scale_factor)
-    if 'refiner_vae' in only:
-        refiner = dataclasses.replace(model.refiner, scale_factor=before.refiner.scale_factor)
-        model = dataclasses.replace(model, refiner=refiner)
-    ours, theirs = _parts(model), _parts(before)
-    parts = {'frame_size', *only} | ({'unet', 'apm'} if 'cam' in only else set())
-    wrong = sorted(part for part in parts if theirs[part] != ours[part])
-    wrong = [f'{part} is {theirs[part]} there and {ours[part]} here' for part in wrong]
-    if wrong:
-        raise ValueError(f'the weights in {source} are of another model than the config: ' + '; '.join(wrong))
-    tokenizer = opened.tokenizer() if 'text' in only else captions.tokenizer_for(model.text.vocab_size)
-    return model, params, tokenizer
-
-
-def _parts(model):
-    """What a model's config says of each network, by name, and the size of its frames."""
-    values = model.to_dict()
-    refiner = values['refiner']
-    return {**values, 'refiner': refiner['unet'], 'refiner_vae': refiner['vae'], 'refiner_text': refiner['text']}
+    if latest is None:
+        if processes.is_first():
+            file.write_text(origin + '\n', 'utf-8')
+    elif file.is_file() and (before := file.read_text('utf-8').strip()) != origin:
+        raise ValueError(f'the run of {file.parent} started from {before}, and would go on with {origin}: name what it '
+                         'started from with --from, or another --workdir')
 
 
 def _restore_or_create(checkpoints, trained, optimizer, places):
@@ -192,54 +165,6 @@ def _first_bad(rows):
         if not math.isfinite(metrics['loss']) or not math.isfinite(metrics['grad_norm']):
             return f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}'
     return None
-
-
-class _Clock:
-    """How far the run is, by steps and by time, whichever is further.
-
-    The time limit counts from the start of the command, so that preparing and compiling are within it; the progress by
-    time counts from the end of the first step, so that they do not use up the warm-up.
-    """
-
-    def __init__(self, config, progress, began):
-        self.steps, self.first = config.steps, progress
-        self.deadline = began + config.max_seconds if config.max_seconds else math.inf
-        self.since = None
-
-    def stepped(self, metrics):
-        if self.since is None:
-            jax.block_until_ready(metrics)
-            self.since = time.monotonic()
-
-    @property
-    def over(self):
-        return time.monotonic() >= self.deadline
-
-    def progress(self, number):
-        by_time = self.first
-        if self.since is not None and self.deadline < math.inf:
-            share = (time.monotonic() - self.since) / max(self.deadline - self.since, 1e-9)
-            by_time += (1 - self.first) * min(share, 1.0)
-        return max(number / self.steps, by_time)
-
-
-class _Signals:
-    """`stop` is true after SIGTERM or Ctrl-C; the step in hand is finished and saved. A second one kills as usual."""
-
-    def __enter__(self):
-        self.stop = False
-        self.before = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.before[number] = signal.signal(number, self._receive)
-        return self
-
-    def _receive(self, number, _):
-        self.stop = True
-        signal.signal(number, self.before[number])
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 def _summarise(workdir, config, command, steps, seconds, logs):

@@ -1,4 +1,4 @@
-"""What a stage of training is made of; autoencoder.py, contrastive.py, denoising.py and refinement.py make one each."""
+"""What a stage of training is made of; autoencoder.py, contrastive.py, denoising.py and refiner.py make one each."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -34,8 +34,8 @@ class Objective(NamedTuple):
 
 
 def require(params, names, stage):
-    """Raises ValueError where networks of the stages before are not there."""
+    """Raises ValueError where networks that the stage starts from are not there."""
     missing = [name for name in names if name not in params]
     if missing:
         missing = ', '.join(missing)
-        raise ValueError(f'stage {stage} starts from trained {missing}: name their weights folder with --from')
+        raise ValueError(f'stage {stage} starts from {missing}: config.init.networks has to name them')

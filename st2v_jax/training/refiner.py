@@ -7,7 +7,7 @@ release says nothing of its training.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,9 @@ from st2v_jax.diffusion.log_snr import refiner_levels
 from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions, sdedit_noise
 from st2v_jax.models import build
 from st2v_jax.refinement.canvas import fit, place
-from st2v_jax.training.denoising import captioned_pool, each_frame, video, windows, worn
+from st2v_jax.training.batch import corrupted, each_frame
 from st2v_jax.training.objective import Objective, require
+from st2v_jax.training.pools import captioned_pool, video, windows
 from st2v_jax.weights.layout import refinement
 
 
@@ -27,20 +28,20 @@ class Pairs(NamedTuple):
 
     Attributes:
       clean: [..., t, h, w, c] float16, scaled latents of the world at the size of the canvas.
-      source: the same of the world at the size of the Video-LDM, through its autoencoder, worn, and enlarged.
+      source: the same of the world at the size of the Video-LDM, through its autoencoder, corrupted, and enlarged.
       ids: [..., captions, 77] token ids.
     """
 
-    clean: Any
-    source: Any
-    ids: Any
+    clean: jax.Array
+    source: jax.Array
+    ids: jax.Array
 
 
 class Data(NamedTuple):
     """The pool, and the tokens that stand for no text: [77]."""
 
     pairs: Pairs
-    empty_ids: Any
+    empty_ids: jax.Array
 
 
 def objective(config, model, params, tokenizer, mesh, key) -> Objective:
@@ -107,7 +108,7 @@ def make_data(config, model, params, tokenizer, mesh, key) -> Data:
     def make(params, keys, scenes):
         clean, seen = (jax.vmap(partial(video, data, size))(keys, scenes) for size in (canvas.size, small))
         latents, _ = each_frame(partial(vae, params['vae'], method='encode'), seen)
-        latents = jax.vmap(partial(worn, config.source_noise))(keys, latents * model.scale_factor)
+        latents = jax.vmap(partial(corrupted, config.source_noise))(keys, latents * model.scale_factor)
         seen = each_frame(partial(vae, params['vae'], method='decode'), latents / model.scale_factor)
         return encode(params, clean), encode(params, jnp.clip(seen, -1, 1))
 

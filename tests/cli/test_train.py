@@ -45,7 +45,7 @@ CAM = f'{CONFIGS / "cam"}.py:tiny'
     (('--config', CAM, '--config.steps'), '--config.steps needs a value'),
     (('--config', CAM, '--confug.steps=3'), 'unknown option --confug.steps=3'),
     (('--config', CAM, '--from', 'nowhere'), 'there is no folder of weights nowhere'),
-    (('--config', CAM), 'stage cam starts from trained vae, text, unet: name their weights folder with --from'),
+    (('--config', CAM, '--config.objective=guessing'), 'objective is one of autoencoder, contrastive, denoising, '),
     (('--config', CAM, '--config.model.frames=[16]'), "config key model.frames is of type int, not '[16]'"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(argv, message, capsys, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from st2v_jax.data import world
+from st2v_jax.video_io import to_uint8
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]  # tensorflow-datasets warns about itself
 
@@ -23,7 +24,7 @@ def test_a_written_world_reads_back(tmp_path):
         assert sorted(int(clip['index']) for clip in clips) == indices
         clip = clips[0]
         scene = world.scene(0, clip['index'])
-        np.testing.assert_array_equal(clip['frames'], world_builder.to_uint8(world.render(scene, np.arange(4), 32)))
+        np.testing.assert_array_equal(clip['frames'], to_uint8(world.render(scene, np.arange(4), 32)))
         caption = clip['caption']
         assert (caption.decode() if isinstance(caption, bytes) else caption) == world.caption(scene)
         assert world.BACKGROUNDS[clip['background']] == world.describe(scene)['background']

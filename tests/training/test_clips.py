@@ -17,8 +17,8 @@ from st2v_jax.data import captions
 from st2v_jax.data.sources import Example
 from st2v_jax.models import build
 from st2v_jax.open_model import load_weights
-from st2v_jax.training import clips as filmed
-from st2v_jax.training import denoising
+from st2v_jax.training import clips
+from st2v_jax.video_io import to_floats
 from st2v_jax.weights.folder import save
 
 pytestmark = [
@@ -44,29 +44,29 @@ def numbered(length, size=4):
 def test_a_step_sees_successive_frames_and_an_anchor_of_the_chunk_before():
     random, firsts, anchors = np.random.default_rng(0), set(), set()
     for _ in range(300):
-        clips = filmed.cut(numbered(10), random, frames=4, shown=4, anchored=True, size=4, tokenizer=Numbers())
-        shown = clips.pixels[:, 0, 0, 0].astype(int)
+        read = clips.cut(numbered(10), random, frames=4, shown=4, anchored=True, size=(4, 4), tokenizer=Numbers())
+        shown = read.pixels[:, 0, 0, 0].astype(int)
         np.testing.assert_array_equal(np.diff(shown), 1)
         firsts.add(int(shown[0]))
-        anchors.add(int(shown[0]) - int(clips.anchor[0, 0, 0]))
-        assert clips.ids.tolist() == [7] * 77
+        anchors.add(int(shown[0]) - int(read.anchor[0, 0, 0]))
+        assert read.ids.tolist() == [7] * 77
     assert firsts == {4, 5, 6} and anchors == {1, 2, 3, 4}
-    plain = filmed.cut(numbered(4), random, frames=4, shown=4, anchored=False, size=2, tokenizer=Numbers())
+    plain = clips.cut(numbered(4), random, frames=4, shown=4, anchored=False, size=(2, 2), tokenizer=Numbers())
     assert plain.anchor is None and plain.pixels.shape == (4, 2, 2, 3)
     with pytest.raises(ValueError, match='samples of 7 frames are too short: this stage needs 8'):
-        filmed.cut(numbered(7), random, frames=4, shown=4, anchored=True, size=4, tokenizer=Numbers())
+        clips.cut(numbered(7), random, frames=4, shown=4, anchored=True, size=(4, 4), tokenizer=Numbers())
 
 
-def documented(script):
-    """The first command with that script in docs/training.md, without `python` and its name."""
+def documented(script, option=''):
+    """The first command with that script and option in docs/training.md, without `python` and its name."""
     page = (CONFIGS.parent / 'docs' / 'training.md').read_text('utf-8')
-    return shlex.split(re.search(rf'^python {re.escape(script)} (.*)', page, re.M)[1])
+    return shlex.split(re.search(rf'^python {re.escape(script)} (.*{re.escape(option)}.*)', page, re.M)[1])
 
 
 def placed(command, folder):
     """A documented command with its folders in `folder` and its config at the tiny size."""
     ours = {'videos/': folder / 'videos', 'clips/': folder / 'clips', '--config.data.source=clips/':
-            f'--config.data.source={folder / "clips"}', WEIGHTS: folder / WEIGHTS, 'configs/cam.py': CAM}
+            f'--config.data.source={folder / "clips"}', 'configs/cam.py': CAM}
     return [str(ours.get(word, word)) for word in command]
 
 
@@ -91,12 +91,12 @@ def test_a_resumed_step_reads_the_batch_that_it_would_have_read(made, devices):
     config = stage_config('cam', **{'data.source': str(made / 'clips')})
     model = build.ModelConfig.from_dict(config.model.to_dict())
     mesh = sharding.make_mesh({'data': -1}, jax.devices()[:devices])
-    start, spared = filmed.feed(config, model, {}, captions.tokenizer_for(model.text.vocab_size), mesh, {'vae', 'text'})
+    start, spared = clips.feed(config, model, {}, captions.tokenizer_for(model.text.vocab_size), mesh, {'vae', 'text'})
     assert not spared  # nothing was encoded beforehand
-    whole = [next(steps) for steps in [start(0)] for _ in range(4)]
+    whole = [next(steps).videos for steps in [start(0)] for _ in range(4)]
     assert whole[0].pixels.shape == (8, 16, 16, 16, 3) and whole[0].pixels.dtype == np.uint8
     assert whole[0].pixels.sharding.is_equivalent_to(sharding.split_rows(mesh), 5)
-    jax.tree.map(np.testing.assert_array_equal, next(start(3)), whole[3])
+    jax.tree.map(np.testing.assert_array_equal, next(start(3)).videos, whole[3])
     assert (np.asarray(whole[0].pixels) != np.asarray(whole[1].pixels)).any()
 
 
@@ -108,21 +108,22 @@ def test_clips_read_in_processes_are_the_same(made):
     batches = []
     for workers in ('0', '2'):
         config = stage_config('cam', **{'data.source': str(made / 'clips'), 'data.workers': workers})
-        batches.append(list(itertools.islice(filmed.feed(config, model, {}, tokenizer, mesh, ())[0](1), 3)))
+        batches.append(list(itertools.islice(clips.feed(config, model, {}, tokenizer, mesh, ())[0](1), 3)))
     jax.tree.map(np.testing.assert_array_equal, *batches)
 
 
 def test_conditions_are_the_clips_own_pixels():
     pixels = np.stack([scene(i, 20)[:16, :16, :16] for i in range(2)])
-    clips = filmed.Clips(pixels, np.ones((2, 77), np.int32), pixels[:, 3])
-    model = build.ModelConfig.from_dict(stage_config('apm').model.to_dict())
-    batch = denoising.of_clips(clips, memory=model.memory)
+    read = clips.Clips(pixels, np.ones((2, 77), np.int32), pixels[:, 3])
+    config = stage_config('apm')
+    model = build.ModelConfig.from_dict(config.model.to_dict())
+    batch = clips.draw(jax.random.key(0), read, config, model)
     np.testing.assert_allclose(batch.frames, pixels[:, : model.memory] / 127.5 - 1, atol=1e-6)
     doors = {'vae': build.vae(model), 'image': build.image_tower(model)}
     params = {name: build.init(jax.random.key(1), door) for name, door in doors.items()}
-    encoded = denoising.encoded(batch, params, model, np.float32)
+    encoded = clips.encode(batch, params, model, np.float32)
     assert encoded.latents.shape == (2, *model.latent_shape) and encoded.anchor.shape == (2, model.image.embed_dim)
-    one, _ = doors['vae'](params['vae'], denoising.to_floats(pixels[1, 5:6]), method='encode')
+    one, _ = doors['vae'](params['vae'], to_floats(pixels[1, 5:6]), method='encode')
     np.testing.assert_allclose(encoded.latents[1, 5], one[0] * model.scale_factor, atol=1e-5)
 
 
@@ -152,8 +153,7 @@ def test_sources_that_are_no_good_are_one_line(made, capsys, tmp_path):
 @pytest.mark.slow
 def test_a_run_on_prepared_videos_is_the_same_in_one_go_and_in_two(made, one_device, capsys, tmp_path):
     """The command of the page; and once more from its checkpoint of step 2 of 4. The weights are equal bit for bit."""
-    *command, option, workdir = placed(documented('train.py'), made)
-    assert (option, workdir) == ('--workdir', 'runs/cam')
+    command = [*placed(documented('train.py', '--config.data.source'), made), '--from', made / WEIGHTS]
     for run in ('one', 'two'):
         code, line = said(capsys, *command, '--workdir', tmp_path / run)
         assert code == 0, line
@@ -198,8 +198,8 @@ def test_a_dataset_of_tensorflow_datasets_is_a_source_by_name(tmp_path):
     world_builder.World(data_dir=tmp_path, config=world, file_format='array_record').download_and_prepare()
     films = open_source('tfds:world/films', str(tmp_path))
     assert len(films) == 3 and len(films[0]) == 16 and isinstance(films[0].caption, str)
-    clips = filmed.cut(films[1], np.random.default_rng(0), frames=16, shown=16, anchored=False, size=16,
+    read = clips.cut(films[1], np.random.default_rng(0), frames=16, shown=16, anchored=False, size=(16, 16),
                        tokenizer=captions.world_tokenizer())
-    assert clips.pixels.shape == (16, 16, 16, 3) and (clips.ids != 0).all()
+    assert read.pixels.shape == (16, 16, 16, 3) and (read.ids != 0).all()
     with pytest.raises(ValueError, match='tfds:world/films, split test: '):
         open_source('tfds:world/films', str(tmp_path), 'test')

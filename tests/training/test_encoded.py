@@ -15,11 +15,11 @@ from data.videos import write_folder
 
 from st2v_jax import sharding
 from st2v_jax.cli import prepare_data, train
-from st2v_jax.data import captions, clips
+from st2v_jax.data import captions
+from st2v_jax.data.clips import INDEX
 from st2v_jax.models import build
 from st2v_jax.tokenizer import Tokenizer
-from st2v_jax.training import clips as filmed
-from st2v_jax.training import denoising, loop
+from st2v_jax.training import clips, loop
 from st2v_jax.weights.folder import save
 
 # One level alone, which compiles in half the time
@@ -59,7 +59,7 @@ def command(folder, output, *more):
 def objective(stage, folder, params, **overrides):
     config = stage_config(stage, **LEVEL, **{'data.source': str(folder)}, **overrides)
     mesh = sharding.make_mesh({'data': -1}, jax.devices()[:1])
-    return loop.OBJECTIVES[stage](config, MODEL, params, TOKENIZER, mesh, jax.random.key(0))
+    return loop.OBJECTIVES[config.objective](config, MODEL, params, TOKENIZER, mesh, jax.random.key(0))
 
 
 @pytest.mark.parametrize('stage, noise, idle', [
@@ -87,22 +87,22 @@ def test_conditioning_frames_are_decoded_from_latents_as_noisy_as_said(made, par
     for folder in ('clips', 'encoded'):
         run = objective('cam', made / folder, params, conditioning_noise=str(noise))
         batch, *_ = jitted(run.draw)(next(run.data_from(0)), jax.random.key(3))
-        encode = jitted(lambda params, batch: denoising.encoded(batch, params, MODEL, np.float32))
+        encode = jitted(lambda params, batch: clips.encode(batch, params, MODEL, np.float32))
         seen.append(encode(run.params, batch))
-    levels = np.std(batch.wear, axis=(2, 3, 4))
+    levels = np.std(batch.noise, axis=(2, 3, 4))
     assert levels.shape == (8, MODEL.memory) and levels.max() < 1.1 * noise and np.ptp(levels[:, 0]) > noise / 4
     assert (np.ptp(levels, axis=1) < 0.3 * levels.mean(1)).all()  # alike in all frames of a clip
     assert seen[0].frames.shape == (8, MODEL.memory, 16, 16, 3)
     np.testing.assert_allclose(seen[0].frames, seen[1].frames, atol=0.02)
-    latents = (seen[0].latents[:, : MODEL.memory] + batch.wear) / MODEL.scale_factor
+    latents = (seen[0].latents[:, : MODEL.memory] + batch.noise) / MODEL.scale_factor
     decoded = jitted(partial(build.vae(MODEL), method='decode'))(params['vae'], latents[2])
     np.testing.assert_allclose(seen[0].frames[2], np.clip(decoded, -1, 1), atol=1e-4)
     run = objective('cam', made / 'clips', params)  # without noise there is none
-    assert jax.eval_shape(run.draw, next(run.data_from(0)), jax.random.key(3))[0].wear is None
+    assert jax.eval_shape(run.draw, next(run.data_from(0)), jax.random.key(3))[0].noise is None
 
 
 def test_clips_of_other_networks_are_refused(made, params, capsys, tmp_path):
-    feed = partial(filmed.feed, stage_config('cam', **{'data.source': str(made / 'encoded')}))
+    feed = partial(clips.feed, stage_config('cam', **{'data.source': str(made / 'encoded')}))
     mesh = sharding.make_mesh({'data': -1})
     _, spared = feed(MODEL, params, TOKENIZER, mesh, {'vae', 'text'})
     assert spared == {'vae', 'text'}
@@ -120,7 +120,7 @@ def test_clips_of_other_networks_are_refused(made, params, capsys, tmp_path):
             feed(*changed, mesh, {'vae', 'text'})
     feed(MODEL, params | {'text': other['text']}, TOKENIZER, mesh, {'vae'})  # a text tower that is trained moves on
     with pytest.raises(ValueError, match='the clips hold those of frames of 16 pixels, the model has 32'):
-        feed(dataclasses.replace(MODEL, image_size=32), params, TOKENIZER, mesh, {'vae', 'text'})
+        feed(dataclasses.replace(MODEL, frame_size=(32, 32)), params, TOKENIZER, mesh, {'vae', 'text'})
 
     save(tmp_path / 'other', MODEL, other, tokenizer=TOKENIZER)
     code = train.main(['--config', f'{CONFIGS / "cam"}.py:tiny', '--from', str(tmp_path / 'other'), '--workdir',
@@ -148,7 +148,7 @@ def test_killed_while_encoding_and_continued_equals_undisturbed(made, capsys):
     run.communicate()
     first = output / '00000.array_record'
     time_of_first = first.stat().st_mtime_ns
-    assert not (output / clips.INDEX).exists()
+    assert not (output / INDEX).exists()
     assert prepare_data.main(command(made, output, '--size', 16)) == 2
     assert 'was begun with encoded={' in capsys.readouterr().err
     assert prepare_data.main(arguments) == 0

@@ -20,7 +20,7 @@ def test_what_is_there_draws_as_far_as_it_can(lacking, frames, tiny_config, tiny
     params = {name: tree for name, tree in tiny_params.items() if name not in lacking}
     path = tmp_path / 'step-0000010.mp4'
     picture = samples.draw(SETTINGS, path, params, tiny_config, Tokenizer.for_words(TINY_WORDS), jnp.float32)
-    side = tiny_config.image_size
+    side, _ = tiny_config.frame_size
     assert picture.shape == (2 * side, samples.SHOWN * side, 3) and picture.std() > 0
     video = np.concatenate(list(VideoReader(path)))
     assert video.shape == (frames, side, 2 * side, 3)

@@ -30,7 +30,7 @@ def problem():
     batch = {
         'latents': latents, 'noise': normal(*latents.shape), 't': random.integers(0, 1000, BATCH, np.int32),
         'text': normal(BATCH, model.text.max_tokens, model.backbone.context_width),
-        'frames': normal(BATCH, model.memory, model.image_size, model.image_size, 3),
+        'frames': normal(BATCH, model.memory, *model.frame_size, 3),
         'anchor': normal(BATCH, model.apm.image_width),
     }
     table = noise_levels(model.diffusion)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from st2v_jax.data import world
+from st2v_jax.video_io import to_uint8
 
 
 @dataclasses.dataclass
@@ -74,8 +75,3 @@ class World(tfds.core.GeneratorBasedBuilder):
                 'camera': int(scene.camera),
                 'centres': np.asarray(world.truth(scene, frames, config.size)['centres']),
             }
-
-
-def to_uint8(frames):
-    """Frames in [-1, 1] -> uint8, rounded to the nearest."""
-    return np.uint8(np.clip(np.round((np.asarray(frames) + 1) * 127.5), 0, 255))
