@@ -27,9 +27,9 @@ from jax.sharding import AbstractMesh, AxisType
 
 from st2v_jax import sharding, weights
 from st2v_jax.checkpoint import abstract
-from st2v_jax.cli.train import load_config
 from st2v_jax.models import build
 from st2v_jax.training import denoising, state, step
+from st2v_jax.training.config_files import load_config
 from st2v_jax.training.objective import Objective
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'

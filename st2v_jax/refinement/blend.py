@@ -23,7 +23,7 @@ from st2v_jax.streaming.stream import frame_noise
 
 BLENDING = ('paper', 'release')
 BASELINES = ('B', 'B+S')  # chunks on their own; with shared noise only
-VARIANTS = BLENDING + BASELINES
+VARIANTS = BASELINES + BLENDING
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def bundled(only=None):
 def load(folder, only=None, place=lambda array: array.astype(np.float32)):
     """folder -> (ModelConfig, {network: nested dict of arrays}) for the networks named in `only`.
 
-    folder: one of ours, or whatever convert.py reads: a published file, a folder of them, a repository of the hub.
+    folder: one of ours, or whatever st2v convert reads: a published file, a folder of them, a repository of the hub.
     only: without it what the streaming stage needs, or, of a Video-LDM that has no CAM, what draws a first chunk;
         `networks` lists all that a model may have.
     place: what is made of an array as it lies on disk, mostly in 16 bits and mapped into memory: float32 numpy arrays,
