@@ -24,7 +24,7 @@ def moving(shift, frames=4, size=96):
 
 
 @pytest.mark.parametrize('shift', [(2, 0), (0, 3), (3, 4)])
-def test_flow_magnitude_of_a_shifted_image_is_the_shift(shift):
+def test_flow_of_a_shifted_image_is_the_shift(shift):
     frames = moving(shift)
     vectors = flow(frames[0], frames[1])
     np.testing.assert_allclose(np.median(vectors, (0, 1)), (-shift[0], -shift[1]), atol=0.1)
