@@ -1,6 +1,8 @@
-"""Train one stage: `python train.py --help`."""
+"""Train one stage: `python train.py --help`; the same as `st2v train`."""
 
-from st2v_jax.cli.train import main
+import sys
+
+from st2v_jax.cli.run import main
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    raise SystemExit(main(['train', *sys.argv[1:]]))

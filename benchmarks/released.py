@@ -4,9 +4,9 @@
     python benchmarks/released.py --page docs/weights.md --json docs/performance/released.json
 
 Random numbers under the published names, in the published containers, are written to --folder; then what a user does is
-done and timed: convert.py's work, loading onto the device (the converted files are first dropped from the system's
-cache, so that they come from the disk), the plan, and a video, whose programs are compiled by a first run. The second
-form writes the figures into the page.
+done and timed: the work of st2v convert, loading onto the device (the converted files are first dropped from the
+system's cache, so that they come from the disk), the plan, and a video, whose programs are compiled by a first run. The
+second form writes the figures into the page.
 """
 
 import argparse
@@ -149,8 +149,9 @@ def run(size, folder, num_frames, steps):
     result['published_gb'] = _gigabytes(source)
     _say(f'{result["published_gb"]:.1f} GB written in {result["writing_s"]:.0f} s')
 
-    command = [sys.executable, ROOT / 'convert.py', '--quiet', '--from', source, '--to', folder / 'weights']
-    convert = lambda: subprocess.run(command, check=True, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+    command = [sys.executable, '-m', 'st2v_jax', 'convert', '--quiet', '--from', source, '--to', folder / 'weights']
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
+    convert = lambda: subprocess.run(command, check=True, env=environment)
     _, result['converting_s'] = _clocked(convert)
     result['converting_memory_gb'] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
     shutil.rmtree(source)

@@ -27,10 +27,10 @@ from jax.sharding import AbstractMesh, AxisType
 
 from st2v_jax import sharding
 from st2v_jax.checkpoint import abstract
-from st2v_jax.cli.train import load_config
 from st2v_jax.models import build
 from st2v_jax.training import denoising, pools, state, step
 from st2v_jax.training.batch import Data
+from st2v_jax.training.config_files import load_config
 from st2v_jax.training.objective import Objective
 from st2v_jax.weights import layout
 

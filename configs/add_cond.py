@@ -6,7 +6,7 @@ The conditioning frames and a mask of those that are given are the input of E_co
 the chunk. Data, steps and everything else are those of configs/cam.py; like that stage it has no APM.
 """
 
-from configs import no_apm
+from . import no_apm
 
 
 def get_config(arg=''):

@@ -11,7 +11,7 @@ The released size is the paper's stage: 1 K steps on samples of 32 frames; the t
 frozen, as are the CLIP towers.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=''):

@@ -10,7 +10,7 @@ The small one reaches a loss of 0.081 in 3 K steps of batch 64, 5 minutes of an 
 The released size is the paper's stage: batch 8, learning rate 5e-5, 400 K steps.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=''):

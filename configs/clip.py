@@ -9,7 +9,7 @@ The small one finds the caption of a frame among 512 in 93 % of cases, after 8 K
 The paper takes OpenCLIP's ViT-H/14; this trains towers that know the words of the world, and has rows for no others.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=''):

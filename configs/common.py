@@ -114,7 +114,7 @@ def denoising(stage, size):
     config.samples.prompts = ('a red ball moves left over sand', 'a blue star moves right over grass')
     config.samples.frames = 24
     config.samples.steps = 20
-    config.data.source = 'world'  # or a folder that prepare_data.py wrote, or tfds:NAME, a dataset with video and text
+    config.data.source = 'world'  # or a folder of st2v prepare-data, or tfds:NAME, a dataset with video and text
     config.data.folder = ''  # where tensorflow-datasets keeps its data; '' is its own default
     config.data.split = 'train'  # of that dataset
     config.data.workers = 0  # processes that read clips; 0 reads in threads

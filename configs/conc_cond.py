@@ -6,7 +6,7 @@ There is nothing to learn it but the UNet, so that is trained; the UNet that the
 chunks. Data, steps and everything else are those of configs/cam.py; like that stage it has no APM.
 """
 
-from configs import no_apm
+from . import no_apm
 
 
 def get_config(arg=''):

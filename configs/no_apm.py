@@ -6,7 +6,7 @@ Data, steps and everything else are those of configs/cam.py, of which it is what
 apm is never to follow. CAM is compared with configs/add_cond.py and configs/conc_cond.py in this form.
 """
 
-from configs import cam
+from . import cam
 
 
 def get_config(arg=''):

@@ -9,7 +9,7 @@ The small one reaches a loss of 0.109 in 7.4 K steps, two runs and 11 minutes of
 The paper takes MS-Vid2Vid-XL; the released size is that one. What the training pairs are: training/refiner.py.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=''):

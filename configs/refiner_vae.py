@@ -8,7 +8,7 @@ ends at 40.7 dB after 2.2 K steps, two minutes of an H200.
 The released Refiner comes with Stable Diffusion's. It ends by measuring the latents' scale factor.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=''):

@@ -10,7 +10,7 @@ text tower: docs/small-model.md. One run of that many takes 20 minutes of an H20
 The paper takes ModelScope's text-to-video 1.7B; the released size is that one.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=''):

@@ -17,5 +17,9 @@ class WeightsError(ValueError):
     """A folder that is not a model, or whose weights do not fit its config."""
 
 
-class TrainingError(RuntimeError):
+class Failed(Exception):
+    """What was asked for was begun and could not be finished; the message is the one line that the user sees."""
+
+
+class TrainingError(Failed):
     """Training cannot go on, such as after a loss that is not finite."""

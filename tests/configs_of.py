@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from st2v_jax.cli.train import load_config
+from st2v_jax.training.config_files import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 STAGES = ('autoencoder', 'clip', 'video_ldm', 'cam', 'apm', 'refiner_vae', 'refiner')

@@ -1,20 +1,16 @@
-"""`python convert.py --from <published files> --to <folder>`: weights that others published, as a folder of ours.
+"""`st2v convert --from <published files> --to <folder>`: weights that others published, as a folder of ours.
 
-Exit codes: 0 done, 1 the disk failed, 2 bad input, 130 Ctrl-C. What is in a file is never run; a file that is cut
-short, altered, or holds anything but tensors is bad input.
+What is in a file is never run; a file that is cut short, altered, or holds anything but tensors is bad input.
 """
 
-import sys
 from pathlib import Path
 
-from st2v_jax import __version__
 from st2v_jax.cli import options
-from st2v_jax.cli.progress import Progress
-from st2v_jax.cli.report import fail, warn
+from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.errors import BadInput
 
 DESCRIPTION = """\
-Converts published checkpoints into a folder that sample.py and enhance.py take as --weights, or such a folder back into
+Converts published checkpoints into a folder that sample and enhance take as --weights, or such a folder back into
 the published formats. What a file holds is told by its tensors, whatever it is called. It takes little more memory than
 the largest tensor. Stopped, it goes on when it is run again: networks that are complete are not written twice.
 """
@@ -29,22 +25,13 @@ Of two sources with the same network the later one counts. docs/weights.md lists
 """
 
 
-def main(argv=None) -> int:
-    """Parse, check, convert, report; returns the exit code."""
-    arguments = _parser().parse_args(sys.argv[1:] if argv is None else list(argv))
-    target = arguments.to or arguments.to_diffusers
-    try:
-        for source in arguments.source:
-            if Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
-                raise BadInput(f'{target} is a source: write to another folder')
-        (_import if arguments.to else _export)(arguments)
-    except (BadInput, ValueError, FileNotFoundError) as error:
-        return fail(error, 2)
-    except OSError as error:
-        return fail(f'{error.filename or target}: {error.strerror or error}', 1)
-    except KeyboardInterrupt:
-        return fail('run it again to go on', 130, 'stopped')
-    return 0
+def work(arguments, run):
+    """Checks, converts, reports."""
+    run.target, run.written = arguments.to or arguments.to_diffusers, 'networks that are complete stay'
+    for source in arguments.source:
+        if Path(source).exists() and Path(run.target).exists() and Path(source).samefile(run.target):
+            raise BadInput(f'{run.target} is a source: write to another folder')
+    (_import if arguments.to else _export)(arguments)
 
 
 def _import(arguments):
@@ -86,9 +73,8 @@ def _export(arguments):
         print(f'saved {arguments.to_diffusers}')
 
 
-def _parser():
-    parser = options.Parser('convert.py', 'st2v-convert', DESCRIPTION)
-    parser.epilog = EXAMPLES.format(run=parser.run)
+def parser(prog):
+    parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog))
     add = parser.add_argument
     add('--from', dest='source', nargs='+', action='extend', required=True, metavar='SOURCE', help='what to convert')
     where = parser.add_mutually_exclusive_group(required=True)
@@ -96,5 +82,4 @@ def _parser():
     where.add_argument('--to-diffusers', metavar='FOLDER', help='write a folder of weights under the published names')
     add('--dtype', choices=('float16', 'bfloat16', 'float32'), default='float16', help='of the weights (float16)')
     add('--quiet', action='store_true', help='print warnings and errors only')
-    add('--version', action='version', version=f'st2v_jax {__version__}')
     return parser

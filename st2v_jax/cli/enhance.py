@@ -1,19 +1,13 @@
-"""`python enhance.py --input video.mp4 --prompt "..."`: a larger, sharper video of what its prompt says.
-
-Exit codes are those of sample.py.
-"""
+"""`st2v enhance --input video.mp4 --prompt "..."`: a larger, sharper video of what its prompt says."""
 
 import dataclasses
 import os
-import sys
 from pathlib import Path
 
-from st2v_jax import __version__, errors, video_io
-from st2v_jax.cli import loading, options
-from st2v_jax.cli.enhancing import enhanced
+from st2v_jax import __version__, video_io
+from st2v_jax.cli import options
 from st2v_jax.cli.progress import Progress
-from st2v_jax.cli.report import fail, warn_about_words
-from st2v_jax.cli.saving import save
+from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
 from st2v_jax.errors import BadInput
 
 DESCRIPTION = """\
@@ -25,26 +19,24 @@ EXAMPLES = """\
 examples:
   {run} --input ball.mp4 --prompt "a red ball bounces over a meadow"
   {run} --input frames/ --fps 12 --prompt "a blue star spins" --output star.gif --seed 7
-The input is any video file that ffmpeg knows, or a folder of PNG files. The output's ending decides as in sample.py;
+The input is any video file that ffmpeg knows, or a folder of PNG files. The output's ending decides as for sample;
 an .mp4 grows while it is written, after the last step. While it works, latents lie in a temporary folder ($TMPDIR).
 """
 
 
-def main(argv=None) -> int:
-    """Parse, check, enhance, report; returns the exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
-    try:
-        video = _input(arguments)
-        if arguments.plan:
-            return _plan(arguments, video)
-        enhancer = loading.load(lambda: _load(arguments), quiet=arguments.quiet)
-        settings = _settings(arguments, enhancer)
-        warn_about_words(enhancer.tokenizer, [arguments.prompt, arguments.negative_prompt])
-    except (BadInput, errors.InputError, errors.OutputError) as error:
-        return fail(error, 2)
-    except KeyboardInterrupt:
-        return fail('nothing was written', 130, 'stopped')
+def work(arguments, run):
+    """Checks, enhances, saves."""
+    video = _input(arguments)
+    if arguments.plan:
+        return _plan(arguments, video)
+    from st2v_jax.refinement.enhancer import load_enhancer
+
+    if not arguments.quiet:
+        name_device()
+    enhancer = load_enhancer(arguments.weights, devices=arguments.devices)
+    settings = _settings(arguments, enhancer)
+    warn_about_words(enhancer.tokenizer, [arguments.prompt, arguments.negative_prompt])
+    run.lower = ('--decode-frames 1',) * (arguments.decode_frames > 1) + ('--weights with a smaller model',)
     profile = arguments.profile or enhancer.config.profile
     fps = arguments.fps or video.fps or 8.0
     metadata = {
@@ -54,7 +46,8 @@ def main(argv=None) -> int:
         'input': arguments.input,
         'profile': profile,
         'settings': dataclasses.asdict(settings),
-        'command': parser.again(arguments, output=arguments.output, seed=arguments.seed, steps=settings.steps, fps=fps),
+        'command': run.parser.again(
+            arguments, output=arguments.output, seed=arguments.seed, steps=settings.steps, fps=fps),
         'st2v_jax': __version__,
     }
     with Progress(Path(arguments.input).name, quiet=arguments.quiet) as progress:
@@ -62,14 +55,14 @@ def main(argv=None) -> int:
             enhancer, _read(video, progress), arguments.prompt, progress, settings, seed=arguments.seed,
             negative_prompt=arguments.negative_prompt, profile=profile, decode_frames=arguments.decode_frames,
         )
-        lower = ['--decode-frames 1'] if arguments.decode_frames > 1 else []
-        return save(pieces, arguments.output, fps, metadata, progress, lower=lower)
+        save(pieces, arguments.output, fps, metadata, progress, run)
 
 
 def _input(arguments):
     """The opened input; the output's name is completed and checked."""
-    if not arguments.prompt.strip():
-        raise BadInput('the prompt is empty: say in a sentence what the video shows')
+    from st2v_jax.streaming.generate import check
+
+    check([arguments.prompt], arguments.seed)
     video = video_io.VideoReader(arguments.input)
     if arguments.output is None:
         arguments.output = f'{Path(arguments.input).resolve().stem}-enhanced.mp4'
@@ -79,37 +72,24 @@ def _input(arguments):
     return video
 
 
-def _load(arguments):
-    from st2v_jax.refinement.enhancer import load_enhancer
-
-    try:
-        return load_enhancer(arguments.weights, devices=arguments.devices)
-    except ValueError as error:  # too many devices, or weights that do not fit
-        raise BadInput(error) from error
-
-
 def _plan(arguments, video):
-    from st2v_jax.cli import planning
+    from st2v_jax.cli import plan
     from st2v_jax.planning.video import abstract_enhancer
 
     if arguments.devices > 1:
         raise BadInput(f'--plan is for one device, not {arguments.devices}')
-    enhancer = loading.load(lambda: abstract_enhancer(arguments.weights), quiet=False)
+    name_device()
+    enhancer = abstract_enhancer(arguments.weights)
     settings, count = _settings(arguments, enhancer), sum(map(len, video))
-    planning.show_refinement(
+    plan.show_refinement(
         enhancer, settings, video.size, count,
         profile=arguments.profile or enhancer.config.profile, decode_frames=arguments.decode_frames,
     )
-    return 0
 
 
 def _settings(arguments, enhancer):
-    names = ('steps', 'start', 'guidance', 'variant')
-    chosen = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    try:
-        return enhancer.settings(**{'variant': arguments.profile or enhancer.config.profile} | chosen)
-    except ValueError as error:
-        raise BadInput(error) from error
+    variant = {'variant': arguments.profile or enhancer.config.profile}
+    return enhancer.settings(**variant | options.given(arguments, 'steps', 'start', 'guidance', 'variant'))
 
 
 def _read(video, progress):
@@ -121,9 +101,8 @@ def _read(video, progress):
         progress.to(count)
 
 
-def _parser():
-    parser = options.Parser('enhance.py', 'st2v-enhance', DESCRIPTION)
-    parser.epilog = EXAMPLES.format(run=parser.run)
+def parser(prog):
+    parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog))
     add = parser.add_argument
     add('--input', required=True, metavar='PATH', help='a video file, or a folder of PNG files')
     add('--prompt', required=True, help='what the video shows, in a sentence')
@@ -132,18 +111,18 @@ def _parser():
     add('--seed', type=options.seed, default=0, metavar='N', help='another seed, other details (0)')
     add('--steps', type=options.at_least_1, metavar='N', help='denoising steps (default: the model says)')
     add('--start', type=options.at_least_1, metavar='N',
-        help='how much is drawn anew: from which of the noise levels, 1 to 999, it begins (default: the model says)')
+        help='how much is drawn again: from which of the noise levels, 1 to 999, it begins (default: the model says)')
     add('--guidance', type=options.number, metavar='X',
         help='how strictly to follow the text (default: the model says)')
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
     add('--profile', choices=('paper', 'release'), help='rules of the paper or of its released program')
-    add('--variant', choices=('paper', 'release', 'B', 'B+S'),
-        help='how chunks are blended (default: as the profile says); B: not at all, B+S: with shared noise only')
-    add('--fps', type=options.positive, metavar='X', help="frames per second of the file (default: the input's, or 8)")
-    add('--weights', metavar='FOLDER', help='another model: a folder that train.py or convert.py wrote')
+    add('--variant', metavar='NAME',
+        help='how chunks are blended: paper, release, B (not at all) or B+S (with shared noise only); '
+             'the default is as the profile says')
+    add('--fps', type=options.rate, metavar='X', help="frames per second of the file (default: the input's, or 8)")
+    add('--weights', metavar='FOLDER', help='another model: a folder that train or convert wrote')
     add('--devices', type=options.at_least_1, default=1, metavar='N', help='devices that chunks are spread over (1)')
     add('--decode-frames', type=options.at_least_1, default=4, metavar='N',
         help='frames encoded or decoded at once; fewer need less memory (4)')
     add('--quiet', action='store_true', help='print warnings and errors only')
-    add('--version', action='version', version=f'st2v_jax {__version__}')
     return parser

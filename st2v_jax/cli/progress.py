@@ -1,8 +1,12 @@
-"""The bar that long work shows."""
+"""What long work shows while it goes on: a bar, and warnings."""
 
 import sys
 import textwrap
 import time
+
+
+def warn(message):
+    print(f'warning: {message}', file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -1,23 +1,17 @@
-"""`python sample.py --prompt "..."`: a long video from one sentence.
-
-Exit codes: 0 done, 1 the device ran out of memory or the disk failed, 2 bad input (nothing was written), 130 Ctrl-C
-(what was made so far is saved and plays).
-"""
+"""`st2v sample --prompt "..."`: a long video from one sentence."""
 
 import dataclasses
 import os
 import re
-import sys
 import textwrap
 import warnings
 from pathlib import Path
 
-from st2v_jax import __version__, errors, video_io
-from st2v_jax.cli import loading, options
-from st2v_jax.cli.enhancing import enhanced
+from st2v_jax import __version__, video_io
+from st2v_jax.cli import options
 from st2v_jax.cli.progress import Progress
-from st2v_jax.cli.report import fail, warn_about_words
-from st2v_jax.cli.saving import save
+from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
+from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
 
 DESCRIPTION = """\
@@ -39,30 +33,25 @@ in the file. Compiled programs are kept in $ST2V_CACHE (default ~/.cache/st2v_ja
 """
 
 
-def main(argv=None) -> int:
-    """Parse, check, sample, report; returns the exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
-    try:
-        if arguments.list_words:
-            return _list_words(arguments)
-        jobs = _jobs(arguments)
-        if arguments.plan:
-            return _plan(arguments, len(jobs))
-        model, enhancer = loading.load(lambda: _load(arguments), quiet=arguments.quiet)
-        settings = _settings(arguments, model)
-        warn_about_words(model.tokenizer, [*(job.prompt for job in jobs), arguments.negative_prompt])
-    except (BadInput, errors.OutputError) as error:
-        return fail(error, 2)
-    except KeyboardInterrupt:
-        return fail('nothing was written', 130, 'stopped')
+def work(arguments, run):
+    """Checks, samples, saves."""
+    if arguments.list_words:
+        return _list_words(arguments)
+    jobs = _jobs(arguments)
+    if arguments.plan:
+        return _plan(arguments, len(jobs))
+    if not arguments.quiet:
+        name_device()
+    model, enhancer = _load(arguments)
+    settings = _settings(arguments, model)
+    warn_about_words(model.tokenizer, [*(job.prompt for job in jobs), arguments.negative_prompt])
+    if settings.decode_frames > 1:
+        run.lower += ('--decode-frames 1',)
+    if settings.profile == 'paper' and model.config.apm is not None:
+        run.lower += ('--profile release (guides with two evaluations a step instead of three)',)
+    run.lower += ('--weights with a smaller model',)
     for job in jobs:
-        again = parser.again(arguments, prompt=job.prompt, prompts_file=None, output=job.output, seed=arguments.seed,
-                             num_frames=arguments.num_frames, steps=settings.steps, fps=arguments.fps)
-        code = _make(job, arguments, model, settings, enhancer, again)
-        if code:
-            return code
-    return 0
+        _make(job, arguments, model, settings, enhancer, run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,38 +68,34 @@ class Job:
         return f'{root}-draft.mp4'
 
 
-def _make(job, arguments, model, settings, enhancer, again):
-    """Samples one video into its file; returns the exit code."""
+def _make(job, arguments, model, settings, enhancer, run):
+    """Samples one video into its file."""
     metadata = {
         'prompt': job.prompt,
         'negative_prompt': arguments.negative_prompt,
         'seed': arguments.seed,
         'num_frames': arguments.num_frames,
         'settings': dataclasses.asdict(settings),
-        'command': again,
+        'command': run.parser.again(
+            arguments, prompt=job.prompt, prompts_file=None, output=job.output, seed=arguments.seed,
+            num_frames=arguments.num_frames, steps=settings.steps, fps=arguments.fps),
         'st2v_jax': __version__,
     }
-    lower = []
-    if settings.decode_frames > 1:
-        lower.append('--decode-frames 1')
-    if settings.profile == 'paper' and model.config.apm is not None:
-        lower.append('--profile release (guides with two evaluations a step instead of three)')
     progress = Progress(job.prompt, quiet=arguments.quiet)
     with progress:
         frames = _streamed(model, job, arguments, settings, progress)
         if enhancer is None:
-            return save(frames, job.output, arguments.fps, metadata, progress, lower=lower)
+            return save(frames, job.output, arguments.fps, metadata, progress, run)
         refinement = enhancer.settings(variant=settings.profile)
-        frames = _kept(frames, job.draft, arguments.fps, metadata)
+        frames = _kept(frames, job.draft, arguments.fps, metadata, run)
         frames = enhanced(
             enhancer, frames, job.prompt, progress, refinement, seed=arguments.seed,
             negative_prompt=arguments.negative_prompt, profile=settings.profile, decode_frames=settings.decode_frames,
         )
         metadata = metadata | {'refinement': dataclasses.asdict(refinement)}
-        code = save(frames, job.output, arguments.fps, metadata, progress, lower=lower, kept=job.draft)
-    if not code:
-        os.remove(job.draft)
-    return code
+        save(frames, job.output, arguments.fps, metadata, progress, run)
+    os.remove(job.draft)
+    run.draft = None
 
 
 def _streamed(model, job, arguments, settings, progress):
@@ -135,12 +120,13 @@ def _streamed(model, job, arguments, settings, progress):
     yield from frames
 
 
-def _kept(frames, draft, fps, metadata):
+def _kept(frames, draft, fps, metadata, run):
     """The frames again, which also go to the draft: who stops a long enhancement keeps the video."""
     video = None
     try:
         for some in frames:
             video = video or video_io.VideoWriter(draft, fps, some.shape[1:3], metadata)
+            run.draft = draft
             video.write(some)
             yield some
     finally:
@@ -149,7 +135,9 @@ def _kept(frames, draft, fps, metadata):
 
 
 def _jobs(arguments):
-    """The prompts with their output files, checked; raises BadInput or OutputError."""
+    """The prompts with their output files, checked."""
+    from st2v_jax.streaming.generate import check
+
     prompts = [arguments.prompt]
     if arguments.prompts_file is not None:
         try:
@@ -159,8 +147,7 @@ def _jobs(arguments):
         prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith('#')]
         if not prompts:
             raise BadInput(f'{arguments.prompts_file} holds no prompt: one a line, # begins a comment')
-    if not all(prompt.strip() for prompt in prompts):
-        raise BadInput('the prompt is empty: say in a sentence what the video shows')
+    check(prompts, arguments.seed)
     outputs = _outputs(prompts, arguments)
     for output in outputs:
         video_io.check_output(output)
@@ -203,55 +190,37 @@ def _load(arguments):
 
 
 def _plan(arguments, videos):
-    from st2v_jax.cli import planning
+    from st2v_jax.cli import plan
     from st2v_jax.open_model import open_model
     from st2v_jax.planning.video import abstract_enhancer, abstract_model
 
-    def described():
-        opened = open_model(arguments.weights)
-        return abstract_model(opened), abstract_enhancer(opened) if arguments.enhance else None
-
-    model, enhancer = loading.load(described, quiet=False)
-    planning.show(model, _settings(arguments, model), arguments.num_frames, videos, enhancer)
-    return 0
+    name_device()
+    opened = open_model(arguments.weights)
+    model, enhancer = abstract_model(opened), abstract_enhancer(opened) if arguments.enhance else None
+    plan.show(model, _settings(arguments, model), arguments.num_frames, videos, enhancer)
 
 
 def _settings(arguments, model):
-    names = ('steps', 'profile', 'guidance_text', 'guidance_anchor', 'eta', 'decode_frames')
-    chosen = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.num_frames > model.max_frames:
         raise BadInput(f'this model has no CAM and APM: it makes {model.max_frames} frames at most, '
                        f'not {arguments.num_frames}')
     if arguments.guidance_anchor is not None and model.config.apm is None:
         raise BadInput('this model has no APM, and so no anchor frame that --guidance-anchor could weigh')
-    try:
-        return model.settings(**chosen)
-    except ValueError as error:
-        raise BadInput(error) from error
+    return model.settings(**options.given(
+        arguments, 'steps', 'profile', 'guidance_text', 'guidance_anchor', 'eta', 'decode_frames'))
 
 
 def _list_words(arguments):
     from st2v_jax.open_model import open_model
 
-    try:
-        tokenizer = open_model(arguments.weights).tokenizer()
-    except errors.WeightsError as error:
-        raise BadInput(error) from error
+    tokenizer = open_model(arguments.weights).tokenizer()
     words = ' '.join(tokenizer.words) or 'This model has all of the vocabulary of CLIP: every word has tokens.'
     print(textwrap.fill(words, 100, break_on_hyphens=False))
-    return 0
 
 
-class _Parser(options.Parser):
-    def format_help(self):
-        from st2v_jax.data.world import EXAMPLES as prompts  # here: it takes a second that only --help should pay
-
-        self.epilog = EXAMPLES.format(*prompts[:3], run=self.run, more='\n  '.join(prompts[3:]))
-        return super().format_help()
-
-
-def _parser():
-    parser = _Parser('sample.py', 'st2v-sample', DESCRIPTION)
+def parser(prog):
+    parser = options.Parser(prog, DESCRIPTION)
+    parser.epilog = EXAMPLES.format(*PROMPTS[:3], run=prog, more='\n  '.join(PROMPTS[3:]))
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--prompt', help='what the video shows, in a sentence')
     what.add_argument('--prompts-file', metavar='FILE', help='several prompts, one a line; # begins a comment')
@@ -263,9 +232,9 @@ def _parser():
     add('--output', metavar='PATH', help='video.mp4, video.gif, frame.png or folder/ (default: from prompt and seed)')
     add('--seed', type=options.seed, default=0, metavar='N', help='another seed, another video of the same prompt (0)')
     add('--steps', type=options.at_least_1, metavar='N', help='denoising steps of each chunk (default: 20)')
-    add('--fps', type=options.positive, default=8.0, metavar='X', help='frames per second of the file (8)')
+    add('--fps', type=options.rate, default=8.0, metavar='X', help='frames per second of the file (8)')
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
-    add('--weights', metavar='FOLDER', help='another model: a folder that train.py or convert.py wrote')
+    add('--weights', metavar='FOLDER', help='another model: a folder that train or convert wrote')
     add('--guidance-text', type=options.number, metavar='X',
         help='how strictly to follow the text (default: the model says)')
     add('--guidance-anchor', type=options.number, metavar='X', help='how strictly to keep the looks of the first frame')
@@ -274,5 +243,4 @@ def _parser():
     add('--decode-frames', type=options.at_least_1, metavar='N',
         help='frames decoded at once; fewer need less memory (4)')
     add('--quiet', action='store_true', help='print warnings and errors only')
-    add('--version', action='version', version=f'st2v_jax {__version__}')
     return parser

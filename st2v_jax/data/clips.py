@@ -76,7 +76,7 @@ def _jpeg(frame):
 
 
 class Folder:
-    """The samples of a folder that prepare_data.py has finished: len(folder), folder[i] -> Clip.
+    """The samples of a folder that st2v prepare-data has finished: len(folder), folder[i] -> Clip.
 
     encoded: the `encoding.fingerprint` of what made the latents and text embeddings that its clips hold, if they do.
 
@@ -90,7 +90,7 @@ class Folder:
         files = [Path(folder, name) for name in index['shards']]
         missing = [file for file in files if not file.is_file()]
         if missing:
-            raise ValueError(f'{missing[0]} is in the index and not there: run prepare_data.py again')
+            raise ValueError(f'{missing[0]} is in the index and not there: run st2v prepare-data again')
         self.settings, self.encoded = index['settings'], index.get('encoded')
         self._records = ArrayRecordDataSource([str(file) for file in files])
         if len(self._records) != index['samples']:
@@ -110,7 +110,7 @@ def read_index(folder):
     """
     file = Path(folder, INDEX)
     if not file.is_file():
-        what = 'is not finished: run prepare_data.py again' if file.parent.is_dir() else 'is no folder'
+        what = 'is not finished: run st2v prepare-data again' if file.parent.is_dir() else 'is no folder'
         raise ValueError(f'{folder} {what} (there is no {file})')
     return json.loads(file.read_text('utf-8'))
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from st2v_jax.data import clips
 from st2v_jax.errors import InputError
-from st2v_jax.metrics.motion import flow, flow_magnitude
+from st2v_jax.metrics.flow import flow, flow_length
 from st2v_jax.video_io import VideoReader
 
 SETTINGS = 'settings.json'
@@ -221,4 +221,4 @@ def fit(frame, size):
 
 def motion(frames):
     """Mean length in pixels of the optical flow between successive frames uint8 [n,h,w,3]."""
-    return float(flow_magnitude([flow(a, b) for a, b in zip(frames, frames[1:])]).mean())
+    return float(flow_length([flow(a, b) for a, b in zip(frames, frames[1:])]).mean())

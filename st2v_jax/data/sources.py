@@ -1,4 +1,4 @@
-"""Where clips come from, by name: a folder of prepare_data.py, or a dataset of tensorflow-datasets.
+"""Where clips come from, by name: a folder of st2v prepare-data, or a dataset of tensorflow-datasets.
 
 A source has len(source) and source[i]; a clip has a caption, len(clip) and clip.frames(numbers), uint8 [n,h,w,3].
 Where source.encoded is not None, a clip also has clip.latents(numbers) and clip.text(), see clips.py.

@@ -1,11 +1,13 @@
 """The page about the small model: a pure function of stored JSON, so that every figure on it can be traced."""
 
+from st2v_jax.evaluation.pages import head, percent, pictures, runs, table
+
 TITLES = {'colour': 'colour', 'shape': 'shape', 'motion': 'motion', 'all': 'all three'}
 KINDS = {'generated': 'generated', 'truth': 'ground truth', 'shuffled': "others' captions"}
 
 
 def page(results, training=(), folder='.'):
-    """Markdown of `results` (evaluate.py generate) and of training summaries (summary.json of train.py), in order.
+    """Markdown of `results` (st2v evaluate generate) and of training summaries (summary.json of st2v train), in order.
 
     folder: where the pictures are, seen from the page.
     """
@@ -15,53 +17,13 @@ def page(results, training=(), folder='.'):
     ])
 
 
-def table(header, rows):
-    """Markdown lines of a table; the first column is text, the others are numbers."""
-    cells = lambda row: '| ' + ' | '.join(str(cell) for cell in row) + ' |'
-    return [cells(header), cells(['---', *['---:'] * (len(header) - 1)]), *map(cells, rows), '']
-
-
-def percent(share):
-    return f'{100 * share:.1f} %'
-
-
 def _head(results):
     made = results['made']
-    settings = ', '.join(f'{name} {value}' for name, value in made['settings'].items())
-    return [
-        '# The small model', '',
-        'Written by `python evaluate.py report` from stored results; do not edit.', '',
-        f'{made["captions"]} videos of {made["frames"]} frames at {made["size"]}x{made["size"]}, made {made["date"]} '
-        f'on {made["device"]} (jax {made["jax"]}, {made["dtype"]}) in {made["seconds"]:.0f} s by', '',
-        f'    {made["command"]}', '',
-        f'World seed {made["seed"]}, sampling seed {made["seed"]}. Settings: {settings}.', '',
-        'The captions are unseen: no training scene has their combination of colour, shape and motion. Nothing was '
-        'chosen; the videos are the first of their seed.', '',
-    ]
-
-
-def runs(training):
-    """Markdown lines: how weights were made, from the summaries of training runs."""
-    if not training:
-        return []
-    lines = ['## How the weights were made', '']
-    rows = [[run['stage'], run['date'], f'{run["devices"]} x {run["device"]}', f'{run["steps"]:,}', run['batch_size'],
-             f'{run["seconds"]:.0f}', _last(run['last'])] for run in training]
-    lines += table(['stage', 'date', 'devices', 'steps', 'batch', 'seconds', 'last metrics'], rows)
-    return [*lines, 'Commands, in this order:', '', *[f'    {run["command"]}' for run in training], '']
-
-
-def _last(metrics):
-    hidden = ('step', 'step_seconds', 'progress')
-    return ', '.join(f'{name} {value:.4g}' for name, value in metrics.items() if name not in hidden)
-
-
-def pictures(results, folder):
-    """Markdown lines: each of results['pictures'] under its text."""
-    lines = []
-    for picture in results['pictures']:
-        lines += [picture['text'], '', f'![{picture["title"]}]({folder}/{picture["file"]})', '']
-    return lines
+    videos = f'{made["captions"]} videos of {made["frames"]} frames at {made["size"]}x{made["size"]}, made'
+    return head(
+        'The small model', 'report', made, videos,
+        f'World seed {made["seed"]}, sampling seed {made["seed"]}. The captions are unseen: no training scene has '
+        'their combination of colour, shape and motion. Nothing was chosen; the videos are the first of their seed.')
 
 
 def _attributes(results):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from st2v_jax.evaluation.model_page import pictures, runs, table
+from st2v_jax.evaluation.pages import head, pictures, runs, table
 
 NAMES = {
     'input': 'input, enlarged', 'B': 'B: chunks on their own', 'B+S': 'B+S: shared noise',
@@ -13,7 +13,7 @@ PAPER = {'B': 8.72, 'B+S': 6.01, 'paper': 3.32}  # standard deviation of flow ma
 
 
 def page(results, training=(), folder='.'):
-    """Markdown of `results` (evaluate.py refine) and of training summaries; folder: where the pictures are."""
+    """Markdown of `results` (st2v evaluate refine) and of training summaries; folder: where the pictures are."""
     lines = [*_head(results), *runs(training)]
     for name, title in SETS.items():
         if name in results:
@@ -23,16 +23,12 @@ def page(results, training=(), folder='.'):
 
 def _head(results):
     made = results['made']
-    settings = ', '.join(f'{name} {value}' for name, value in made['settings'].items())
-    return [
-        '# Refinement with randomized blending', '',
-        'Written by `python evaluate.py refinement-report` from stored results; do not edit.', '',
-        f'{made["videos"]} videos of {made["frames"]} frames, {made["size"][0]} to {made["size"][1]} pixels, refined '
-        f'{made["date"]} on {made["device"]} (jax {made["jax"]}, {made["dtype"]}) in {made["seconds"]:.0f} s by', '',
-        f'    {made["command"]}', '',
-        f'Settings: {settings}. Every variant has the same videos, captions and keys. What each number is: '
-        'evaluation/comparison.py, `measured`. Behind each mean is its standard error over videos.', '',
-    ]
+    small, large = made['size']
+    return head(
+        'Refinement with randomized blending', 'refinement-report', made,
+        f'{made["videos"]} videos of {made["frames"]} frames, {small} to {large} pixels, refined',
+        'Every variant has the same videos, captions and keys. What each number is: evaluation/comparison.py, '
+        '`measured`. Behind each mean is its standard error over videos.')
 
 
 def _set(title, found, folder):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from st2v_jax.data import world
-from st2v_jax.evaluation import checker as attributes
+from st2v_jax.evaluation.checker import CLASSES, FRAMES, identity, posteriors
 from st2v_jax.metrics.motion import motion
 from st2v_jax.video_io import to_floats, to_uint8
 
@@ -22,11 +22,11 @@ ASKED = ('colour', 'shape', 'motion')  # what every caption names
 
 def places(num_frames):
     """{place: slice of 16 frames around it} for the places within the video, and for its end."""
-    if num_frames < attributes.FRAMES:
-        raise ValueError(f'a video needs {attributes.FRAMES} frames or more to be looked at, got {num_frames}')
+    if num_frames < FRAMES:
+        raise ValueError(f'a video needs {FRAMES} frames or more to be looked at, got {num_frames}')
     chosen = sorted({place for place in PLACES if place <= num_frames} | {num_frames})
-    starts = [min(max(place - attributes.FRAMES // 2, 0), num_frames - attributes.FRAMES) for place in chosen]
-    return {place: slice(start, start + attributes.FRAMES) for place, start in zip(chosen, starts)}
+    starts = [min(max(place - FRAMES // 2, 0), num_frames - FRAMES) for place in chosen]
+    return {place: slice(start, start + FRAMES) for place, start in zip(chosen, starts)}
 
 
 def unseen_scenes(seed, count):
@@ -48,7 +48,7 @@ def many_scenes(seed, indices):
 
 def said(scenes):
     """What the captions of scenes name, as class numbers: {head: [n]}, and the pattern, which some leave out."""
-    return {name: np.asarray(getattr(scenes, name))[:, 0] for name in attributes.CLASSES}
+    return {name: np.asarray(getattr(scenes, name))[:, 0] for name in CLASSES}
 
 
 def captions(scenes, variant=0):
@@ -89,8 +89,8 @@ def right_for_others(believed, labels):
 def survey(videos, scenes, checker):
     """All numbers of n videos [n, f, h, w, 3] (uint8) made from the captions of n scenes, as a JSON dict.
 
-    checker: (params, about) of attributes.load. Shares are of videos; flow in pixels a frame, change and detail in grey
-    values of 0..255, see metrics/motion.py; identity in 0..1, see attributes.identity.
+    checker: (params, about) of checker.load. Shares are of videos; flow in pixels a frame, change and detail in grey
+    values of 0..255, see metrics/motion.py; identity in 0..1, see checker.identity.
     """
     params, about = checker
     n, num_frames, size = videos.shape[:3]
@@ -102,7 +102,7 @@ def survey(videos, scenes, checker):
         truth = rendering(scenes, range(window.start, window.stop), size)
         shown = videos[:, window]
         believed[place] = {
-            kind: attributes.posteriors(params, to_floats(to_uint8(clips))) for kind, clips in
+            kind: posteriors(params, to_floats(to_uint8(clips))) for kind, clips in
             (('generated', shown), ('truth', truth))
         }
         with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter while it works
@@ -119,13 +119,13 @@ def survey(videos, scenes, checker):
                                                   zip(moved['generated'], moved['truth'])])),
         }
     first, last = min(windows), max(windows)
-    alike = lambda kind, shift=0: float(np.mean(attributes.identity(
+    alike = lambda kind, shift=0: float(np.mean(identity(
         believed[first][kind], {name: np.roll(p, shift, 0) for name, p in believed[last][kind].items()})))
     result['identity'] = {
         'from': first, 'to': last, 'generated': alike('generated'), 'truth': alike('truth'),
         'others': float(np.mean([alike('generated', k) for k in range(1, n)])) if n > 1 else 0.0,
     }
-    names = lambda head, number: attributes.CLASSES[head][int(number)]
+    names = lambda head, number: CLASSES[head][int(number)]
     result['videos'] = [
         {'caption': caption, 'said': [names(head, labels[head][i]) for head in ASKED],
          'seen': {str(place): [names(head, believed[place]['generated'][head][i].argmax()) for head in ASKED]

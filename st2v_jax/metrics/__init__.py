@@ -1,1 +1,1 @@
-"""Metrics: what long videos show, how they move, and what the paper measures."""
+"""Metrics: from the frames of a video to numbers. They know no models."""

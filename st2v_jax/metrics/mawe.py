@@ -6,6 +6,8 @@ warp error divided by the amount of motion, so neither flicker nor standing stil
 
 import numpy as np
 
+from st2v_jax.metrics.flow import flow_length
+
 C = 9.5  # brings error and motion of real videos to one scale
 
 
@@ -56,11 +58,6 @@ def mawe(frames, flows, *, profile='release'):
     if profile == 'paper':
         return float(_ratio(errors.mean(), np.square(flows, dtype=np.float64).sum(-1).mean()) / C)
     raise ValueError(f"profile is 'paper' or 'release', got {profile!r}")
-
-
-def flow_length(flows):
-    """flows [n,h,w,2] -> [n], mean length of the vectors in pixels."""
-    return np.linalg.norm(np.asarray(flows, np.float64), axis=-1).mean((-2, -1))
 
 
 def _ratio(error, motion):

@@ -6,27 +6,10 @@ high-frequency change far above means that fine detail flickers instead of movin
 
 import numpy as np
 
+from st2v_jax.metrics.flow import flow, flow_length
 from st2v_jax.video_io import to_uint8
 
 HIGH_PASS_SIGMA = 1.5  # pixels; what a Gaussian of this width removes is the high-frequency band
-
-
-
-def flow(first, second):
-    """Optical flow of two images [h, w, 3] -> [h, w, 2] in pixels: first(x) shows what second(x + flow) shows.
-
-    Dense inverse search (Kroeger et al. 2016, arXiv:1603.03590) as OpenCV has it, on grey images.
-    """
-    import cv2  # only the evaluation needs it
-
-    estimate = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    grey = [cv2.cvtColor(np.ascontiguousarray(to_uint8(image)), cv2.COLOR_RGB2GRAY) for image in (first, second)]
-    return estimate.calc(*grey, None)
-
-
-def flow_magnitude(flows):
-    """flows [n, h, w, 2] -> [n], the mean length of the flow vectors, in pixels a frame."""
-    return np.linalg.norm(np.asarray(flows), axis=-1).mean((-2, -1))
 
 
 def high_pass(frames):
@@ -72,7 +55,7 @@ def motion(frames):
         raise ValueError(f'motion needs two frames or more, got {len(frames)}')
     flows = np.stack([flow(a, b) for a, b in zip(frames[:-1], frames[1:])])
     return {
-        'flow': float(flow_magnitude(flows).mean()),
+        'flow': float(flow_length(flows).mean()),
         'change': float(high_frequency_change(frames, flows).mean()),
         'detail': float(np.abs(high_pass(frames)).mean()),
     }

@@ -7,17 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from st2v_jax.metrics.motion import flow, flow_magnitude
-from st2v_jax.refinement.blend import Plan
+from st2v_jax.metrics.flow import flow, flow_length
 from st2v_jax.video_io import to_uint8
 
 
-def flow_magnitudes(video):
+def flow_lengths(video):
     """video [f, h, w, 3] -> [f - 1], the mean length of the flow vectors between consecutive frames, in pixels."""
     if len(video) < 2:
         raise ValueError(f'motion needs two frames or more, got {len(video)}')
     with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter while it works
-        return np.array(list(pool.map(lambda pair: flow_magnitude(flow(*pair)), zip(video[:-1], video[1:]))))
+        return np.array(list(pool.map(lambda pair: flow_length(flow(*pair)), zip(video[:-1], video[1:]))))
 
 
 def frame_changes(video):
@@ -26,17 +25,10 @@ def frame_changes(video):
     return np.array([np.abs(a - b).mean() for a, b in zip(frames[:-1], frames[1:])])
 
 
-def borders(plan: Plan):
-    """[f - 1] booleans: between which consecutive frames chunks that know nothing of each other are joined.
+def border_ratio(changes, borders):
+    """Mean of changes [f - 1] where chunks are joined divided by their mean elsewhere; nan without any border.
 
-    That is where `blend.join` puts the border of the baselines, behind the last frame of the left chunk.
+    borders: [k], the numbers of those changes; 0 is the one between the first two frames.
     """
-    joined = np.zeros(plan.frames - 1, bool)
-    joined[plan.indices[:-1, -1]] = True
-    return joined
-
-
-def border_ratio(changes, plan: Plan):
-    """Mean of changes [f - 1] at chunk borders divided by their mean inside chunks; nan for a single chunk."""
-    at = borders(plan)
+    at = np.isin(np.arange(len(changes)), borders)
     return float(changes[at].mean() / changes[~at].mean()) if at.any() else float('nan')

@@ -63,7 +63,7 @@ def _held(config, networks, dtype):
 def stages(
     model: Model, settings: SampleSettings, num_frames: int, enhancer: Enhancer | None = None
 ) -> list[Stage]:
-    """The stages of a video of num_frames, and of its enhancement as sample.py does it where there is an enhancer.
+    """The stages of a video of num_frames, and of its enhancement as st2v sample does it where there is an enhancer.
 
     model, enhancer: as `abstract_model` and `abstract_enhancer` give them.
     """

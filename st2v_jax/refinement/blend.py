@@ -25,7 +25,7 @@ from st2v_jax.diffusion.schedule import Level
 
 BLENDING = ('paper', 'release')
 BASELINES = ('B', 'B+S')  # chunks on their own; with shared noise only
-VARIANTS = BLENDING + BASELINES
+VARIANTS = BASELINES + BLENDING
 
 
 def check_variant(variant: str):

@@ -1,4 +1,4 @@
-"""`convert.py` end to end: what it makes of published files, what it says, refuses, and leaves behind when stopped."""
+"""`st2v convert` end to end: what it makes of published files, says and refuses, and leaves behind when stopped."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import torch_files as files
 from safetensors.numpy import load_file, save_file
 
 from st2v_jax import trees
-from st2v_jax.cli import convert
+from st2v_jax.cli.run import main
 from st2v_jax.convert import to_folder
 from st2v_jax.open_model import load_weights, open_model
 from st2v_jax.storage.safetensors import SafeTensors
@@ -28,12 +28,12 @@ ROOT = Path(__file__).parents[2]
 def run(capsys, monkeypatch, tmp_path):
     """run('--from', ...) -> (exit code, stdout, stderr) of the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'argv', ['convert.py'])
+    monkeypatch.setattr(sys, 'argv', ['st2v'])
 
     def run(*arguments):
         capsys.readouterr()
         try:
-            code = convert.main([str(argument) for argument in arguments])
+            code = main(['convert', *map(str, arguments)])
         except SystemExit as leave:
             code = leave.code
         return code, *capsys.readouterr()
@@ -45,7 +45,7 @@ def run(capsys, monkeypatch, tmp_path):
 def exported(tiny_folder, tmp_path_factory):
     """The tiny model under the published names. Shared: do not write into it."""
     folder = tmp_path_factory.mktemp('exported')
-    assert convert.main(['--from', str(tiny_folder), '--to-diffusers', str(folder), '--quiet']) == 0
+    assert main(['convert', '--from', str(tiny_folder), '--to-diffusers', str(folder), '--quiet']) == 0
     return folder
 
 
@@ -106,7 +106,8 @@ def test_a_stopped_conversion_goes_on(run, exported, tiny_folder, tmp_path, monk
     write = to_folder.write
     monkeypatch.setattr(to_folder, 'write', interrupted)
     code, _, err = run('--from', exported, '--to', 'new')
-    assert code == 130 and err.endswith('stopped: run it again to go on\n')
+    assert code == 130 and err.endswith(
+        f'stopped: networks that are complete stay; again: st2v convert --from {exported} --to new\n')
     done = {file.name: file.stat().st_mtime_ns for file in Path('new').iterdir()}
     assert done and 'config.json' not in done and 'unet.safetensors' not in done
     (tmp_path / 'new' / '.unet.safetensors.part').write_bytes(b'killed here')
@@ -130,7 +131,7 @@ def test_a_write_that_fails_leaves_the_old_file(run, exported, tmp_path, monkeyp
 
     monkeypatch.setattr('st2v_jax.storage.atomic.os.replace', full)
     code, _, err = run('--from', exported, '--to', 'new', '--dtype', 'float32')
-    assert code == 1 and err.endswith('error: new: No space left on device\n')
+    assert code == 1 and 'error: new: No space left on device; networks that are complete stay; again: ' in err
     assert {file.name: file.read_bytes() for file in Path('new').iterdir()} == before
 
 
@@ -218,9 +219,9 @@ def test_text_and_unet_have_to_fit_together(run, exported, tmp_path):
 
 
 def fetching(folder, environment, *arguments):
-    """convert.py as a program of its own whose hub and cache are these: (exit code, stderr)."""
-    environment = os.environ | environment | {'HF_HOME': str(folder / 'cache')}
-    done = subprocess.run([sys.executable, ROOT / 'convert.py', *arguments], cwd=folder, env=environment,
+    """The command as a program of its own whose hub and cache are these: (exit code, stderr)."""
+    environment = os.environ | environment | {'HF_HOME': str(folder / 'cache'), 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run([sys.executable, '-m', 'st2v_jax', 'convert', *arguments], cwd=folder, env=environment,
                           capture_output=True, text=True)
     return done.returncode, done.stderr
 
@@ -244,7 +245,3 @@ def test_a_repository_of_the_hub_is_fetched_and_kept(exported, tiny_folder, tmp_
     same_networks(tmp_path / 'again', tiny_folder)
 
 
-def test_help_teaches(run):
-    code, out, _ = run('--help')
-    assert code == 0
-    assert all(name in out for name in ('--to-diffusers', 'streaming_t2v.ckpt', 'examples:', 'docs/weights.md'))

@@ -6,40 +6,58 @@ from pathlib import Path
 
 import pytest
 
-from st2v_jax.cli import convert, enhance, evaluate, prepare_data, sample, train
+from st2v_jax.cli import run
+from st2v_jax.training.config_files import load_config
 
 ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'), *(ROOT / 'configs').glob('*.py'))
+# What was run before there was one command stays on the pages as it was run.
+RECORDED = {'evaluate.py': 'evaluate'}
+SCRIPTS = {f'{verb}.py': verb for verb in ('sample', 'train')}
+PROGRAMS = {f'python {script}': verb for script, verb in (SCRIPTS | RECORDED).items()} | {
+    f'{program} {verb}': verb for program in ('st2v', 'python -m st2v_jax') for verb in run.VERBS}
 
 
-def trained(argv):
-    """Of a training command the config is loaded too, and its overrides."""
-    arguments = train._parse(argv)
-    train.load_config(ROOT / arguments.config, arguments.overrides)
+def commands(text):
+    """[verb, *arguments] of every line of a page that is a command."""
+    programs = '|'.join(map(re.escape, PROGRAMS))
+    found = re.findall(rf'^(?:.*&& | +)?({programs}) (.*)', text, re.M)
+    return [[PROGRAMS[program], *shlex.split(arguments, comments=True)] for program, arguments in found]
 
 
-PARSERS = {
-    'convert.py': lambda argv: convert._parser().parse_args(argv),
-    'enhance.py': lambda argv: enhance._parser().parse_args(argv),
-    'evaluate.py': evaluate._parse,
-    'prepare_data.py': lambda argv: prepare_data._parser().parse_args(argv),
-    'sample.py': lambda argv: sample._parser().parse_args(argv),
-    'train.py': trained,
-}
-PAGES = (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'))
-SCRIPTS = '|'.join(map(re.escape, PARSERS))
-COMMANDS = [
-    shlex.split(command, comments=True)
-    for page in PAGES
-    for command in re.findall(rf'^(?:.*&& | +)?python ((?:{SCRIPTS}) .*)', page.read_text('utf-8'), re.M)
-]
+COMMANDS = [command for page in PAGES for command in commands(page.read_text('utf-8'))]
 
 
 @pytest.mark.parametrize('command', COMMANDS, ids=shlex.join)
-def test_documented_commands_are_taken(command):
-    script, *arguments = command
-    if '--help' not in arguments:
-        PARSERS[script](arguments)
+def test_documented_commands_are_taken(command, monkeypatch):
+    if '--help' in command:
+        return
+    monkeypatch.chdir(ROOT)
+    verb, arguments, _ = run.parse(command)
+    if command[0] == 'train':  # the config is loaded too, and its overrides
+        load_config(arguments.config, arguments.overrides)
 
 
 def test_the_pages_show_commands():
-    assert {script for script, *_ in COMMANDS} == set(PARSERS)
+    assert {verb for verb, *_ in COMMANDS} == set(run.VERBS)
+
+
+@pytest.mark.parametrize('verb', ['train', 'evaluate', 'sample', 'enhance', 'convert', 'prepare-data'])
+def test_examples_of_help_are_taken(verb, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr('sys.argv', ['st2v'])
+    with pytest.raises(SystemExit):
+        run.main([verb, '--help'])
+    examples = commands(capsys.readouterr().out.replace('\\\n', ' '))
+    assert examples
+    for command in examples:
+        _, arguments, _ = run.parse(command)
+        if verb == 'train':
+            load_config(arguments.config, arguments.overrides)
+
+
+def test_every_command_on_a_page_is_looked_at():
+    """No page names a program that is not there, such as a script that was deleted."""
+    named = {name for page in PAGES for name in re.findall(r'python (?:\S+/)?(\w+\.py)', page.read_text('utf-8'))}
+    scripts = {path.name for folder in (ROOT, ROOT / 'benchmarks') for path in folder.glob('*.py')}
+    assert named <= scripts | set(RECORDED)

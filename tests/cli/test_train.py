@@ -1,4 +1,4 @@
-"""train.py: bad input, and all stages of the tiny model in sequence."""
+"""`st2v train`: bad input, and all stages of the tiny model in sequence."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from configs_of import ABLATIONS, CONFIGS, STAGES, stage_config
 
 from st2v_jax import errors, sharding
-from st2v_jax.cli import train
+from st2v_jax.cli.run import main
 from st2v_jax.models import build
 from st2v_jax.open_model import open_model
 from st2v_jax.weights import layout
@@ -23,7 +23,7 @@ ROOT = CONFIGS.parent
 def fails(capsys, *argv):
     """The one line of an attempt that ends with exit code 2."""
     try:
-        code = train.main(argv)
+        code = main(['train', *argv])
     except SystemExit as stop:  # argparse
         code = stop.code
     assert code == 2
@@ -36,6 +36,7 @@ CAM = f'{CONFIGS / "cam"}.py:tiny'
 @pytest.mark.parametrize('argv, message', [
     ((), 'the following arguments are required: --config'),
     (('--config', 'nowhere.py'), 'there is no config file nowhere.py'),
+    (('--config', 'nowhere:tiny'), 'there is no config nowhere: name a file, or one of add_cond, apm, '),
     (('--config', CAM[:-4] + 'huge'), "a config has the sizes released, small, tiny, not 'huge'"),
     (('--config', CAM, '--config.stepz=3'), 'unknown config key stepz; there are'),
     (('--config', CAM, '--config.schedule.peek', '3'), 'key schedule.peek; there are decay, peak, warmup'),
@@ -51,7 +52,7 @@ CAM = f'{CONFIGS / "cam"}.py:tiny'
 def test_bad_input_is_one_line_and_exit_code_2(argv, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = fails(capsys, *argv)
-    assert line.startswith('train.py: ') and message in line
+    assert line.startswith('error: ') and message in line
 
 
 def test_overrides_keep_the_type_of_the_key():
@@ -71,7 +72,7 @@ def test_every_config_is_a_model_and_fits_its_pool(stage, size):
     assert model.backbone.context_width == model.text.width
     assert model.apm is None or model.apm.image_width == model.image.embed_dim
     halvings = len(model.cam.conditioning_channels) - 1
-    assert model.image_size // 2**halvings == model.latent_shape[1]
+    assert model.frame_size[0] // 2**halvings == model.latent_shape[1]
     # the docstring begins with what is trained and holds the command
     assert f'--config configs/{stage}.py:small' in (CONFIGS / f'{stage}.py').read_text()
 
@@ -107,7 +108,7 @@ def test_all_stages_in_sequence_make_a_video(capsys, tmp_path, monkeypatch, unop
         return done.stdout
 
     def called(_, *command):
-        assert train.main(command) == 0
+        assert main(['train', *command]) == 0
         return capsys.readouterr().out
 
     run, before = process, ()
@@ -138,7 +139,8 @@ def test_a_stopped_run_says_how_to_resume(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, 'train', lambda *args, **kwargs: 'stopped')
     argv = ['--config', CAM, '--workdir', str(tmp_path), '--config.steps=7']
-    assert train.main(argv) == 0
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    assert main(['train', *argv]) == 0
     assert capsys.readouterr().out.strip() == f'stopped and saved; resume with: python train.py {" ".join(argv)}'
 
 
@@ -149,5 +151,5 @@ def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(capsys, tmp_path,
         raise errors.TrainingError('step 3: loss nan')
 
     monkeypatch.setattr(loop, 'train', fail)
-    assert train.main(['--config', CAM, '--workdir', str(tmp_path)]) == 1
-    assert capsys.readouterr().err.strip() == 'train.py: step 3: loss nan'
+    assert main(['train', '--config', CAM, '--workdir', str(tmp_path)]) == 1
+    assert capsys.readouterr().err.strip() == 'error: step 3: loss nan'

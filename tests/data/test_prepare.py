@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from data.videos import FPS, scene, shipped, write, write_folder
 
-from st2v_jax.cli import prepare_data
+from st2v_jax.cli.run import main
 from st2v_jax.data import clips, prepare
 from st2v_jax.video_io import read_video
 
 SMALL = prepare.Settings(frames=4, size=(32, 32), videos_per_shard=2)
-SCRIPT = Path(__file__).parents[2] / 'prepare_data.py'
+ROOT = Path(__file__).parents[2]
 OPTIONS = ('--frames', '4', '--size', '32', '--videos-per-shard', '2', '--workers', '1')
 
 
@@ -29,7 +29,7 @@ def videos(tmp_path_factory):
 @pytest.fixture(scope='module')
 def prepared(videos, tmp_path_factory):
     output = tmp_path_factory.mktemp('prepared') / 'clips'
-    assert prepare_data.main(['--videos', str(videos), '--output', str(output), *OPTIONS, '--quiet']) == 0
+    assert main(['prepare-data', '--videos', str(videos), '--output', str(output), *OPTIONS, '--quiet']) == 0
     return output
 
 
@@ -105,24 +105,24 @@ def test_frames_come_back_from_their_files(prepared, videos):
 def test_killed_and_continued_equals_undisturbed(prepared, videos, tmp_path):
     output = tmp_path / 'clips'
     # the third video waits for a writer that never comes: the kill falls into the second shard
-    program = 'import sys; from st2v_jax.data import prepare; from st2v_jax.cli.prepare_data import main\n' \
+    program = 'import sys; from st2v_jax.data import prepare; from st2v_jax.cli.run import main\n' \
               'whole = prepare.clips_of\n' \
               'def clips_of(entry, **rest):\n' \
               '    if entry.file == "slow.mp4": import time; print("here", flush=True); time.sleep(60)\n' \
               '    return whole(entry, **rest)\n' \
               'prepare.clips_of = clips_of\n' \
-              'main(sys.argv[1:])'
+              'main(["prepare-data", *sys.argv[1:]])'
     arguments = ['--videos', str(videos), '--output', str(output), *OPTIONS, '--quiet']
-    run = subprocess.Popen([sys.executable, '-c', program, *arguments], cwd=SCRIPT.parent, stdout=subprocess.PIPE)
+    run = subprocess.Popen([sys.executable, '-c', program, *arguments], cwd=ROOT, stdout=subprocess.PIPE)
     assert run.stdout.readline() == b'here\n'
     run.send_signal(signal.SIGKILL)
     run.communicate()
     finished = output / '00000.array_record'
     assert finished.is_file() and (output / '00001.part').is_file() and not (output / '00001.array_record').exists()
-    with pytest.raises(ValueError, match='clips is not finished: run prepare_data.py again'):
+    with pytest.raises(ValueError, match='clips is not finished: run st2v prepare-data again'):
         clips.Folder(output)
     time_of_first = finished.stat().st_mtime_ns
-    assert prepare_data.main(arguments) == 0
+    assert main(['prepare-data', *arguments]) == 0
     assert finished.stat().st_mtime_ns == time_of_first
     for file in (*prepared.glob('*.json'), prepared / 'skipped.jsonl'):
         assert (output / file.name).read_text() == file.read_text()
@@ -135,9 +135,9 @@ def test_a_lost_shard_is_named_and_made_again(prepared, videos, tmp_path):
     shard = output / '00003.array_record'
     whole = shard.read_bytes()
     shard.unlink()
-    with pytest.raises(ValueError, match='00003.array_record is in the index and not there: run prepare_data.py again'):
+    with pytest.raises(ValueError, match='00003.array_record is in the index and not there: run st2v '):
         clips.Folder(output)
-    assert prepare_data.main(['--videos', str(videos), '--output', str(output), *OPTIONS, '--quiet']) == 0
+    assert main(['prepare-data', '--videos', str(videos), '--output', str(output), *OPTIONS, '--quiet']) == 0
     assert shard.read_bytes() == whole and len(clips.Folder(output)) == 7
 
 
@@ -147,7 +147,7 @@ def test_ctrl_c_is_one_line_that_goes_on(videos, capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(prepare, 'clips_of', stop)
     code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'clips', *OPTIONS)
-    assert code == 130 and line.startswith('stopped: what is finished stays, go on with: python prepare_data.py ')
+    assert code == 130 and line.startswith('stopped: what is finished stays; again: st2v prepare-data ')
     assert f'--output {tmp_path / "clips"} --frames 4' in line and not (tmp_path / 'clips' / clips.INDEX).exists()
 
 
@@ -160,7 +160,7 @@ def test_a_missing_library_says_what_to_install(videos, capsys, tmp_path, monkey
 @pytest.mark.slow
 def test_processes_make_the_same_files(prepared, videos, tmp_path):
     arguments = ['--videos', videos, '--output', tmp_path / 'clips', *OPTIONS[:-1], '2', '--quiet']
-    subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], check=True)
+    subprocess.run([sys.executable, '-m', 'st2v_jax', 'prepare-data', *map(str, arguments)], cwd=ROOT, check=True)
     assert shards(prepared) == shards(tmp_path / 'clips')
 
 
@@ -172,7 +172,7 @@ def shards(folder):
 def said(capsys, *argv):
     """(exit code, the last line said) of the command."""
     try:
-        code = prepare_data.main([str(word) for word in argv])
+        code = main(['prepare-data', *map(str, argv)])
     except SystemExit as leave:
         code = leave.code
     out, err = capsys.readouterr()
@@ -218,7 +218,7 @@ def test_a_full_disk_is_one_line_and_exit_code_1(videos, capsys, tmp_path, monke
 
     monkeypatch.setattr(clips, 'write_json', full)
     code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'clips', '--workers', '1')
-    assert code == 1 and 'No space left on device; what is finished stays, go on with: python prepare_data.py' in line
+    assert code == 1 and 'No space left on device; what is finished stays; again: st2v prepare-data' in line
 
 
 def test_a_scene_of_blocks_moves():

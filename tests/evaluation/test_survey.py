@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from st2v_jax.data import world
-from st2v_jax.evaluation import checker as attributes
-from st2v_jax.evaluation import model_page as report
-from st2v_jax.evaluation import nearest, pictures, survey
+from st2v_jax.evaluation import checker, model_page, nearest, pictures, survey
 
 pytest.importorskip('cv2')
 pytestmark = pytest.mark.usefixtures('unoptimised')
@@ -25,10 +23,10 @@ def scenes():
 @pytest.fixture(scope='module')
 def results(scenes):
     """The survey of ground-truth videos by a checker that has learnt nothing, as generate stores it."""
-    heads = {name: len(classes) for name, classes in attributes.CLASSES.items()}
-    checker = attributes.init(jax.random.key(0), heads, (4, 4)), {'size': SIZE}
-    found = survey.survey(survey.rendering(scenes[1], range(FRAMES), SIZE), scenes[1], checker)
-    made = dict(date='2026-01-02', device='cpu', jax='0.10', dtype='float32', command='python evaluate.py generate',
+    heads = {name: len(classes) for name, classes in checker.CLASSES.items()}
+    untrained = checker.init(jax.random.key(0), heads, (4, 4)), {'size': SIZE}
+    found = survey.survey(survey.rendering(scenes[1], range(FRAMES), SIZE), scenes[1], untrained)
+    made = dict(date='2026-01-02', device='cpu', jax='0.10', dtype='float32', command='st2v evaluate generate',
                 captions=3, frames=FRAMES, size=SIZE, seed=5, settings={'steps': 25}, seconds=1.0)
     found |= {'made': made, 'checker': {'steps': 7, 'accuracy': {'colour': 0.5}}, 'pictures': [
         {'file': 'contact-sheet.png', 'title': 'contact sheet', 'text': 'Frames.'}]}
@@ -97,11 +95,11 @@ def test_the_page_is_a_function_of_the_json(results):
     training = [dict(stage='cam', command='python train.py --config configs/cam.py:small', date='2026-01-01', devices=1,
                      device='cpu', steps=1200, batch_size=8, seconds=61.2, last={'step': 1200, 'loss': 0.125})]
     before = copy.deepcopy((results, training))
-    page = report.page(results, training, 'small-model')
-    assert page == report.page(*before, 'small-model') and (results, training) == before
+    page = model_page.page(results, training, 'small-model')
+    assert page == model_page.page(*before, 'small-model') and (results, training) == before
     for part in ('2026-01-02', 'loss 0.125', 'python train.py --config configs/cam.py:small', '1,200', 'frames 1 to 16',
                  '![contact sheet](small-model/contact-sheet.png)', results['videos'][0]['caption']):
         assert part in page
     changed = copy.deepcopy(results)
     changed['identity']['generated'] = 0.1234
-    assert '0.123' in report.page(changed, training, 'small-model') and '0.123' not in page
+    assert '0.123' in model_page.page(changed, training, 'small-model') and '0.123' not in page

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from st2v_jax.metrics import steadiness
-from st2v_jax.refinement.blend import Plan
 
 cv2 = pytest.importorskip('cv2')
-PLAN = Plan(56, 24, 8)  # joined behind frames 24 and 40, counted from 1
+BORDERS = np.array([23, 39])  # chunks of 24 frames are joined behind frames 24 and 40, counted from 1
 
 
 def moving(speeds, size=96):
@@ -20,29 +19,22 @@ def moving(speeds, size=96):
 
 
 def test_even_motion_has_no_deviation_of_flow():
-    even, uneven = (steadiness.flow_magnitudes(moving(speeds)) for speeds in ([2] * 8, [1, 4] * 4))
+    even, uneven = (steadiness.flow_lengths(moving(speeds)) for speeds in ([2] * 8, [1, 4] * 4))
     assert even.mean() == pytest.approx(2, rel=0.1) and even.std() < 0.05
     assert uneven.std() == pytest.approx(1.5, rel=0.15)
 
 
 def test_one_frame_has_no_flow():
     with pytest.raises(ValueError, match='two frames or more, got 1'):
-        steadiness.flow_magnitudes(moving([1])[:1])
-
-
-def test_borders_are_where_the_baselines_join_chunks():
-    assert list(np.flatnonzero(steadiness.borders(PLAN))) == [23, 39]
-    assert not steadiness.borders(Plan(20)).any()
-    # the last chunk is shifted back; its first frames still belong to its left neighbour
-    assert list(np.flatnonzero(steadiness.borders(Plan(60, 24, 8)))) == [23, 39, 55]
+        steadiness.flow_lengths(moving([1])[:1])
 
 
 def test_jumps_at_borders_show_in_the_ratio_and_jumps_elsewhere_do_not():
     speeds = np.ones(55, int)
-    even = steadiness.border_ratio(steadiness.frame_changes(moving(speeds)), PLAN)
+    even = steadiness.border_ratio(steadiness.frame_changes(moving(speeds)), BORDERS)
     assert even == pytest.approx(1, abs=0.1)
     at_borders, elsewhere = speeds.copy(), speeds.copy()
-    at_borders[[23, 39]] = elsewhere[[10, 30]] = 5
-    ratio = lambda speeds: steadiness.border_ratio(steadiness.frame_changes(moving(speeds)), PLAN)
+    at_borders[BORDERS] = elsewhere[[10, 30]] = 5
+    ratio = lambda speeds: steadiness.border_ratio(steadiness.frame_changes(moving(speeds)), BORDERS)
     assert ratio(at_borders) > 1.5 > 1 > ratio(elsewhere)
-    assert np.isnan(steadiness.border_ratio(np.ones(19), Plan(20)))
+    assert np.isnan(steadiness.border_ratio(np.ones(19), []))

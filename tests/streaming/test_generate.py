@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import st2v_jax
-from st2v_jax.cli import sample
+from st2v_jax.cli.run import main
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 PROMPT = 'a red ball moves left'
@@ -152,7 +152,7 @@ def test_a_video_ldm_alone_makes_one_chunk(tiny_folder, tmp_path):
 def test_the_command_says_how_many_frames_there_are(tiny_folder, tmp_path, capsys):
     for name in ('config.json', 'words.json', 'vae.safetensors', 'text.safetensors', 'unet.safetensors'):
         shutil.copy(tiny_folder / name, tmp_path)
-    assert sample.main(['--prompt', PROMPT, '--weights', str(tmp_path), '--num-frames', '17']) == 2
+    assert main(['sample', '--prompt', PROMPT, '--weights', str(tmp_path), '--num-frames', '17']) == 2
     assert capsys.readouterr().err == 'error: this model has no CAM and APM: it makes 16 frames at most, not 17\n'
 
 

@@ -12,7 +12,7 @@ from configs_of import CONFIGS, stage_config
 from data.videos import scene, write_folder
 
 from st2v_jax import sharding
-from st2v_jax.cli import prepare_data, train
+from st2v_jax.cli.run import main
 from st2v_jax.data import captions
 from st2v_jax.data.sources import Example
 from st2v_jax.models import build
@@ -57,10 +57,10 @@ def test_a_step_sees_successive_frames_and_an_anchor_of_the_chunk_before():
         clips.cut(numbered(7), random, frames=4, shown=4, anchored=True, size=(4, 4), tokenizer=Numbers())
 
 
-def documented(script, option=''):
-    """The first command with that script and option in docs/training.md, without `python` and its name."""
+def documented(command, option=''):
+    """The first one with that beginning and option in docs/training.md, without the beginning."""
     page = (CONFIGS.parent / 'docs' / 'training.md').read_text('utf-8')
-    return shlex.split(re.search(rf'^python {re.escape(script)} (.*{re.escape(option)}.*)', page, re.M)[1])
+    return shlex.split(re.search(rf'^{re.escape(command)} (.*{re.escape(option)}.*)', page, re.M)[1])
 
 
 def placed(command, folder):
@@ -75,8 +75,8 @@ def made(tmp_path_factory):
     """Clips of 16 frames: the path of a folder of them, and the weights of a tiny Video-LDM."""
     folder = tmp_path_factory.mktemp('films')
     write_folder(folder / 'videos')
-    command = placed(documented('prepare_data.py'), folder)
-    assert prepare_data.main([*command, '--fps', '12', '--size', '16', '--workers', '1', '--quiet']) == 0
+    command = placed(documented('st2v prepare-data'), folder)
+    assert main(['prepare-data', *command, '--fps', '12', '--size', '16', '--workers', '1', '--quiet']) == 0
     model = build.ModelConfig.from_dict(stage_config('cam').model.to_dict())
     doors = {'vae': build.vae, 'text': build.text_tower, 'image': build.image_tower}
     params = {name: build.init(jax.random.key(1), door(model)) for name, door in doors.items()}
@@ -135,7 +135,7 @@ def one_device(monkeypatch):
 
 
 def said(capsys, *argv):
-    code = train.main([str(word) for word in argv])
+    code = main(['train', *map(str, argv)])
     return code, capsys.readouterr().err.strip().split('\n')[-1]
 
 
@@ -143,7 +143,7 @@ def test_sources_that_are_no_good_are_one_line(made, capsys, tmp_path):
     command = ('--config', CAM, '--from', made / WEIGHTS, '--workdir', tmp_path / 'run')
     for source, message in (
         ('nowhere', 'nowhere is no folder (there is no nowhere/index.json)'),
-        (str(made / 'videos'), 'videos is not finished: run prepare_data.py again'),
+        (str(made / 'videos'), 'videos is not finished: run st2v prepare-data again'),
         ('tfds:nothing_such', 'tfds:nothing_such, split train: '),
     ):
         code, line = said(capsys, *command, f'--config.data.source={source}')
@@ -153,7 +153,7 @@ def test_sources_that_are_no_good_are_one_line(made, capsys, tmp_path):
 @pytest.mark.slow
 def test_a_run_on_prepared_videos_is_the_same_in_one_go_and_in_two(made, one_device, capsys, tmp_path):
     """The command of the page; and once more from its checkpoint of step 2 of 4. The weights are equal bit for bit."""
-    command = [*placed(documented('train.py', '--config.data.source'), made), '--from', made / WEIGHTS]
+    command = [*placed(documented('python train.py', '--config.data.source'), made), '--from', made / WEIGHTS]
     for run in ('one', 'two'):
         code, line = said(capsys, *command, '--workdir', tmp_path / run)
         assert code == 0, line
@@ -180,9 +180,9 @@ def test_the_last_stage_trains_on_clips_of_twice_the_length(made, one_device, ca
     apm += ('--from', tmp_path / 'cam')
     code, line = said(capsys, *apm, f'--config.data.source={made / "clips"}')
     assert code == 2 and 'samples of 16 frames are too short: this stage needs 32' in line
-    assert prepare_data.main([
-        '--videos', str(made / 'videos'), '--output', str(tmp_path / 'clips'), '--frames', '32', '--fps', '12',
-        '--size', '24', '--workers', '1', '--quiet',
+    assert main([
+        'prepare-data', '--videos', str(made / 'videos'), '--output', str(tmp_path / 'clips'), '--frames', '32',
+        '--fps', '12', '--size', '24', '--workers', '1', '--quiet',
     ]) == 0
     code, line = said(capsys, *apm, f'--config.data.source={tmp_path / "clips"}')
     assert code == 0, line

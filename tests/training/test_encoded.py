@@ -14,7 +14,7 @@ from configs_of import CONFIGS, stage_config
 from data.videos import write_folder
 
 from st2v_jax import sharding
-from st2v_jax.cli import prepare_data, train
+from st2v_jax.cli.run import main
 from st2v_jax.data import captions
 from st2v_jax.data.clips import INDEX
 from st2v_jax.models import build
@@ -48,12 +48,12 @@ def made(params, tmp_path_factory):
     write_folder(folder / 'videos')
     save(folder / 'weights', MODEL, params, tokenizer=TOKENIZER)
     for output, encode in (('clips', ()), ('encoded', ('--encode', folder / 'weights'))):
-        assert prepare_data.main(command(folder, folder / output, '--size', 16, *encode)) == 0
+        assert main(command(folder, folder / output, '--size', 16, *encode)) == 0
     return folder
 
 
 def command(folder, output, *more):
-    return [str(word) for word in ('--videos', folder / 'videos', '--output', output, *OPTIONS, *more)]
+    return [str(word) for word in ('prepare-data', '--videos', folder / 'videos', '--output', output, *OPTIONS, *more)]
 
 
 def objective(stage, folder, params, **overrides):
@@ -123,17 +123,17 @@ def test_clips_of_other_networks_are_refused(made, params, capsys, tmp_path):
         feed(dataclasses.replace(MODEL, frame_size=(32, 32)), params, TOKENIZER, mesh, {'vae', 'text'})
 
     save(tmp_path / 'other', MODEL, other, tokenizer=TOKENIZER)
-    code = train.main(['--config', f'{CONFIGS / "cam"}.py:tiny', '--from', str(tmp_path / 'other'), '--workdir',
+    code = main(['train', '--config', f'{CONFIGS / "cam"}.py:tiny', '--from', str(tmp_path / 'other'), '--workdir',
                        str(tmp_path / 'run'), f'--config.data.source={made / "encoded"}',
                        *(f'--config.{key}={value}' for key, value in LEVEL.items())])
     assert code == 2 and capsys.readouterr().err.strip().split('\n')[-1] == (
-        'train.py: the clips were encoded by another autoencoder and text tower than this run starts from: '
+        'error: the clips were encoded by another autoencoder and text tower than this run starts from: '
         'prepare them again, with --encode and the weights that --from names')
 
 
 def test_killed_while_encoding_and_continued_equals_undisturbed(made, capsys):
     output = made / 'killed'
-    program = 'import sys, time; from st2v_jax.cli.prepare_data import main\n' \
+    program = 'import sys, time; from st2v_jax.cli.run import main\n' \
               'from st2v_jax.data import clips, encoding\n' \
               'whole = encoding.Encoder.__call__\n' \
               'def encode(self, record):\n' \
@@ -149,9 +149,9 @@ def test_killed_while_encoding_and_continued_equals_undisturbed(made, capsys):
     first = output / '00000.array_record'
     time_of_first = first.stat().st_mtime_ns
     assert not (output / INDEX).exists()
-    assert prepare_data.main(command(made, output, '--size', 16)) == 2
+    assert main(command(made, output, '--size', 16)) == 2
     assert 'was begun with encoded={' in capsys.readouterr().err
-    assert prepare_data.main(arguments) == 0
+    assert main(arguments) == 0
     assert first.stat().st_mtime_ns == time_of_first
     names = sorted(file.name for file in (made / 'encoded').iterdir())
     assert names == sorted(file.name for file in output.iterdir())
@@ -164,6 +164,6 @@ def test_encoding_wants_frames_as_the_model_sees_them(made, capsys, tmp_path):
          f'error: latents are of frames as the model sees them: --size is 16 with --encode {made / "weights"}, not 24'),
         (('--encode', 'nowhere'), 'error: there is no folder of weights nowhere'),
     ):
-        assert prepare_data.main(command(made, tmp_path / 'clips', *more)) == 2
+        assert main(command(made, tmp_path / 'clips', *more)) == 2
         assert capsys.readouterr().err.strip() == message
         assert not (tmp_path / 'clips').exists()

@@ -11,10 +11,10 @@ import orbax.checkpoint as ocp
 import pytest
 from configs_of import CONFIGS
 
-from st2v_jax.cli import train
+from st2v_jax.cli.run import main
 
 STEPS, KILLS = 150, 20
-RUN = ('--config', f'{CONFIGS / "autoencoder"}.py:tiny', f'--config.steps={STEPS}', '--config.log_every=5',
+RUN = ('train', '--config', f'{CONFIGS / "autoencoder"}.py:tiny', f'--config.steps={STEPS}', '--config.log_every=5',
        '--config.model.vae.block_channels=(8,)')  # one level, of width 8
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::DeprecationWarning')  # of orbax
@@ -39,7 +39,7 @@ def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(tmp_path, monkeyp
                                     'tensorboardX'])
 
     def start(name, *options):
-        life = context.Process(target=train.main, args=((*RUN, '--workdir', str(tmp_path / name), *options),))
+        life = context.Process(target=main, args=((*RUN, '--workdir', str(tmp_path / name), *options),))
         life.start()
         return life
 

@@ -6,8 +6,9 @@
     truth = world.truth(scene, np.arange(48), 128)       # where everything is
 """
 
+from st2v_jax.data.examples import EXAMPLES
 from st2v_jax.data.world.attributes import BACKGROUNDS, CAMERAS, COLOURS, MOTIONS, PATTERNS, SHAPES
-from st2v_jax.data.world.captions import EXAMPLES, caption, words
+from st2v_jax.data.world.captions import caption, words
 from st2v_jax.data.world.render import render, truth
 from st2v_jax.data.world.scene import SPLITS, Scene, describe, held_out, scene, split_indices
 

@@ -1,39 +1,38 @@
 """`--plan`: the table of what a video will take, before anything is loaded."""
 
-from st2v_jax.cli.report import warn
+from st2v_jax.cli.progress import warn
 
 GIB = 2**30
 
 
 def show(model, settings, num_frames, videos=1, enhancer=None):
-    """What sample.py takes for `videos` of num_frames; model and enhancer as `st2v_jax.planning.video` gives them."""
-    from st2v_jax.planning import video as planning
+    """What sample takes for `videos` of num_frames; model and enhancer as `st2v_jax.planning.video` gives them."""
+    from st2v_jax.planning import video
 
     models = [model] if enhancer is None else [model, enhancer]
-    over = _table(planning.stages(model, settings, num_frames, enhancer), models, num_frames, videos)
+    over = _table(video.stages(model, settings, num_frames, enhancer), models, num_frames, videos)
     if over:
-        _warn(planning.remedies(model, settings, num_frames, over, enhancer))
+        _warn(video.remedies(model, settings, num_frames, over, enhancer))
 
 
 def show_refinement(enhancer, settings, size, num_frames, *, profile, decode_frames):
-    """What enhance.py takes for num_frames of `size` (height, width)."""
-    from st2v_jax.planning import video as planning
+    """What enhance takes for num_frames of `size` (height, width)."""
+    from st2v_jax.planning import video
 
-    stages = lambda decode_frames: planning.refinement(
+    stages = lambda decode_frames: video.refinement(
         enhancer, settings, size, num_frames, profile=profile, decode_frames=decode_frames)
     over = _table(stages(decode_frames), [enhancer], num_frames)
     if over:
-        _warn(['--decode-frames 1'] if planning.peak(stages(1), enhancer) <= over else [])
+        _warn(['--decode-frames 1'] if video.peak(stages(1), enhancer) <= over else [])
 
 
 def _table(found, models, num_frames, videos=1):
     """Prints parameters, stages, time and memory; the device's bytes where they are too few."""
     import jax
 
-    from st2v_jax.planning import device
-    from st2v_jax.planning import video as planning
+    from st2v_jax.planning import device, video
 
-    counts, resident = planning.parameters(*models), planning.resident(*models)
+    counts, resident = video.parameters(*models), video.resident(*models)
     listed = ', '.join(f'{name} {count / 1e6:,.0f} M' for name, count in counts.items())
     print(f'parameters: {listed}; in all {sum(counts.values()) / 1e6:,.0f} M, {resident / GIB:.2f} GiB')
     rates = device.measure(next(leaf.dtype for leaf in jax.tree.leaves(models[0].params) if leaf.ndim > 1))
@@ -48,7 +47,7 @@ def _table(found, models, num_frames, videos=1):
         memory = (resident + stage.cost.temporary) / GIB
         print(f'{stage.name:<24} {stage.repeats:>6} {stage.cost.flops / 1e12:>9.4g} {1e3 * seconds:>10.4g} '
               f'{seconds * stage.repeats:>9.3g} {memory:>7.2f}')
-    peak, limit = planning.peak(found, *models), device.device_memory()
+    peak, limit = video.peak(found, *models), device.device_memory()
     each = f', {videos} videos {_time(total * videos)}' if videos > 1 else ''
     print(f'{num_frames} frames: {_time(total)}{each}, and compiling when it runs for the first time; at most '
           f'{peak / GIB:.2f} GiB' + ('' if limit is None else f' of {limit / GIB:.1f}'), flush=True)

@@ -1,0 +1,106 @@
+"""A study of long videos: a model makes them from unseen captions, a checker and the eye look at them."""
+
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from st2v_jax import sharding
+from st2v_jax.evaluation import checker, pictures, record, survey
+from st2v_jax.models.system import encode_prompt
+from st2v_jax.streaming import stream
+from st2v_jax.streaming.generate import first_frames, load
+from st2v_jax.video_io import to_uint8
+
+SHEET_FRAMES = (1, 8, 16, 32, 64, 120, 180, 240)
+
+
+def study(out, checker_file, *, folder=None, captions, frames, seed, batch, dtype=None, sheet, keep, nearest,
+          train_seed, command='', **chosen):
+    """Makes videos and writes everything that can be said and shown of them into the folder `out`.
+
+    folder: of the model; None is the shipped one. captions: how many videos of how many `frames`. seed: of the world
+    and of the noise. sheet, keep: how many videos are drawn and kept. nearest: training scenes to compare with, of the
+    world `train_seed`. chosen: of `SampleSettings`.
+    """
+    params, about = checker.load(checker_file)
+    dtype, out = record.network_dtype(dtype), Path(out)
+    model = load(folder, dtype)
+    size, (height, width) = about['size'], model.config.frame_size
+    if (size, size) != (height, width):
+        raise ValueError(f'{checker_file} is for {size}x{size} pixels, the model makes {height}x{width}')
+    settings = model.settings(**chosen)
+    survey.places(frames)  # raises where there are too few
+    out.mkdir(parents=True, exist_ok=True)
+    indices, scenes = survey.unseen_scenes(seed, captions)
+    prompts = survey.captions(scenes)
+    began = time.monotonic()
+    videos = make_videos(model, settings, prompts, frames, seed=seed, batch=batch)
+    results = {'made': record.made(command) | {
+        'dtype': np.dtype(dtype).name, 'captions': len(prompts), 'frames': frames, 'size': size, 'seed': seed,
+        'settings': vars(settings), 'seconds': time.monotonic() - began,
+    }}
+    print(f'{len(prompts)} videos of {frames} frames in {results["made"]["seconds"]:.0f} s', flush=True)
+    pictures.keep(out / 'videos.npz', videos[:keep], indices[:keep], seed)
+    results |= _measured(videos, scenes, (params, about))
+    if nearest:
+        results['nearest'] = pictures.nearest_to(videos, scenes, train_seed, nearest)
+    results['pictures'] = pictures.draw(out, videos, scenes, prompts, shown(frames), results, count=sheet)
+    record.write(out / 'results.json', results)
+    _say(results)
+    print(f'results: {out / "results.json"}')
+
+
+def measure(videos_file, checker_file, output):
+    """Measures kept videos again, with whatever checker there is now."""
+    videos, indices, seed = pictures.kept(videos_file)
+    results = _measured(videos, survey.many_scenes(seed, indices), checker.load(checker_file))
+    record.write(output, results)
+    _say(results)
+
+
+def shown(frames):
+    """Numbers of the frames that a sheet shows of a video of so many: the last one, and those with a number above."""
+    return [number for number in SHEET_FRAMES if number < frames] + [frames]
+
+
+def make_videos(model, settings, prompts, num_frames, *, seed, batch):
+    """uint8 videos [n, num_frames, h, w, 3] of n prompts by a `generate.Model`, `batch` at once over all devices.
+
+    A video depends on its prompt, its number and the seed, not on the batch that it is made in (but for rounding).
+    """
+    mesh = sharding.make_mesh({sharding.DATA: -1})
+    devices = mesh.shape[sharding.DATA]
+    batch = -(-min(batch, len(prompts)) // devices) * devices
+    params = jax.device_put(model.params, sharding.replicated(mesh))
+    place = lambda tree: jax.device_put(tree, sharding.split_rows(mesh))
+    videos = []
+    for first in range(0, len(prompts), batch):
+        numbers = np.minimum(np.arange(first, first + batch), len(prompts) - 1)  # the last batch is filled up
+        ids, null_ids = (model.tokenizer.ids(texts) for texts in ([prompts[i] for i in numbers], [''] * batch))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+        context = encode_prompt(model.system, params, *place((ids, null_ids)))
+        chunks = stream.stream(model.system, settings, params, context, stream.start(place(keys)))
+        frames = [to_uint8(some) for some in first_frames((frames for frames, _ in chunks), num_frames)]
+        videos.append(np.concatenate(frames, 1)[: len(prompts) - first])
+        print(f'{first + len(videos[-1])} of {len(prompts)} videos', flush=True)
+    return np.concatenate(videos)
+
+
+def _measured(videos, scenes, loaded):
+    """The survey, and what is known of the checker that made it."""
+    about = {name: value for name, value in loaded[1].items() if name not in ('history', 'classes')}
+    return survey.survey(videos, scenes, loaded) | {'checker': about}
+
+
+def _say(results):
+    for place, found in results['places'].items():
+        for kind, shares in found['right'].items():
+            listed = ', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())
+            print(f'around {place}, {kind}: {listed}')
+        moved = found['motion']
+        print(f'around {place}: ' + ', '.join(
+            f'{name} {moved["generated"][name]:.2f} (truth {moved["truth"][name]:.2f})' for name in moved['truth']))
+    kinds = ('generated', 'truth', 'others')
+    print('identity: ' + ', '.join(f'{kind} {results["identity"][kind]:.3f}' for kind in kinds))
