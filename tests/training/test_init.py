@@ -9,7 +9,7 @@ import pytest
 from configs_of import ABLATIONS, CONFIGS, STAGES, stage_config
 
 from st2v_jax import sharding
-from st2v_jax.cli import convert, train
+from st2v_jax.cli.run import main
 from st2v_jax.data import captions
 from st2v_jax.models import build
 from st2v_jax.open_model import SHIPPED, open_model
@@ -129,7 +129,7 @@ def test_the_run_before_comes_before_published_weights_which_give_what_it_lacks(
 
 def test_published_files_on_the_hub_are_a_source(whole, tmp_path, monkeypatch, capsys):
     exported = tmp_path / 'exported'
-    assert convert.main(['--from', str(whole[0]), '--to-diffusers', str(exported)]) == 0
+    assert main(['convert', '--from', str(whole[0]), '--to-diffusers', str(exported)]) == 0
     names = [file.relative_to(exported).as_posix() for file in exported.rglob('*') if file.is_file()]
     monkeypatch.setattr(huggingface_hub, 'list_repo_files', lambda repository: names)
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', lambda repository, **options: exported)
@@ -149,7 +149,7 @@ def test_where_no_source_can_be_had_one_line_names_them_and_the_option(tmp_path,
     monkeypatch.setattr(huggingface_hub, 'list_repo_files', unreachable)
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', unreachable)
     monkeypatch.chdir(tmp_path)
-    assert train.main(['--config', str(CONFIGS / 'cam.py')]) == 2  # at released size
+    assert main(['train', '--config', str(CONFIGS / 'cam.py')]) == 2  # at released size
     (line,) = capsys.readouterr().err.strip().split('\n')
     for part in ('stage cam starts from trained vae, text, unet, which no source has', 'runs/video_ldm/weights',
                  'damo-vilab/text-to-video-ms-1.7b', 'name weights that have them with --from'):
@@ -179,11 +179,11 @@ def test_small_stages_start_from_the_weights_that_ship(stage, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('stage', sorted(file.stem for file in CONFIGS.glob('*.py') if file.stem != 'common'))
+@pytest.mark.parametrize('stage', sorted(file.stem for file in CONFIGS.glob('*.py') if file.stem not in ('__init__', 'common')))
 def test_every_config_trains_at_its_tiny_size_with_no_other_argument(stage, tmp_path, monkeypatch, unoptimised):
     mesh = sharding.make_mesh
     monkeypatch.setattr(sharding, 'make_mesh', lambda axes: mesh(axes, jax.devices()[:1]))
     monkeypatch.chdir(tmp_path)
-    assert train.main(['--config', f'{CONFIGS / stage}.py:tiny']) == 0
+    assert main(['train', '--config', f'{CONFIGS / stage}.py:tiny']) == 0
     held = open_model(tmp_path / 'runs' / f'{stage}-tiny' / 'weights').held
     assert {*stage_config(stage).init.networks} | OWN[stage] <= held
