@@ -161,7 +161,8 @@ def test_killed_while_encoding_and_continued_equals_undisturbed(made, capsys):
 def test_encoding_wants_frames_as_the_model_sees_them(made, capsys, tmp_path):
     for more, message in (
         (('--size', '24', '--encode', made / 'weights'),
-         f'error: latents are of frames as the model sees them: --size is 16x16 with --encode {made / "weights"}, not 24x24'),
+         'error: latents are of frames as the model sees them: '
+         f'--size is 16x16 with --encode {made / "weights"}, not 24x24'),
         (('--encode', 'nowhere'), 'error: there is no folder of weights nowhere'),
     ):
         assert main(command(made, tmp_path / 'clips', *more)) == 2

@@ -100,8 +100,8 @@ def test_a_stage_looks_at_the_run_before_it_and_then_at_published_or_shipped_wei
     assert small == (tuple(sources[:1]) and (sources[0].replace('/weights', '-small/weights'), str(SHIPPED)))
     # where a run leaves its weights unless it is told otherwise
     run = sources and sources[0].split('/')[1]
-    assert not run or train.load_config(CONFIGS / f'{run}.py')[1] == run
-    assert not run or train.load_config(f'{CONFIGS / run}.py:small')[1] == f'{run}-small'
+    assert not run or load_config(CONFIGS / f'{run}.py')[1] == run
+    assert not run or load_config(f'{CONFIGS / run}.py:small')[1] == f'{run}-small'
 
 
 def test_the_run_before_comes_before_published_weights_which_give_what_it_lacks(tmp_path, monkeypatch):
@@ -179,7 +179,7 @@ def test_small_stages_start_from_the_weights_that_ship(stage, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('stage', sorted(file.stem for file in CONFIGS.glob('*.py') if file.stem not in ('__init__', 'common')))
+@pytest.mark.parametrize('stage', sorted({file.stem for file in CONFIGS.glob('*.py')} - {'__init__', 'common'}))
 def test_every_config_trains_at_its_tiny_size_with_no_other_argument(stage, tmp_path, monkeypatch, unoptimised):
     mesh = sharding.make_mesh
     monkeypatch.setattr(sharding, 'make_mesh', lambda axes: mesh(axes, jax.devices()[:1]))
