@@ -14,6 +14,7 @@ from st2v_jax.data import captions
 from st2v_jax.models import build
 from st2v_jax.open_model import SHIPPED, open_model
 from st2v_jax.training import init, loop, pools
+from st2v_jax.training.config_files import load_config
 from st2v_jax.weights import layout
 from st2v_jax.weights.folder import save
 
