@@ -15,7 +15,7 @@ from st2v_jax.models.clip import ImageConfig, TextConfig
 from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
-from st2v_jax.weights import SHIPPED
+from st2v_jax.open_model import SHIPPED
 
 SIZES = ('released', 'small', 'tiny')
 

@@ -62,7 +62,7 @@ def _input(arguments):
     """The opened input; the output's name is completed and checked."""
     from st2v_jax.streaming.generate import check
 
-    check([arguments.prompt], arguments.seed)
+    check([arguments.prompt], [arguments.seed])
     video = video_io.VideoReader(arguments.input)
     if arguments.output is None:
         arguments.output = f'{Path(arguments.input).resolve().stem}-enhanced.mp4'

@@ -147,7 +147,7 @@ def _jobs(arguments):
         prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith('#')]
         if not prompts:
             raise BadInput(f'{arguments.prompts_file} holds no prompt: one a line, # begins a comment')
-    check(prompts, arguments.seed)
+    check(prompts, [arguments.seed])
     outputs = _outputs(prompts, arguments)
     for output in outputs:
         video_io.check_output(output)
