@@ -65,16 +65,20 @@ def test_frames_are_those_nearest_to_thirds_of_seconds(tmp_path):
 
 
 @pytest.mark.parametrize('shape', [(48, 64), (64, 48), (240, 320), (31, 200)])
-def test_the_middle_of_a_frame_is_kept_with_its_aspect(shape):
+@pytest.mark.parametrize('size', [(64, 64), (96, 64), (64, 128)])
+def test_the_middle_of_a_frame_is_kept_with_its_aspect(shape, size):
     frame = np.zeros((*shape, 3), np.uint8)
     middle = tuple(side // 2 for side in shape[::-1])
     cv2.circle(frame, middle, min(shape) // 4, (255, 255, 255), -1)
-    made = prepare.fit(frame, 64)
-    assert made.shape == (64, 64, 3)
+    made = prepare.fit(frame, size)
+    assert made.shape == (*size, 3)
     bright = np.argwhere(made[..., 0] > 127)
-    assert np.abs(bright.mean(0) - 31.5).max() < 2
-    height, width = np.ptp(bright, axis=0)
-    assert abs(height - width) <= 2 and 28 <= height <= 36
+    scale = max(new / old for new, old in zip(size, shape))
+    diameter = 2 * (min(shape) // 4) * scale
+    assert np.abs(bright.mean(0) - np.array(size) / 2 + 0.5).max() < 2 + scale / 2
+    if diameter < min(size):
+        height, width = np.ptp(bright, axis=0)
+        assert abs(height - width) <= 2 and abs(height - diameter) <= 4 + scale
 
 
 def test_only_good_samples_are_kept_and_the_rest_is_listed(prepared):
@@ -96,7 +100,7 @@ def test_only_good_samples_are_kept_and_the_rest_is_listed(prepared):
 
 def test_frames_come_back_from_their_files(prepared, videos):
     clip = clips.Folder(prepared)[2]
-    whole = np.stack([prepare.fit(frame, 32) for frame in read_video(videos / 'cut.mp4')[36:48:4]])
+    whole = np.stack([prepare.fit(frame, (32, 32)) for frame in read_video(videos / 'cut.mp4')[36:48:4]])
     kept = clip.frames([0, 1, 2])
     assert kept.dtype == np.uint8 and np.abs(kept - whole.astype(float)).mean() < 3
     np.testing.assert_array_equal(clip.frames([2, 1]), kept[[2, 1]])
@@ -222,5 +226,5 @@ def test_a_full_disk_is_one_line_and_exit_code_1(videos, capsys, tmp_path, monke
 
 
 def test_a_scene_of_blocks_moves():
-    frames = np.stack([prepare.fit(frame, 64) for frame in scene(0, 3 * FPS)[::4]])
+    frames = np.stack([prepare.fit(frame, (64, 64)) for frame in scene(0, 3 * FPS)[::4]])
     assert prepare.motion(frames) > 2 > 0.3 > prepare.motion(frames[:1].repeat(3, 0))

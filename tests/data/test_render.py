@@ -86,6 +86,18 @@ def test_the_truth_scales_with_the_picture(many):
     np.testing.assert_array_equal(small['zoom'], large['zoom'])
 
 
+@pytest.mark.parametrize('size', [(48, 32), (32, 80)])
+def test_a_longer_side_shows_more_of_the_same_world(many, size):
+    scene = jax.tree.map(lambda leaf: leaf[3], many)
+    square, frames = (np.asarray(world.render(scene, np.array([0, 700]), size)) for size in (32, size))
+    top, left = ((side - 32) // 2 for side in size)
+    assert frames.shape == (2, *size, 3)
+    np.testing.assert_allclose(frames[:, top : top + 32, left : left + 32], square, **RENDERED_LIKE)
+    inside, outside = (world.truth(scene, np.array([0, 700]), size)['centres'] for size in (32, size))
+    np.testing.assert_allclose(outside, inside + np.array([left, top]), rtol=1e-6)
+    assert frames[:, :, : max(left, 1)].std() > 0.01
+
+
 @pytest.mark.parametrize('camera', ['pans left', 'pans right', 'pans up', 'pans down', 'follows'])
 def test_the_ground_moves_against_the_camera_at_its_speed(panning, camera):
     scene = panning(camera)

@@ -1,9 +1,11 @@
 """The functions of the public API: load a model once, generate videos of exactly the frames asked for."""
 
 import dataclasses
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -167,3 +169,14 @@ def test_a_unet_of_its_own_draws_the_first_chunk(tiny_folder, tiny_config, tiny_
     same, first = (video(st2v_jax.load(tmp_path / name), num_frames=17) for name in ('same', 'other'))
     np.testing.assert_array_equal(np.concatenate(plain), np.concatenate(same))
     assert np.abs(plain[0] - first[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize('page', ['README.md', 'docs/using.md'])
+def test_python_on_the_pages_runs(page, model, monkeypatch, tmp_path):
+    """With the tiny model and fewer frames."""
+    text = (Path(__file__).parents[2] / page).read_text('utf-8')
+    (code,) = re.findall(r'```python\n(.*?)```', text, re.S)
+    monkeypatch.setattr(st2v_jax, 'load', lambda: model, raising=False)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace('240', '17').replace('steps=10', 'steps=2'), page, 'exec'), {})
+    assert list(tmp_path.iterdir())
