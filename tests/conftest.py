@@ -17,7 +17,6 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-TINY_WORDS = ('a', 'red', 'blue', 'ball', 'star', 'moves', 'left', 'over', 'sand')
 SLOW_SECONDS = 900  # a slow test's own limit
 
 
@@ -32,32 +31,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope='session')
 def tiny_config():
-    """A whole model of a few thousand parameters: 32x32 pixels, 4x4 latents, chunks of 16 frames with 8 of memory.
+    from tiny import tiny
 
-    Its Refiner makes 48x80 pixels, chunks of 6 frames that overlap by 2.
-    """
-    from st2v_jax.diffusion.schedule import DiffusionConfig
-    from st2v_jax.models import apm, build, cam, clip, refiner, unet3d, vae
-    from st2v_jax.tokenizer import Tokenizer
-
-    unet = dict(blocks=1, head_size=8, input_heads=1, context_width=16, groups=4)
-    tower = dict(width=16, layers=1, heads=2, mlp_width=16, embed_dim=16)
-    return build.ModelConfig(
-        frame_size=(32, 32),
-        backbone=unet3d.UNetConfig((8, 16), (True, False), **unet),
-        cam=cam.CamConfig((4, 4, 8, 8), head_size=8),
-        apm=apm.ApmConfig(image_width=16, inner_width=16),
-        vae=vae.VaeConfig((8, 8, 8, 8), layers_per_block=1, groups=4),
-        text=clip.TextConfig(vocab_size=Tokenizer.for_words(TINY_WORDS).size, **tower),
-        image=clip.ImageConfig(image_size=28, **tower),
-        diffusion=DiffusionConfig(),
-        guidance_text=2.0,
-        guidance_anchor=1.5,
-        refiner=refiner.RefinerConfig(
-            unet3d.UNetConfig((8, 16), (False, True), padding=(2, 1), **unet), vae=None, text=None, box=(48, 80),
-            steps=2, length=6, overlap=2,
-        ),
-    )
+    return tiny()
 
 
 @pytest.fixture(scope='session')
@@ -76,11 +52,13 @@ def tiny_params(tiny_config):
 @pytest.fixture(scope='session')
 def tiny_folder(tiny_config, tiny_params, tmp_path_factory):
     """The tiny model as a folder that `sample.py --weights` reads. Shared: do not write into it."""
+    from tiny import WORDS
+
     from st2v_jax.tokenizer import Tokenizer
     from st2v_jax.weights.folder import save
 
     folder = tmp_path_factory.mktemp('weights') / 'tiny'
-    save(folder, tiny_config, tiny_params, tokenizer=Tokenizer.for_words(TINY_WORDS))
+    save(folder, tiny_config, tiny_params, tokenizer=Tokenizer.for_words(WORDS))
     return folder
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import tiny
 
 from st2v_jax.convert.to_diffusers import export
 from st2v_jax.models import build
@@ -24,8 +25,7 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings('ignore')]  # torch
 @pytest.fixture(scope='module')
 def video_ldm(tmp_path_factory):
     """(config, parameters, exported folder) of a Video-LDM whose widths the torch classes can have."""
-    config = build.ModelConfig(
-        frame_size=(32, 32),
+    config = tiny(
         backbone=UNetConfig((16, 32), (True, False), blocks=1, head_size=8, input_heads=8, context_width=16, groups=8),
         vae=VaeConfig((8, 16), layers_per_block=1, groups=4),
         text=TextConfig(width=16, layers=2, heads=2, mlp_width=32, activation='quick_gelu'),

@@ -9,36 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import tiny
 
 from st2v_jax.cost import flops
 from st2v_jax.models import build
-from st2v_jax.models.apm import ApmConfig
 from st2v_jax.models.cam import Cam, CamConfig
-from st2v_jax.models.clip import ImageConfig, TextConfig
 from st2v_jax.models.unet3d import UNetConfig
-from st2v_jax.models.vae import VaeConfig
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
-TINY = build.ModelConfig(
-    frame_size=(32, 32),
-    frames=6,
-    memory=3,
-    backbone=UNetConfig((8, 16), (True, False), 1, head_size=4, input_heads=2, context_width=12, groups=4),
-    cam=CamConfig((4, 8, 8), head_size=4),
-    apm=ApmConfig(image_width=10, inner_width=6, image_tokens=2, text_tokens=5),
-    vae=VaeConfig((8, 8, 8), layers_per_block=1, groups=4),
-    text=TextConfig(vocab_size=11, width=12, layers=1, heads=2, mlp_width=24, max_tokens=5),
-    image=ImageConfig(image_size=16, patch=8, width=8, layers=1, heads=2, mlp_width=16, embed_dim=10),
-)
+TINY = tiny(frames=6, memory=3, frame_size=(64, 64))  # 8x8 latents
 
 
 @pytest.mark.slow
 def test_what_is_not_kept_is_computed_again():
     # one level, without CAM and APM
-    network = build.denoiser(dataclasses.replace(TINY, backbone=UNetConfig((8,), (True,), 1, 4, 2, 12, 4)))
+    network = build.denoiser(dataclasses.replace(TINY, backbone=UNetConfig((8,), (True,), 1, 8, 1, 16, 4)))
     params = {'unet': perturbed(build.init(jax.random.key(0), network)['unet'])}
     rng = np.random.default_rng(1)
-    x, text = rng.standard_normal((1, 2, 4, 4, 4), np.float32), rng.standard_normal((1, 5, 12), np.float32)
+    x, text = rng.standard_normal((1, 2, 4, 4, 4), np.float32), rng.standard_normal((1, 77, 16), np.float32)
 
     def gradient(params, remat):
         def loss(params):
@@ -66,7 +54,7 @@ def perturbed(params):
 def inputs():
     rng = np.random.default_rng(3)
     normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
-    return dict(x=normal(2, 6, 8, 8, 4), text=normal(2, 5, 12), frames=normal(2, 3, 32, 32, 3), anchor=normal(2, 10))
+    return dict(x=normal(2, 6, 8, 8, 4), text=normal(2, 77, 16), frames=normal(2, 3, 64, 64, 3), anchor=normal(2, 16))
 
 
 @pytest.fixture(scope='module')
@@ -204,6 +192,6 @@ def test_any_latent_size_is_denoised(params, height, width):
 
     @jax.jit
     def plain(params, x):
-        return network(params, x, jnp.array([5]), network(params, jnp.ones((1, 5, 12)), method='condition'))
+        return network(params, x, jnp.array([5]), network(params, jnp.ones((1, 77, 16)), method='condition'))
 
     assert plain(params, x).shape == x.shape
