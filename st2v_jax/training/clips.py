@@ -125,10 +125,11 @@ def _check_encoding(source, model, params, tokenizer, spared):
     if other:
         raise ValueError(f'the clips were encoded by another {other} than this run starts from: prepare them again, '
                          'with --encode and the weights that --from names')
-    size = source.settings['size']
-    if 'vae' in spared and tuple(size) != model.frame_size:
-        raise ValueError(f'latents cannot be resized: the clips hold those of frames of {size} pixels, the model has '
-                         f'{model.frame_size}')
+    size = tuple(source.settings['size'])
+    if 'vae' in spared and size != model.frame_size:
+        theirs, ours = (f'{height}x{width}' for height, width in (size, model.frame_size))
+        raise ValueError(f'latents cannot be resized: the clips hold those of frames of {theirs} pixels, the model has '
+                         f'{ours}')
 
 
 def cut(clip, random: np.random.Generator, *, frames, anchored, size, tokenizer, shown, spared=frozenset()) -> Clips:
