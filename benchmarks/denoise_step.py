@@ -38,7 +38,9 @@ def model_config(size):
     if size == 'small':
         return open_model().config
     return build.ModelConfig(
-        frame_size=(64, 64), frames=4, memory=2,
+        frame_size=(64, 64),
+        frames=4,
+        memory=2,
         backbone=UNetConfig(
             channels=(32, 64), attention=(True, False), blocks=1, head_size=16, context_width=32, groups=8
         ),
@@ -50,12 +52,15 @@ def model_config(size):
 
 def guided_step(network, config, branches, scale=7.5):
     """step(params, condition, trajectory, (number, level, next level)) -> trajectory, the sampler's own step."""
+
     def step(params, condition, trajectory, inputs):
         def branch_network(x, t):
             return network(params, x, t, condition)
+
         guidance = text_with_anchor(scale) if branches == 2 else text_and_anchor(scale, scale)
         guided = guidance(branch_network)
         return sampling.stepper(predict.denoiser(guided, config.diffusion.prediction))(trajectory, inputs)
+
     return step
 
 
@@ -76,7 +81,8 @@ def measure(config, dtype, *, branches, runs, blocks, matmul, trace_dir=None):
     condition = jax.jit(lambda p, *given: network(p, *given, texts=2, method='condition'))
     conditions = {'step': condition(params, text, frames, anchor), 'unet': condition(params, text)}
     condition_times, _ = probes.block_times(
-        lambda _, given: condition(params, *given), None, [(text, frames, anchor)], runs=runs, blocks=blocks)
+        lambda _, given: condition(params, *given), None, [(text, frames, anchor)], runs=runs, blocks=blocks
+    )
     result = {'parameters': build.parameter_count(params), 'condition_ms': 1e3 * statistics.median(condition_times)}
     matmul, rate = probes.matmul_rate(matmul, dtype, blocks=blocks)
     result |= {'matmul_size': matmul, 'matmul_tflops': rate / 1e12}
@@ -86,16 +92,29 @@ def measure(config, dtype, *, branches, runs, blocks, matmul, trace_dir=None):
         read = params if name == 'step' else {'unet': params['unet']}
         x = jax.random.normal(key, (1, *config.latent_shape), jnp.float32)
         state = sampling.begin(x, levels)
-        timed = probes.timed_step(step, (read, fixed), state, inputs, rate=rate, runs=runs, blocks=blocks,
-                                  trace_dir=trace_dir if name == 'step' else None)
+        timed = probes.timed_step(
+            step,
+            (read, fixed),
+            state,
+            inputs,
+            rate=rate,
+            runs=runs,
+            blocks=blocks,
+            trace_dir=trace_dir if name == 'step' else None,
+        )
         result |= {f'{name}_{what}': value for what, value in timed.items()}
     return result
 
 
 def arguments(argv):
     parser = probes.parser(__doc__, runs=20)
-    parser.add_argument('--branches', type=int, choices=(2, 3), default=2,
-                        help='guidance branches a step: 2 as released (default), 3 for equation 12')
+    parser.add_argument(
+        '--branches',
+        type=int,
+        choices=(2, 3),
+        default=2,
+        help='guidance branches a step: 2 as released (default), 3 for equation 12',
+    )
     probes.add_rate_options(parser)
     return probes.parse(parser, argv)
 
@@ -109,13 +128,25 @@ def main(argv=None):
         print(f'denoise_step.py: {error}', file=sys.stderr)
         return 2
     result = probes.setting(device, args) | {
-        'guidance_batch': args.branches, 'frames': config.frames, 'frame_size': config.frame_size,
+        'guidance_batch': args.branches,
+        'frames': config.frames,
+        'frame_size': config.frame_size,
         'latents': config.latent_shape,
     }
-    print(f'{device.device_kind}: {args.size} size, {args.dtype}, guidance batch {args.branches}, {config.frames} '
-          f'frames {config.frame_size[0]}x{config.frame_size[1]}, latents {config.latent_shape}', flush=True)
-    result |= measure(config, jnp.dtype(args.dtype).type, branches=args.branches, runs=args.runs, blocks=args.blocks,
-                      matmul=args.matmul, trace_dir=args.trace_dir)
+    print(
+        f'{device.device_kind}: {args.size} size, {args.dtype}, guidance batch {args.branches}, {config.frames} '
+        f'frames {config.frame_size[0]}x{config.frame_size[1]}, latents {config.latent_shape}',
+        flush=True,
+    )
+    result |= measure(
+        config,
+        jnp.dtype(args.dtype).type,
+        branches=args.branches,
+        runs=args.runs,
+        blocks=args.blocks,
+        matmul=args.matmul,
+        trace_dir=args.trace_dir,
+    )
     result['peak_gib'] = probes.peak_gib(device)
     print(f'matrix product {result["matmul_size"]}^3: {result["matmul_tflops"]:.4g} TFLOP/s')
     print(f'condition, once a chunk: {result["condition_ms"]:.4g} ms')

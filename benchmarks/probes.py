@@ -104,10 +104,12 @@ def timed_step(step, fixed, state, inputs, *, rate, runs, blocks, trace_dir=None
 def describe(title, what, numbers):
     """The line about what `timed_step` measured."""
     xla = numbers['tflop_xla']
-    return (f'{title}: {numbers["ms"]:.4g} ms {what}, {numbers["tflop"]:.4g} TFLOP'
-            + (f' (XLA counts {xla:.4g})' if xla else '')
-            + f', {100 * numbers["share"]:.3g} % of the matmul rate (floor {numbers["floor_ms"]:.4g} ms), '
-            f'compiled in {numbers["compile_s"]:.3g} s')
+    return (
+        f'{title}: {numbers["ms"]:.4g} ms {what}, {numbers["tflop"]:.4g} TFLOP'
+        + (f' (XLA counts {xla:.4g})' if xla else '')
+        + f', {100 * numbers["share"]:.3g} % of the matmul rate (floor {numbers["floor_ms"]:.4g} ms), '
+        f'compiled in {numbers["compile_s"]:.3g} s'
+    )
 
 
 def peak_gib(device):
@@ -143,8 +145,15 @@ def parse(parser, argv):
 
 def setting(device, args):
     """What was measured on what, for the JSON."""
-    return {'date': datetime.date.today().isoformat(), 'device': device.device_kind, 'jax': jax.__version__,
-            'size': args.size, 'dtype': args.dtype, 'runs': args.runs, 'blocks': args.blocks}
+    return {
+        'date': datetime.date.today().isoformat(),
+        'device': device.device_kind,
+        'jax': jax.__version__,
+        'size': args.size,
+        'dtype': args.dtype,
+        'runs': args.runs,
+        'blocks': args.blocks,
+    }
 
 
 def store(path, result):

@@ -51,8 +51,9 @@ def main(argv=None):
     for devices in (1, args.devices):
         seconds = step_seconds(config, refiner, params, dtype, devices, steps=args.runs + 1)
         result[f'step_s_on_{devices}'] = seconds
-        print(f'{devices} x {result["device"]}: {statistics.median(seconds):.4g} s a step of {CHUNKS} chunks',
-              flush=True)
+        print(
+            f'{devices} x {result["device"]}: {statistics.median(seconds):.4g} s a step of {CHUNKS} chunks', flush=True
+        )
     one, many = (statistics.median(result[f'step_s_on_{devices}']) for devices in (1, args.devices))
     result['ratio'] = one / many
     print(f'{args.devices} devices are {result["ratio"]:.3g} times as fast as one')

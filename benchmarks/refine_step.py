@@ -51,8 +51,13 @@ def measure(config, dtype, *, frames, piece, runs, blocks, matmul, trace_dir=Non
     params = probes.random_parameters(refiner.unet.abstract, dtype)
     matmul, rate = probes.matmul_rate(matmul, dtype, blocks=blocks)
     shape = (1, settings.length, *size, config.refiner.unet.in_channels)
-    result = {'box': config.refiner.box, 'latents': shape[1:], 'parameters': build.parameter_count(params),
-              'matmul_size': matmul, 'matmul_tflops': rate / 1e12}
+    result = {
+        'box': config.refiner.box,
+        'latents': shape[1:],
+        'parameters': build.parameter_count(params),
+        'matmul_size': matmul,
+        'matmul_tflops': rate / 1e12,
+    }
 
     texts = jax.random.normal(jax.random.key(1), (2, TOKENS, config.refiner.unet.context_width), dtype)
     condition = jax.jit(lambda params, texts: refiner.unet(params, texts, method='keys_values'))
@@ -72,16 +77,23 @@ def measure(config, dtype, *, frames, piece, runs, blocks, matmul, trace_dir=Non
         ('forward', forward, (params, condition(params, texts[1:])), x),
         ('step', guided, (job,), (x, jnp.zeros_like(x))),
     ):
-        timed = probes.timed_step(run, fixed, jax.tree.map(jnp.copy, state), steps,
-                                  trace_dir=trace_dir if name == 'step' else None, **timing)
+        timed = probes.timed_step(
+            run, fixed, jax.tree.map(jnp.copy, state), steps, trace_dir=trace_dir if name == 'step' else None, **timing
+        )
         result |= {f'{name}_{what}': value for what, value in timed.items()}
         result[f'{name}_peak_gib'] = probes.peak_gib(jax.devices()[0])
     pixels = (length * config.vae.downsampling for length in size)
     result |= autoencoder(config, dtype, (piece, *pixels, 3), runs=runs, blocks=blocks)
     refined = plan.count * settings.steps * result['step_ms'] / 1e3
     coded = frames * (result['encode_ms'] + result['decode_ms']) / 1e3
-    return result | {'video_frames': frames, 'video_chunks': plan.count, 'video_steps': settings.steps,
-                     'video_refined_s': refined, 'video_coded_s': coded, 'video_s': refined + coded}
+    return result | {
+        'video_frames': frames,
+        'video_chunks': plan.count,
+        'video_steps': settings.steps,
+        'video_refined_s': refined,
+        'video_coded_s': coded,
+        'video_s': refined + coded,
+    }
 
 
 def autoencoder(config, dtype, shape, *, runs, blocks):
@@ -93,8 +105,9 @@ def autoencoder(config, dtype, shape, *, runs, blocks):
     frames = jnp.zeros(shape)
     found = {}
     for name, run, given in (('encode', encode, frames), ('decode', decode, encode(frames))):
-        times, _ = probes.block_times(lambda _, given, run=run: run(given), None, [given], runs=max(1, runs // 4),
-                                      blocks=blocks)
+        times, _ = probes.block_times(
+            lambda _, given, run=run: run(given), None, [given], runs=max(1, runs // 4), blocks=blocks
+        )
         found[f'{name}_ms'] = 1e3 * statistics.median(times) / len(frames)
     return found
 
@@ -107,8 +120,15 @@ def main(argv=None):
     args = probes.parse(parser, argv)
     device, config = jax.devices()[0], model_config(args.size)
     result = probes.setting(device, args) | measure(
-        config, jnp.dtype(args.dtype).type, frames=args.frames, piece=args.piece, runs=args.runs, blocks=args.blocks,
-        matmul=args.matmul, trace_dir=args.trace_dir)
+        config,
+        jnp.dtype(args.dtype).type,
+        frames=args.frames,
+        piece=args.piece,
+        runs=args.runs,
+        blocks=args.blocks,
+        matmul=args.matmul,
+        trace_dir=args.trace_dir,
+    )
     print(f'{device.device_kind}: {args.size} size, {args.dtype}, latents {result["latents"]} of one chunk')
     print(f'matrix product {result["matmul_size"]}^3: {result["matmul_tflops"]:.4g} TFLOP/s')
     for name, title, what in (('forward', 'UNet', 'a forward'), ('step', 'guidance batch 2', 'a guided step')):
@@ -118,8 +138,10 @@ def main(argv=None):
             print(f'  peak device memory so far: {timed["peak_gib"]:.3g} GiB')
     print(f'autoencoder: encoding {result["encode_ms"]:.4g} ms a frame, decoding {result["decode_ms"]:.4g} ms')
     height, width = config.refiner.box
-    print(f'{args.frames} frames of {width}x{height}: {result["video_chunks"]} chunks, {result["video_steps"]} steps, '
-          f'{result["video_s"]:.4g} s, of which {result["video_coded_s"]:.3g} s in the autoencoder')
+    print(
+        f'{args.frames} frames of {width}x{height}: {result["video_chunks"]} chunks, {result["video_steps"]} steps, '
+        f'{result["video_s"]:.4g} s, of which {result["video_coded_s"]:.3g} s in the autoencoder'
+    )
     probes.store(args.json, result)
     return 0
 

@@ -142,8 +142,12 @@ def run(size, folder, num_frames, steps):
     """All numbers of the page, as a JSON dict."""
     device = jax.local_devices()[0]
     result = {
-        'date': datetime.date.today().isoformat(), 'device': device.device_kind, 'jax': jax.__version__, 'size': size,
-        'frames': num_frames, 'steps': steps,
+        'date': datetime.date.today().isoformat(),
+        'device': device.device_kind,
+        'jax': jax.__version__,
+        'size': size,
+        'frames': num_frames,
+        'steps': steps,
     }
     source, result['writing_s'] = _clocked(write_released if size == 'released' else write_tiny, folder / 'published')
     result['published_gb'] = _gigabytes(source)
@@ -163,8 +167,13 @@ def run(size, folder, num_frames, steps):
     rates, result['probe_s'] = _clocked(measure)
     found, result['planning_s'] = _clocked(planning.stages, abstract, settings, num_frames)
     result |= {
-        'rates': {'product_bandwidth': rates.product_bandwidth, 'bandwidth': rates.bandwidth, 'launch': rates.launch,
-                  'argument': rates.argument, **rates.flops},
+        'rates': {
+            'product_bandwidth': rates.product_bandwidth,
+            'bandwidth': rates.bandwidth,
+            'launch': rates.launch,
+            'argument': rates.argument,
+            **rates.flops,
+        },
         'parameters': planning.parameters(abstract),
     }
 
@@ -176,8 +185,11 @@ def run(size, folder, num_frames, steps):
     measured = stage_times(model, settings, num_frames)
     result['stages'] = [
         {
-            'name': stage.name, 'times': stage.repeats, 'tflop': stage.cost.flops / 1e12,
-            'planned_ms': 1e3 * stage.seconds(rates), 'measured_ms': 1e3 * measured[stage.name],
+            'name': stage.name,
+            'times': stage.repeats,
+            'tflop': stage.cost.flops / 1e12,
+            'planned_ms': 1e3 * stage.seconds(rates),
+            'measured_ms': 1e3 * measured[stage.name],
             'planned_by_kind_ms': _by_kind(stage.cost, rates),
         }
         for stage in found
@@ -185,7 +197,8 @@ def run(size, folder, num_frames, steps):
     total = lambda what: sum(stage['times'] * stage[what] for stage in result['stages']) / 1e3
     stats = device.memory_stats() or {}
     result |= {
-        'planned_s': total('planned_ms'), 'measured_s': total('measured_ms'),
+        'planned_s': total('planned_ms'),
+        'measured_s': total('measured_ms'),
         'planned_gib': planning.peak(found, abstract) / 2**30,
         'measured_gib': stats['peak_bytes_in_use'] / 2**30 if 'peak_bytes_in_use' in stats else None,
     }

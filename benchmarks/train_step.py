@@ -138,8 +138,10 @@ def measure(args, remat, batch, devices):
 def timed(step, args):
     """Times and memory of a Compiled step, from random parameters."""
     memory, dtype = step.run.memory_analysis(), jnp.dtype(args.dtype)
-    say(f'compiled in {step.seconds:.0f} s, state {memory.argument_size_in_bytes / GIB:.3g} GiB, activations '
-        f'{memory.temp_size_in_bytes / GIB:.3g} GiB')
+    say(
+        f'compiled in {step.seconds:.0f} s, state {memory.argument_size_in_bytes / GIB:.3g} GiB, activations '
+        f'{memory.temp_size_in_bytes / GIB:.3g} GiB'
+    )
     put = lambda tree, shapes: jax.tree.map(lambda leaf, shape: jax.device_put(leaf, shape.sharding), tree, shapes)
     now = jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding), step.state)
     params = put(probes.random_parameters(step.state.params, jnp.float32), step.state.params)
@@ -185,15 +187,25 @@ def per_device(stage):
     now = jax.eval_shape(partial(state.create, optimizer=step.make_optimizer(**config.optimizer)), trained)
 
     def share(tree, mesh):
-        sizes = jax.tree.map(lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, tree,
-                             sharding.shardings(tree, mesh))
+        sizes = jax.tree.map(
+            lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
+            tree,
+            sharding.shardings(tree, mesh),
+        )
         return sum(jax.tree.leaves(sizes))
 
     rows = []
     for sizes in MESHES:
         mesh = AbstractMesh(sizes, ('data', 'fsdp', 'tensor'), axis_types=(AxisType.Auto,) * 3)
-        rows.append({'mesh': sizes, 'devices': math.prod(sizes), 'parameters': share((now.params, now.ema), mesh),
-                     'optimizer': share(now.opt, mesh), 'frozen': share(frozen, mesh)})
+        rows.append(
+            {
+                'mesh': sizes,
+                'devices': math.prod(sizes),
+                'parameters': share((now.params, now.ema), mesh),
+                'optimizer': share(now.opt, mesh),
+                'frozen': share(frozen, mesh),
+            }
+        )
     return rows
 
 
@@ -221,10 +233,14 @@ def table(result):
         lines.append(
             f'{name} {found["ms"]:.0f} | {found["batch"] * found["devices"] / found["ms"] * 1e3:.1f} | '
             f'{found["needed_tflop"]:.1f} | {100 * found["share"]:.1f} % | {found["state_gib"]:.1f} | '
-            f'{found["activations_gib"]:.1f} | {found["compile_s"]:.0f} |')
+            f'{found["activations_gib"]:.1f} | {found["compile_s"]:.0f} |'
+        )
     for ratio in result['ratios']:
-        lines += ['', f'{ratio["devices"]} devices, `{ratio["remat"]}`, batch {ratio["batch"]} each: '
-                      f'{ratio["ratio"]:.2f} times the videos of one.']
+        lines += [
+            '',
+            f'{ratio["devices"]} devices, `{ratio["remat"]}`, batch {ratio["batch"]} each: '
+            f'{ratio["ratio"]:.2f} times the videos of one.',
+        ]
     lines += [
         '',
         f'What stays on a device between steps of `{result["stage"]}` at released size, by arithmetic over the rules '
@@ -235,8 +251,11 @@ def table(result):
     ]
     for row in result['per_device']:
         sizes = [row[name] / GIB for name in ('parameters', 'optimizer', 'frozen')]
-        lines.append(f'| {row["devices"]} | {" x ".join(map(str, row["mesh"]))} | '
-                     + ' | '.join(f'{size:.2f}' for size in (*sizes, sum(sizes))) + ' |')
+        lines.append(
+            f'| {row["devices"]} | {" x ".join(map(str, row["mesh"]))} | '
+            + ' | '.join(f'{size:.2f}' for size in (*sizes, sum(sizes)))
+            + ' |'
+        )
     return '\n'.join([*lines, '', END])
 
 
@@ -249,8 +268,14 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = probes.parser(__doc__, runs=5)
     parser.add_argument('--stage', choices=('video_ldm', 'cam', 'apm'), default='cam')
-    parser.add_argument('--try', dest='tries', type=_try, action='append', metavar='REMAT:BATCH',
-                        help='a remat policy and a batch per device (default: none:4 and nothing_saveable:8)')
+    parser.add_argument(
+        '--try',
+        dest='tries',
+        type=_try,
+        action='append',
+        metavar='REMAT:BATCH',
+        help='a remat policy and a batch per device (default: none:4 and nothing_saveable:8)',
+    )
     parser.add_argument('--devices', type=int, default=1, help='to take the step on as well (default: %(default)s)')
     probes.add_rate_options(parser)
     parser.add_argument('--page', help='write the numbers of --json into this page, and measure nothing')
@@ -262,8 +287,14 @@ def main(argv=None):
         parser.error(f'--devices is 1 to {len(jax.devices())} here, not {args.devices}')
     matmul, rate = probes.matmul_rate(args.matmul, jnp.dtype(args.dtype), blocks=args.blocks)
     result = probes.setting(jax.devices()[0], args) | {
-        'stage': args.stage, 'command': ' '.join(['python benchmarks/train_step.py', *argv]), 'matmul_size': matmul,
-        'matmul_tflops': rate / 1e12, 'tries': [], 'ratios': [], 'per_device': per_device(args.stage)}
+        'stage': args.stage,
+        'command': ' '.join(['python benchmarks/train_step.py', *argv]),
+        'matmul_size': matmul,
+        'matmul_tflops': rate / 1e12,
+        'tries': [],
+        'ratios': [],
+        'per_device': per_device(args.stage),
+    }
     for remat, batch in args.tries or [('none', 4), ('nothing_saveable', 8)]:
         found, needed = [], needed_flops(args, batch)
         for devices in sorted({1, args.devices}):
@@ -271,8 +302,10 @@ def main(argv=None):
             if one['fits']:
                 one['needed_tflop'] = devices * needed / 1e12
                 one['share'] = needed / one['ms'] * 1e3 / rate
-                say(f'{remat}, {devices} x {batch}: {one["ms"]:.4g} ms, {one["needed_tflop"]:.4g} TFLOP needed, '
-                    f'{100 * one["share"]:.3g} % of the matmul rate')
+                say(
+                    f'{remat}, {devices} x {batch}: {one["ms"]:.4g} ms, {one["needed_tflop"]:.4g} TFLOP needed, '
+                    f'{100 * one["share"]:.3g} % of the matmul rate'
+                )
             else:
                 say(f'{remat}, {devices} x {batch}: does not fit')
             found.append(one)

@@ -142,22 +142,38 @@ def _small():
     width = 128
     return ModelConfig(
         frame_size=(128, 128),
-        backbone=UNetConfig(channels=(48, 96, 96), attention=(True, True, True), blocks=1, head_size=24, input_heads=4,
-                        context_width=width, groups=8),
+        backbone=UNetConfig(
+            channels=(48, 96, 96),
+            attention=(True, True, True),
+            blocks=1,
+            head_size=24,
+            input_heads=4,
+            context_width=width,
+            groups=8,
+        ),
         cam=CamConfig(conditioning_channels=(16, 32, 48, 64), head_size=24),
         apm=ApmConfig(image_width=width, inner_width=64),
         vae=VaeConfig(block_channels=(32, 64, 80, 80), layers_per_block=1, groups=8),
-        text=TextConfig(vocab_size=world_tokenizer().size, width=width, layers=3, heads=4, mlp_width=4 * width,
-                        embed_dim=width),
-        image=ImageConfig(image_size=128, patch=16, width=width, layers=4, heads=4, mlp_width=4 * width,
-                          embed_dim=width),
+        text=TextConfig(
+            vocab_size=world_tokenizer().size, width=width, layers=3, heads=4, mlp_width=4 * width, embed_dim=width
+        ),
+        image=ImageConfig(
+            image_size=128, patch=16, width=width, layers=4, heads=4, mlp_width=4 * width, embed_dim=width
+        ),
         diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True),
         guidance_text=3.0,
         guidance_anchor=1.5,
         refiner=RefinerConfig(
             # no attention at 32x32 latents, where it takes most time and shows least
-            unet=UNetConfig(channels=(64, 80, 80), attention=(False, True, True), blocks=1, head_size=16, input_heads=2,
-                            context_width=width, groups=8),
+            unet=UNetConfig(
+                channels=(64, 80, 80),
+                attention=(False, True, True),
+                blocks=1,
+                head_size=16,
+                input_heads=2,
+                context_width=width,
+                groups=8,
+            ),
             process=RefinerProcess(scale_clean=1.0, scale_noisy=1.0),
             # that of 128 pixels draws double outlines at 256
             vae=VaeConfig(block_channels=(32, 64, 80, 80), layers_per_block=1, groups=8),
@@ -175,18 +191,21 @@ def _tiny():
     width = 8
     return ModelConfig(
         frame_size=(16, 16),
-        backbone=UNetConfig(channels=(8,), attention=(True,), blocks=1, head_size=8, input_heads=1,
-                        context_width=width, groups=4),
+        backbone=UNetConfig(
+            channels=(8,), attention=(True,), blocks=1, head_size=8, input_heads=1, context_width=width, groups=4
+        ),
         cam=CamConfig(conditioning_channels=(4, 8), head_size=8),
         apm=ApmConfig(image_width=width, inner_width=width, image_tokens=2),
         vae=VaeConfig(block_channels=(8, 8), layers_per_block=1, groups=4),
-        text=TextConfig(vocab_size=world_tokenizer().size, width=width, layers=1, heads=1, mlp_width=16,
-                        embed_dim=width),
+        text=TextConfig(
+            vocab_size=world_tokenizer().size, width=width, layers=1, heads=1, mlp_width=16, embed_dim=width
+        ),
         image=ImageConfig(image_size=16, patch=8, width=width, layers=1, heads=1, mlp_width=16, embed_dim=width),
         diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True),
         refiner=RefinerConfig(
-            unet=UNetConfig(channels=(8,), attention=(False,), blocks=1, head_size=8, input_heads=1,
-                            context_width=width, groups=4),
+            unet=UNetConfig(
+                channels=(8,), attention=(False,), blocks=1, head_size=8, input_heads=1, context_width=width, groups=4
+            ),
             vae=VaeConfig(block_channels=(8, 8), layers_per_block=1, groups=4),
             text=None,
             box=(32, 32),

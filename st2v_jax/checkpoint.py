@@ -36,8 +36,10 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as error:  # tensorstore has errors of its own
             remains = 'there is none before it' if before is None else f'that of step {before} is whole'
-            raise OSError(f'the checkpoint of step {step} cannot be written to {self.folder} ({_reason(error)}); '
-                          f'{remains}: make room and give the same command again') from error
+            raise OSError(
+                f'the checkpoint of step {step} cannot be written to {self.folder} ({_reason(error)}); '
+                f'{remains}: make room and give the same command again'
+            ) from error
 
     def restore(self, abstract):
         """The newest state and its progress, placed as `abstract`, a state of jax.ShapeDtypeStruct with shardings.

@@ -130,7 +130,7 @@ class _Walk:
         if name == 'scan':
             return self.loop(bodies[0], ins, sizes, params['length'])
         if name == 'while':
-            return self.loop(bodies[-1], ins[-len(sizes):], sizes, 1)
+            return self.loop(bodies[-1], ins[-len(sizes) :], sizes, 1)
         if name == 'cond':  # the branch that costs most
             ins, bodies = ins[1:], [max(bodies, key=_flops)]
         (body, *_) = bodies

@@ -3,6 +3,8 @@
     model = open_model('weights/st2v')      # or 'streaming_t2v.ckpt', 'damo-vilab/text-to-video-ms-1.7b', ...
     model.config, model.networks            # what it is, and what of it sampling needs
     model.params(('vae', 'text'))           # read now, and checked against the config
+
+Nothing that a file holds is run.
 """
 
 from collections.abc import Callable, Iterable

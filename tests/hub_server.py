@@ -28,8 +28,10 @@ def serve(repository, files):
                 listed = {'id': repository, 'sha': COMMIT, 'siblings': [{'rfilename': name} for name in files]}
                 return self.send(json.dumps(listed).encode(), body)
             if path.startswith(f'/api/models/{repository}/tree/'):
-                tree = [{'type': 'file', 'path': name, 'size': len(data), 'oid': _digest(data)}
-                        for name, data in files.items()]
+                tree = [
+                    {'type': 'file', 'path': name, 'size': len(data), 'oid': _digest(data)}
+                    for name, data in files.items()
+                ]
                 return self.send(json.dumps(tree).encode(), body)
             where, _, name = path.removeprefix(f'/{repository}/resolve/').partition('/')
             if path.startswith(f'/{repository}/resolve/') and where in (COMMIT, 'main') and name in files:

@@ -75,7 +75,8 @@ def test_wheel_trains_by_the_name_of_a_config_and_by_a_file_of_ones_own(installe
         'def get_config(arg):\n'
         '    config = autoencoder.get_config(arg)\n'
         '    config.steps = 2\n'
-        '    return config\n')
+        '    return config\n'
+    )
     options = ('--config.model.vae.block_channels=(8,)', '--config.checkpoint_every=0')
     for config, workdir in (('autoencoder:tiny', 'runs/autoencoder-tiny'), ('mine.py:tiny', 'runs/mine-tiny')):
         done = run(installed, tmp_path, 'train', '--config', config, *options)

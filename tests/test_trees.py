@@ -34,7 +34,13 @@ def test_the_last_of_joined_trees_counts():
 def test_leaves_may_be_shapes_or_traced():
     shapes = {'a': {'b': jax.ShapeDtypeStruct((2,), np.float32)}}
     assert trees.unflatten(trees.flatten(shapes)) == shapes
-    doubled = jax.jit(lambda tree: trees.join(tree, {'a': {'b': 2 * tree['a']['b']}}))(jax.tree.map(np.ones, {
-        'a': {'b': 2}, 'c': 1,
-    }))
+    doubled = jax.jit(lambda tree: trees.join(tree, {'a': {'b': 2 * tree['a']['b']}}))(
+        jax.tree.map(
+            np.ones,
+            {
+                'a': {'b': 2},
+                'c': 1,
+            },
+        )
+    )
     np.testing.assert_array_equal(doubled['a']['b'], [2, 2])

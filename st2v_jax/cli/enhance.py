@@ -47,13 +47,21 @@ def work(arguments, run):
         'profile': profile,
         'settings': dataclasses.asdict(settings),
         'command': run.parser.again(
-            arguments, output=arguments.output, seed=arguments.seed, steps=settings.steps, fps=fps),
+            arguments, output=arguments.output, seed=arguments.seed, steps=settings.steps, fps=fps
+        ),
         'st2v_jax': __version__,
     }
     with Progress(Path(arguments.input).name, quiet=arguments.quiet) as progress:
         pieces = enhanced(
-            enhancer, _read(video, progress), arguments.prompt, progress, settings, seed=arguments.seed,
-            negative_prompt=arguments.negative_prompt, profile=profile, decode_frames=arguments.decode_frames,
+            enhancer,
+            _read(video, progress),
+            arguments.prompt,
+            progress,
+            settings,
+            seed=arguments.seed,
+            negative_prompt=arguments.negative_prompt,
+            profile=profile,
+            decode_frames=arguments.decode_frames,
         )
         save(pieces, arguments.output, fps, metadata, progress, run)
 
@@ -82,8 +90,12 @@ def _plan(arguments, video):
     enhancer = abstract_enhancer(arguments.weights)
     settings, count = _settings(arguments, enhancer), sum(map(len, video))
     plan.show_refinement(
-        enhancer, settings, video.size, count,
-        profile=arguments.profile or enhancer.config.profile, decode_frames=arguments.decode_frames,
+        enhancer,
+        settings,
+        video.size,
+        count,
+        profile=arguments.profile or enhancer.config.profile,
+        decode_frames=arguments.decode_frames,
     )
 
 
@@ -110,19 +122,32 @@ def parser(prog):
     add('--output', metavar='PATH', help="video.mp4, video.gif, frame.png or folder/ (default: from the input's name)")
     add('--seed', type=options.seed, default=0, metavar='N', help='another seed, other details (0)')
     add('--steps', type=options.at_least_1, metavar='N', help='denoising steps (default: the model says)')
-    add('--start', type=options.at_least_1, metavar='N',
-        help='how much is drawn again: from which of the noise levels, 1 to 999, it begins (default: the model says)')
-    add('--guidance', type=options.number, metavar='X',
-        help='how strictly to follow the text (default: the model says)')
+    add(
+        '--start',
+        type=options.at_least_1,
+        metavar='N',
+        help='how much is drawn again: from which of the noise levels, 1 to 999, it begins (default: the model says)',
+    )
+    add(
+        '--guidance', type=options.number, metavar='X', help='how strictly to follow the text (default: the model says)'
+    )
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
     add('--profile', choices=('paper', 'release'), help='rules of the paper or of its released program')
-    add('--variant', metavar='NAME',
+    add(
+        '--variant',
+        metavar='NAME',
         help='how chunks are blended: paper, release, B (not at all) or B+S (with shared noise only); '
-             'the default is as the profile says')
+        'the default is as the profile says',
+    )
     add('--fps', type=options.rate, metavar='X', help="frames per second of the file (default: the input's, or 8)")
     add('--weights', metavar='FOLDER', help='another model: a folder that train or convert wrote')
     add('--devices', type=options.at_least_1, default=1, metavar='N', help='devices that chunks are spread over (1)')
-    add('--decode-frames', type=options.at_least_1, default=4, metavar='N',
-        help='frames encoded or decoded at once; fewer need less memory (4)')
+    add(
+        '--decode-frames',
+        type=options.at_least_1,
+        default=4,
+        metavar='N',
+        help='frames encoded or decoded at once; fewer need less memory (4)',
+    )
     add('--quiet', action='store_true', help='print warnings and errors only')
     return parser

@@ -35,21 +35,41 @@ def train_checker(arguments, run):
     from st2v_jax.evaluation.checker_training import train_on_world
 
     sizes = TINY if arguments.tiny else {'batch': arguments.batch}
-    train_on_world(arguments.checker, folder=arguments.weights, size=arguments.size, seed=arguments.seed,
-                   seconds=arguments.seconds, steps=arguments.steps, command=run.again, **sizes)
+    train_on_world(
+        arguments.checker,
+        folder=arguments.weights,
+        size=arguments.size,
+        seed=arguments.seed,
+        seconds=arguments.seconds,
+        steps=arguments.steps,
+        command=run.again,
+        **sizes,
+    )
 
 
 def generate(arguments, run):
     _require_opencv()
     from st2v_jax.evaluation import generation
 
-    chosen = options.given(arguments, 'profile', 'steps', 'guidance_text', 'guidance_anchor', 'first_guidance',
-                           'guidance_rescale')
+    chosen = options.given(
+        arguments, 'profile', 'steps', 'guidance_text', 'guidance_anchor', 'first_guidance', 'guidance_rescale'
+    )
     generation.study(
-        arguments.out, arguments.checker, folder=arguments.weights, captions=arguments.captions,
-        frames=arguments.frames, seed=arguments.seed, batch=arguments.batch, dtype=arguments.dtype,
-        sheet=arguments.sheet, keep=arguments.keep, nearest=arguments.nearest, train_seed=arguments.train_seed,
-        command=run.again, **chosen)
+        arguments.out,
+        arguments.checker,
+        folder=arguments.weights,
+        captions=arguments.captions,
+        frames=arguments.frames,
+        seed=arguments.seed,
+        batch=arguments.batch,
+        dtype=arguments.dtype,
+        sheet=arguments.sheet,
+        keep=arguments.keep,
+        nearest=arguments.nearest,
+        train_seed=arguments.train_seed,
+        command=run.again,
+        **chosen,
+    )
 
 
 def measure(arguments, run):
@@ -64,10 +84,18 @@ def refine(arguments, run):
     from st2v_jax.evaluation import comparison
 
     comparison.study(
-        arguments.out, folder=arguments.weights, videos_file=arguments.videos, captions=arguments.captions,
-        world=arguments.world, frames=arguments.frames, batch=arguments.batch, seed=arguments.seed,
-        dtype=arguments.dtype, command=run.again,
-        **options.given(arguments, 'variants', 'steps', 'start', 'guidance', 'rescale'))
+        arguments.out,
+        folder=arguments.weights,
+        videos_file=arguments.videos,
+        captions=arguments.captions,
+        world=arguments.world,
+        frames=arguments.frames,
+        batch=arguments.batch,
+        seed=arguments.seed,
+        dtype=arguments.dtype,
+        command=run.again,
+        **options.given(arguments, 'variants', 'steps', 'start', 'guidance', 'rescale'),
+    )
 
 
 def report(arguments, run):

@@ -10,8 +10,9 @@ class Parser(argparse.ArgumentParser):
     """The parser of a command; prog is how the user called it, such as `python sample.py` or `st2v sample`."""
 
     def __init__(self, prog, description, formatter_class=argparse.RawDescriptionHelpFormatter, **options):
-        super().__init__(prog=prog, description=description, formatter_class=formatter_class, allow_abbrev=False,
-                         **options)
+        super().__init__(
+            prog=prog, description=description, formatter_class=formatter_class, allow_abbrev=False, **options
+        )
         self.add_argument('--version', action='version', version=f'st2v_jax {__version__}')
 
     def error(self, message):

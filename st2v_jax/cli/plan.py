@@ -20,7 +20,8 @@ def show_refinement(enhancer, settings, size, num_frames, *, profile, decode_fra
     from st2v_jax.planning import video
 
     stages = lambda decode_frames: video.refinement(
-        enhancer, settings, size, num_frames, profile=profile, decode_frames=decode_frames)
+        enhancer, settings, size, num_frames, profile=profile, decode_frames=decode_frames
+    )
     over = _table(stages(decode_frames), [enhancer], num_frames)
     if over:
         _warn(['--decode-frames 1'] if video.peak(stages(1), enhancer) <= over else [])
@@ -36,21 +37,28 @@ def _table(found, models, num_frames, videos=1):
     listed = ', '.join(f'{name} {count / 1e6:,.0f} M' for name, count in counts.items())
     print(f'parameters: {listed}; in all {sum(counts.values()) / 1e6:,.0f} M, {resident / GIB:.2f} GiB')
     rates = device.measure(next(leaf.dtype for leaf in jax.tree.leaves(models[0].params) if leaf.ndim > 1))
-    print(f'this device: products {rates.flops["product"] / 1e12:.3g} TFLOP/s, convolutions '
-          f'{rates.flops["convolution"] / 1e12:.3g}, memory {rates.bandwidth / 1e9:.0f} GB/s, a kernel every '
-          f'{1e6 * rates.launch:.1f} us at least (measured now)')
+    print(
+        f'this device: products {rates.flops["product"] / 1e12:.3g} TFLOP/s, convolutions '
+        f'{rates.flops["convolution"] / 1e12:.3g}, memory {rates.bandwidth / 1e9:.0f} GB/s, a kernel every '
+        f'{1e6 * rates.launch:.1f} us at least (measured now)'
+    )
     print(f'{"stage":<24} {"times":>6} {"TFLOP":>9} {"ms each":>10} {"seconds":>9} {"GiB":>7}')
     total = 0
     for stage in found:
         seconds = stage.seconds(rates)
         total += seconds * stage.repeats
         memory = (resident + stage.cost.temporary) / GIB
-        print(f'{stage.name:<24} {stage.repeats:>6} {stage.cost.flops / 1e12:>9.4g} {1e3 * seconds:>10.4g} '
-              f'{seconds * stage.repeats:>9.3g} {memory:>7.2f}')
+        print(
+            f'{stage.name:<24} {stage.repeats:>6} {stage.cost.flops / 1e12:>9.4g} {1e3 * seconds:>10.4g} '
+            f'{seconds * stage.repeats:>9.3g} {memory:>7.2f}'
+        )
     peak, limit = video.peak(found, *models), device.device_memory()
     each = f', {videos} videos {_time(total * videos)}' if videos > 1 else ''
-    print(f'{num_frames} frames: {_time(total)}{each}, and compiling when it runs for the first time; at most '
-          f'{peak / GIB:.2f} GiB' + ('' if limit is None else f' of {limit / GIB:.1f}'), flush=True)
+    print(
+        f'{num_frames} frames: {_time(total)}{each}, and compiling when it runs for the first time; at most '
+        f'{peak / GIB:.2f} GiB' + ('' if limit is None else f' of {limit / GIB:.1f}'),
+        flush=True,
+    )
     return limit if limit is not None and peak > limit else None
 
 

@@ -39,8 +39,9 @@ def work(arguments, run):
     try:
         with Progress(Path(arguments.videos).name, quiet=arguments.quiet) as progress, _processes(arguments) as apply:
             progress.stage('preparing', len(entries), 'videos')
-            made = prepare.prepare(arguments.videos, entries, arguments.output, settings, encoder=encoder, apply=apply,
-                                   done=progress.to)
+            made = prepare.prepare(
+                arguments.videos, entries, arguments.output, settings, encoder=encoder, apply=apply, done=progress.to
+            )
     except BrokenProcessPool as error:
         raise Failed(
             f'a process died, of a video or for want of memory; --workers 1 shows where; again: {run.again}'
@@ -50,8 +51,10 @@ def work(arguments, run):
     if not made['samples']:
         raise Failed(f'no video gave a sample; {skipped} says why')
     if not arguments.quiet:
-        print(f'{made["samples"]} samples of {settings.frames} frames in {arguments.output}; '
-              f'{made["still"]} that stood still were dropped')
+        print(
+            f'{made["samples"]} samples of {settings.frames} frames in {arguments.output}; '
+            f'{made["still"]} that stood still were dropped'
+        )
 
 
 def _input(arguments, prepare):
@@ -93,19 +96,47 @@ def parser(prog):
     add('--videos', required=True, metavar='FOLDER', help='where the videos are')
     add('--captions', metavar='FILE', help='a line of JSON for each video (default: captions.jsonl in that folder)')
     add('--output', required=True, metavar='FOLDER', help='where the clips go')
-    add('--frames', type=options.at_least_1, default=16, metavar='N',
-        help='frames of a sample: 16, or 32 for the stage apm (16)')
+    add(
+        '--frames',
+        type=options.at_least_1,
+        default=16,
+        metavar='N',
+        help='frames of a sample: 16, or 32 for the stage apm (16)',
+    )
     add('--fps', type=options.rate, default=3.0, metavar='X', help='frames per second of a sample (3)')
-    add('--size', type=options.frame_size, default=options.frame_size('256'), metavar='HxW',
-        help='height and width of its frames; N for a square (256)')
-    add('--min-motion', type=options.not_negative, default=0.3, metavar='X',
-        help='mean optical flow in pixels from frame to frame, below which a sample is dropped (0.3)')
-    add('--videos-per-shard', type=options.at_least_1, default=100, metavar='N',
-        help='how many videos share a file; as many are lost by a kill at most (100)')
-    add('--encode', metavar='WEIGHTS',
+    add(
+        '--size',
+        type=options.frame_size,
+        default=options.frame_size('256'),
+        metavar='HxW',
+        help='height and width of its frames; N for a square (256)',
+    )
+    add(
+        '--min-motion',
+        type=options.not_negative,
+        default=0.3,
+        metavar='X',
+        help='mean optical flow in pixels from frame to frame, below which a sample is dropped (0.3)',
+    )
+    add(
+        '--videos-per-shard',
+        type=options.at_least_1,
+        default=100,
+        metavar='N',
+        help='how many videos share a file; as many are lost by a kill at most (100)',
+    )
+    add(
+        '--encode',
+        metavar='WEIGHTS',
         help='also store latents and text embeddings, by the autoencoder and the text tower of these weights: training '
-             'from them need not make them')
-    add('--workers', type=options.at_least_1, default=os.cpu_count() or 1, metavar='N',
-        help='processes that decode (one for each core)')
+        'from them need not make them',
+    )
+    add(
+        '--workers',
+        type=options.at_least_1,
+        default=os.cpu_count() or 1,
+        metavar='N',
+        help='processes that decode (one for each core)',
+    )
     add('--quiet', action='store_true', help='print errors only')
     return parser

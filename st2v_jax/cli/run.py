@@ -96,8 +96,10 @@ def _overview():
     prog = 'python -m st2v_jax' if _is_module() else 'st2v'
     verbs = '\n'.join(f'  {verb:<14}{text}' for verb, text in VERBS.items())
     parser = options.Parser(prog, 'StreamingT2V in JAX: long videos from one sentence.', usage=f'{prog} VERB ...')
-    parser.epilog = (f'verbs:\n{verbs}\n\n{prog} VERB --help says more.\n\n'
-                     'exit codes: 0 done, 1 the machine failed, 2 bad input, 130 Ctrl-C')
+    parser.epilog = (
+        f'verbs:\n{verbs}\n\n{prog} VERB --help says more.\n\n'
+        'exit codes: 0 done, 1 the machine failed, 2 bad input, 130 Ctrl-C'
+    )
     parser.add_argument('verb', choices=VERBS, metavar='VERB', help='what to do')
     return parser
 

@@ -77,8 +77,15 @@ def _make(job, arguments, model, settings, enhancer, run):
         'num_frames': arguments.num_frames,
         'settings': dataclasses.asdict(settings),
         'command': run.parser.again(
-            arguments, prompt=job.prompt, prompts_file=None, output=job.output, seed=arguments.seed,
-            num_frames=arguments.num_frames, steps=settings.steps, fps=arguments.fps),
+            arguments,
+            prompt=job.prompt,
+            prompts_file=None,
+            output=job.output,
+            seed=arguments.seed,
+            num_frames=arguments.num_frames,
+            steps=settings.steps,
+            fps=arguments.fps,
+        ),
         'st2v_jax': __version__,
     }
     progress = Progress(job.prompt, quiet=arguments.quiet)
@@ -89,8 +96,15 @@ def _make(job, arguments, model, settings, enhancer, run):
         refinement = enhancer.settings(variant=settings.profile)
         frames = _kept(frames, job.draft, arguments.fps, metadata, run)
         frames = enhanced(
-            enhancer, frames, job.prompt, progress, refinement, seed=arguments.seed,
-            negative_prompt=arguments.negative_prompt, profile=settings.profile, decode_frames=settings.decode_frames,
+            enhancer,
+            frames,
+            job.prompt,
+            progress,
+            refinement,
+            seed=arguments.seed,
+            negative_prompt=arguments.negative_prompt,
+            profile=settings.profile,
+            decode_frames=settings.decode_frames,
         )
         metadata = metadata | {'refinement': dataclasses.asdict(refinement)}
         save(frames, job.output, arguments.fps, metadata, progress, run)
@@ -115,8 +129,15 @@ def _streamed(model, job, arguments, settings, progress):
 
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # a cut prompt has been reported in this program's own words
-        frames = generate(model, job.prompt, total, seed=arguments.seed, negative_prompt=arguments.negative_prompt,
-                          on_step=on_step, settings=settings)
+        frames = generate(
+            model,
+            job.prompt,
+            total,
+            seed=arguments.seed,
+            negative_prompt=arguments.negative_prompt,
+            on_step=on_step,
+            settings=settings,
+        )
     yield from frames
 
 
@@ -202,12 +223,14 @@ def _plan(arguments, videos):
 
 def _settings(arguments, model):
     if arguments.num_frames > model.max_frames:
-        raise BadInput(f'this model has no CAM and APM: it makes {model.max_frames} frames at most, '
-                       f'not {arguments.num_frames}')
+        raise BadInput(
+            f'this model has no CAM and APM: it makes {model.max_frames} frames at most, not {arguments.num_frames}'
+        )
     if arguments.guidance_anchor is not None and model.config.apm is None:
         raise BadInput('this model has no APM, and so no anchor frame that --guidance-anchor could weigh')
-    return model.settings(**options.given(
-        arguments, 'steps', 'profile', 'guidance_text', 'guidance_anchor', 'eta', 'decode_frames'))
+    return model.settings(
+        **options.given(arguments, 'steps', 'profile', 'guidance_text', 'guidance_anchor', 'eta', 'decode_frames')
+    )
 
 
 def _list_words(arguments):
@@ -235,12 +258,20 @@ def parser(prog):
     add('--fps', type=options.rate, default=8.0, metavar='X', help='frames per second of the file (8)')
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
     add('--weights', metavar='FOLDER', help='another model: a folder that train or convert wrote')
-    add('--guidance-text', type=options.number, metavar='X',
-        help='how strictly to follow the text (default: the model says)')
+    add(
+        '--guidance-text',
+        type=options.number,
+        metavar='X',
+        help='how strictly to follow the text (default: the model says)',
+    )
     add('--guidance-anchor', type=options.number, metavar='X', help='how strictly to keep the looks of the first frame')
     add('--profile', choices=('paper', 'release'), help='rules of the paper or of its released program')
     add('--eta', type=options.not_negative, metavar='X', help='randomness of DDIM steps, 0 to 1 (paper 0, release 1)')
-    add('--decode-frames', type=options.at_least_1, metavar='N',
-        help='frames decoded at once; fewer need less memory (4)')
+    add(
+        '--decode-frames',
+        type=options.at_least_1,
+        metavar='N',
+        help='frames decoded at once; fewer need less memory (4)',
+    )
     add('--quiet', action='store_true', help='print warnings and errors only')
     return parser

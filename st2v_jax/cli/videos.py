@@ -26,8 +26,10 @@ def warn_about_words(tokenizer, prompts):
     for prompt in dict.fromkeys(prompts):
         unknown, lost = tokenizer.unknown_words(prompt), tokenizer.lost(prompt)
         if unknown:
-            warn(f'this model never saw {", ".join(unknown)} and will ignore it; '
-                 'st2v sample --list-words shows what it knows')
+            warn(
+                f'this model never saw {", ".join(unknown)} and will ignore it; '
+                'st2v sample --list-words shows what it knows'
+            )
         if lost:
             warn(f'the prompt is longer than 77 tokens and was cut; lost: "{lost}"')
 

@@ -21,8 +21,9 @@ def tokenizer_for(vocab_size) -> Tokenizer:
         if tokenizer.size == vocab_size:
             return tokenizer
     sizes = world_tokenizer().size, Tokenizer().size
-    raise ValueError(f'a text tower has {sizes[0]} rows for the words of the world or {sizes[1]} for all of CLIP, '
-                     f'not {vocab_size}')
+    raise ValueError(
+        f'a text tower has {sizes[0]} rows for the words of the world or {sizes[1]} for all of CLIP, not {vocab_size}'
+    )
 
 
 def token_table(tokenizer, seed, indices, variants):

@@ -41,8 +41,10 @@ def load(folder, size) -> Encoder:
     model = open_model(folder)
     if model.config.frame_size != size:
         height, width = model.config.frame_size
-        raise ValueError(f'latents are of frames as the model sees them: --size is {height}x{width} with --encode '
-                         f'{folder}, not {size[0]}x{size[1]}')
+        raise ValueError(
+            f'latents are of frames as the model sees them: --size is {height}x{width} with --encode '
+            f'{folder}, not {size[0]}x{size[1]}'
+        )
     return Encoder(model.config, model.params(('vae', 'text')), model.tokenizer())
 
 

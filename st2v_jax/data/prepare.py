@@ -122,8 +122,9 @@ def _claim(output, wanted):
             raise ValueError(f'{output} holds other data: name another folder')
         clips.write_json(file, wanted)
     there = json.loads(file.read_text('utf-8'))
-    differing = [f'{name}={there.get(name)} and not {value}' for name, value in wanted.items()
-                 if there.get(name) != value]
+    differing = [
+        f'{name}={there.get(name)} and not {value}' for name, value in wanted.items() if there.get(name) != value
+    ]
     if differing:
         raise ValueError(f'{output} was begun with {", ".join(differing)}: name another folder, or delete it')
 

@@ -40,8 +40,11 @@ class Dataset:
         except Exception as error:  # an unknown name, data that is not there, a format that needs TensorFlow
             raise ValueError(f'{TFDS}{name}, split {split}: {str(error).strip().splitlines()[0]}') from error
         features = builder.info.features
-        videos = [key for key, feature in features.items()
-                  if len(feature.shape or ()) == 4 and feature.shape[-1] == 3 and feature.np_dtype == np.uint8]
+        videos = [
+            key
+            for key, feature in features.items()
+            if len(feature.shape or ()) == 4 and feature.shape[-1] == 3 and feature.np_dtype == np.uint8
+        ]
         self._video = _only(name, 'video', videos)
         texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
         self._caption = _only(name, 'text', texts)

@@ -30,8 +30,9 @@ class RefinerProcess:
         if self.steps < 2:
             raise ValueError(f'a diffusion process has at least 2 steps, not {self.steps}')
         if min(self.scale_clean, self.scale_noisy, self.log_snr_max) <= 0:
-            raise ValueError(f'scales and log_snr_max are positive, not {self.scale_clean}, {self.scale_noisy}, '
-                             f'{self.log_snr_max}')
+            raise ValueError(
+                f'scales and log_snr_max are positive, not {self.scale_clean}, {self.scale_noisy}, {self.log_snr_max}'
+            )
 
 
 def refiner_levels(process: RefinerProcess) -> Level:

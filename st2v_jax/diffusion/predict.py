@@ -58,6 +58,7 @@ def at_entries(denoise, table):
 
     table has float64 leaves [steps]; level.t is an integer. The solver goes on with the level between.
     """
+
     def at_entry(x, level):
         return denoise(x, Level(*(jnp.asarray(leaf)[level.t] for leaf in table)))
 

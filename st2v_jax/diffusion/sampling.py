@@ -24,8 +24,10 @@ def begin(x, levels) -> Trajectory:
 
 def steps(levels):
     """What each step is given: (step number, level it stands at, level it goes to); leaves [n] from leaves [n + 1]."""
-    now, nxt = (jax.tree.map(lambda leaf, part=part: jnp.asarray(leaf[part]), levels)
-                for part in (slice(None, -1), slice(1, None)))
+    now, nxt = (
+        jax.tree.map(lambda leaf, part=part: jnp.asarray(leaf[part]), levels)
+        for part in (slice(None, -1), slice(1, None))
+    )
     return jnp.arange(len(now.alpha)), now, nxt
 
 

@@ -35,7 +35,9 @@ def init(key, heads, channels=CHANNELS):
     for i, c in enumerate(channels):
         size = 5 if i == 0 else 3
         params[f'stage_{i}'] = {
-            'space': weights(size, size, width, c), 'time': weights(3 * c, c), 'scale': jnp.ones((2, c)),
+            'space': weights(size, size, width, c),
+            'time': weights(3 * c, c),
+            'scale': jnp.ones((2, c)),
         }
         width = c
     params['clip'] = weights(3 * 2 * width, 2 * width)
@@ -67,7 +69,11 @@ def logits(params, clips, dtype=jnp.float32):
     for stage in stages:
         x = rearrange(x, 'b f h w c -> (b f) h w c')
         x = jax.lax.conv_general_dilated(
-            x, stage['space']['kernel'].astype(dtype), (2, 2), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+            x,
+            stage['space']['kernel'].astype(dtype),
+            (2, 2),
+            'SAME',
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
         ) + stage['space']['bias'].astype(dtype)
         x = rearrange(x, '(b f) h w c -> b f h w c', b=b, f=f)
         x = jax.nn.silu(normed(x, stage['scale'][0]))

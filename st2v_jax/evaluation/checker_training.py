@@ -16,8 +16,9 @@ from st2v_jax.models import build
 from st2v_jax.open_model import load_weights
 
 
-def train_on_world(file, *, folder=None, size=None, seed, seconds, steps, batch, batches=8, channels=checker.CHANNELS,
-                   command=''):
+def train_on_world(
+    file, *, folder=None, size=None, seed, seconds, steps, batch, batches=8, channels=checker.CHANNELS, command=''
+):
     """Trains a checker of all classes, measures it on fresh clips that nothing softened, and writes its file.
 
     folder: of a model whose autoencoder softens some of the clips, or None. size: pixels of a frame; None is that of
@@ -36,12 +37,26 @@ def train_on_world(file, *, folder=None, size=None, seed, seconds, steps, batch,
     heads = {name: len(classes) for name, classes in checker.CLASSES.items()}
     began = time.monotonic()
     params, history = train(
-        jax.random.key(seed), sample, heads, seconds=seconds, steps=steps, batch=batch, channels=channels,
-        reconstruct=reconstruct, dtype=dtype, report=_say)
+        jax.random.key(seed),
+        sample,
+        heads,
+        seconds=seconds,
+        steps=steps,
+        batch=batch,
+        channels=channels,
+        reconstruct=reconstruct,
+        dtype=dtype,
+        report=_say,
+    )
     right = accuracy(params, sample, jax.random.key(seed + 1), batches=batches, batch=batch)
     about = record.made(command) | {
-        'size': size, 'seed': seed, 'batch': batch, 'seconds': time.monotonic() - began,
-        'steps': history[-1]['step'] if history else 0, 'classes': checker.CLASSES, 'accuracy': right,
+        'size': size,
+        'seed': seed,
+        'batch': batch,
+        'seconds': time.monotonic() - began,
+        'steps': history[-1]['step'] if history else 0,
+        'classes': checker.CLASSES,
+        'accuracy': right,
         'history': history,
     }
     Path(file).parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +87,7 @@ def world_clips(seed, size, frames=checker.FRAMES, last_start=1200):
 
     Where a scene has two objects the second is taken away; clips begin at any frame up to `last_start`.
     """
+
     def sample(key, n):
         of_scene, of_start = jax.random.split(key)
         scenes = jax.vmap(world.scene, (None, 0))(seed, jax.random.randint(of_scene, (n,), 0, 2**31 - 1))
@@ -118,8 +134,20 @@ def loss(params, clips, labels, dtype=jnp.float32):
     return sum(entropies.values()), right
 
 
-def train(key, sample, heads, *, seconds, steps=100_000, batch=64, rate=1e-3, channels=checker.CHANNELS,
-          reconstruct=None, dtype=jnp.float32, report=None):
+def train(
+    key,
+    sample,
+    heads,
+    *,
+    seconds,
+    steps=100_000,
+    batch=64,
+    rate=1e-3,
+    channels=checker.CHANNELS,
+    reconstruct=None,
+    dtype=jnp.float32,
+    report=None,
+):
     """Train a checker until `steps` or `seconds` (counted after the compilation) are over, whichever comes first.
 
     sample(key, n) -> (clips [n, f, h, w, 3], labels {head: [n]}), traceable; heads {head: number of classes};

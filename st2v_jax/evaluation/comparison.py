@@ -24,8 +24,21 @@ PICTURES = 4  # videos on the sheets
 QUALITY = 88  # of the sheets as JPEG, a tenth of what they take as PNG
 
 
-def study(out, *, folder=None, videos_file=None, captions, world, frames, batch, seed, variants=VARIANTS, dtype=None,
-          command='', **chosen):
+def study(
+    out,
+    *,
+    folder=None,
+    videos_file=None,
+    captions,
+    world,
+    frames,
+    batch,
+    seed,
+    variants=VARIANTS,
+    dtype=None,
+    command='',
+    **chosen,
+):
     """Refines generated videos, and videos of the world whose larger truth is known; writes all of it into `out`.
 
     folder: of the model; None is the shipped one. videos_file: of kept videos, of which `captions` at most are refined;
@@ -45,7 +58,8 @@ def study(out, *, folder=None, videos_file=None, captions, world, frames, batch,
         indices, scenes = survey.unseen_scenes(seed, captions)
         model = load(folder, dtype)
         videos = generation.make_videos(
-            model, model.settings(), survey.captions(scenes), frames, seed=seed, batch=batch)
+            model, model.settings(), survey.captions(scenes), frames, seed=seed, batch=batch
+        )
         pictures.keep(out / 'videos.npz', videos, indices, seed)
     prompts, plan = survey.captions(scenes), settings.plan(videos.shape[1])
     *numbers, last = generation.shown(plan.frames)
@@ -62,14 +76,25 @@ def study(out, *, folder=None, videos_file=None, captions, world, frames, batch,
         inputs = enlarged(enhancer, inputs)
         kinds = {'input': inputs, **made} | ({} if truth is None else {'truth': truth})
         print(f'{name}: {len(inputs)} videos refined after {time.monotonic() - began:.0f} s', flush=True)
-        results[name] = {'kinds': compared(kinds, borders(plan)),
-                         'pictures': draw(out, name, kinds, prompts[:len(inputs)], numbers)}
+        results[name] = {
+            'kinds': compared(kinds, borders(plan)),
+            'pictures': draw(out, name, kinds, prompts[: len(inputs)], numbers),
+        }
         for kind, found in results[name]['kinds'].items():
             print(f'  {kind}: ' + ', '.join(f'{row} {np.mean(values):.3f}' for row, values in found.items()))
-    results = {'made': record.made(command) | {
-        'dtype': np.dtype(dtype).name, 'videos': len(videos), 'frames': plan.frames, 'size': [small, large],
-        'seed': seed, 'settings': vars(settings), 'captions': prompts, 'seconds': time.monotonic() - began,
-    }} | results
+    results = {
+        'made': record.made(command)
+        | {
+            'dtype': np.dtype(dtype).name,
+            'videos': len(videos),
+            'frames': plan.frames,
+            'size': [small, large],
+            'seed': seed,
+            'settings': vars(settings),
+            'captions': prompts,
+            'seconds': time.monotonic() - began,
+        }
+    } | results
     record.write(out / 'results.json', results)
     print(f'results: {out / "results.json"}')
 
@@ -91,8 +116,18 @@ def refined(enhancer, videos, prompts, variant, *, seed, **settings):
     count = enhancer.settings(**settings).plan(videos.shape[1]).count
     for number, (video, prompt) in enumerate(zip(videos, prompts)):
         # All variants enlarge alike, or the comparison would be one of enlargements.
-        pieces = enhance(enhancer, video, prompt, seed=seed + number, profile='paper', variant=variant, group=count,
-                         span=count, decode_frames=min(80, len(video)), **settings)
+        pieces = enhance(
+            enhancer,
+            video,
+            prompt,
+            seed=seed + number,
+            profile='paper',
+            variant=variant,
+            group=count,
+            span=count,
+            decode_frames=min(80, len(video)),
+            **settings,
+        )
         made.append(to_uint8(np.concatenate(list(pieces))))
     return np.stack(made)
 
@@ -101,8 +136,7 @@ def all_refined(enhancer, videos, prompts, variants, **options):
     """{variant: `refined` videos}; the variants are compiled side by side."""
     enhancer.tokenizer.ids(prompts[:1])  # transformers does not let several threads import it
     with ThreadPoolExecutor(len(variants)) as pool:
-        futures = {variant: pool.submit(refined, enhancer, videos, prompts, variant, **options)
-                   for variant in variants}
+        futures = {variant: pool.submit(refined, enhancer, videos, prompts, variant, **options) for variant in variants}
         return {variant: future.result() for variant, future in futures.items()}
 
 
@@ -125,9 +159,14 @@ def measured(videos, borders, inputs, truth=None):
     rows = []
     for number, video in enumerate(videos):
         lengths, changes = flow_lengths(video), frame_changes(video)
-        row = {'flow_deviation': float(lengths.std()), 'flow': float(lengths.mean()),
-               'border_ratio': border_ratio(changes, borders), 'change': float(changes.mean()),
-               'sharpness': sharpness(video), 'psnr_input': psnr(video, inputs[number])}
+        row = {
+            'flow_deviation': float(lengths.std()),
+            'flow': float(lengths.mean()),
+            'border_ratio': border_ratio(changes, borders),
+            'change': float(changes.mean()),
+            'sharpness': sharpness(video),
+            'psnr_input': psnr(video, inputs[number]),
+        }
         rows.append(row | ({} if truth is None else {'psnr_truth': psnr(video, truth[number])}))
     return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -135,8 +174,10 @@ def measured(videos, borders, inputs, truth=None):
 def compared(kinds, borders):
     """{kind: `measured`} of {kind: videos}: the enlarged 'input', every variant and, where it is known, the 'truth'."""
     with ThreadPoolExecutor() as pool:
-        futures = {kind: pool.submit(measured, videos, borders, kinds['input'], kinds.get('truth'))
-                   for kind, videos in kinds.items()}
+        futures = {
+            kind: pool.submit(measured, videos, borders, kinds['input'], kinds.get('truth'))
+            for kind, videos in kinds.items()
+        }
         return {kind: future.result() for kind, future in futures.items()}
 
 
@@ -146,14 +187,22 @@ def draw(folder, name, kinds, prompts, numbers):
     slices = [video for same in zip(*shown.values()) for video in same]
     labels = [f'{kind}: {prompt}' for prompt in prompts[:PICTURES] for kind in shown]
     sheets.slice_sheet(slices, labels, columns=len(shown)).save(folder / f'{name}-slices.jpg', quality=QUALITY)
-    rows = [(videos[i], f'{kind}: {prompts[i]}') for i in range(len(slices) // len(shown))
-            for kind, videos in shown.items() if kind not in ('B+S', 'release')]
+    rows = [
+        (videos[i], f'{kind}: {prompts[i]}')
+        for i in range(len(slices) // len(shown))
+        for kind, videos in shown.items()
+        if kind not in ('B+S', 'release')
+    ]
     sheets.contact_sheet([row for row, _ in rows], numbers, [label for _, label in rows]).save(
-        folder / f'{name}-frames.jpg', quality=QUALITY)
+        folder / f'{name}-frames.jpg', quality=QUALITY
+    )
     columns = ', '.join(shown)
     return [
-        {'file': f'{name}-slices.jpg', 'title': f'X-T slices of {name} videos',
-         'text': f'The middle row of every frame, time downwards, from left to right: {columns}. Where chunks do not '
-                 'fit together, lines break.'},
+        {
+            'file': f'{name}-slices.jpg',
+            'title': f'X-T slices of {name} videos',
+            'text': 'The middle row of every frame, time downwards, from left to right: '
+            f'{columns}. Where chunks do not fit together, lines break.',
+        },
         {'file': f'{name}-frames.jpg', 'title': f'frames of {name} videos', 'text': 'Frames as numbered.'},
     ]

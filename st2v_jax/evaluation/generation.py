@@ -16,8 +16,23 @@ from st2v_jax.video_io import to_uint8
 SHEET_FRAMES = (1, 8, 16, 32, 64, 120, 180, 240)
 
 
-def study(out, checker_file, *, folder=None, captions, frames, seed, batch, dtype=None, sheet, keep, nearest,
-          train_seed, command='', **chosen):
+def study(
+    out,
+    checker_file,
+    *,
+    folder=None,
+    captions,
+    frames,
+    seed,
+    batch,
+    dtype=None,
+    sheet,
+    keep,
+    nearest,
+    train_seed,
+    command='',
+    **chosen,
+):
     """Makes videos and writes everything that can be said and shown of them into the folder `out`.
 
     folder: of the model; None is the shipped one. captions: how many videos of how many `frames`. seed: of the world
@@ -37,10 +52,18 @@ def study(out, checker_file, *, folder=None, captions, frames, seed, batch, dtyp
     prompts = survey.captions(scenes)
     began = time.monotonic()
     videos = make_videos(model, settings, prompts, frames, seed=seed, batch=batch)
-    results = {'made': record.made(command) | {
-        'dtype': np.dtype(dtype).name, 'captions': len(prompts), 'frames': frames, 'size': size, 'seed': seed,
-        'settings': vars(settings), 'seconds': time.monotonic() - began,
-    }}
+    results = {
+        'made': record.made(command)
+        | {
+            'dtype': np.dtype(dtype).name,
+            'captions': len(prompts),
+            'frames': frames,
+            'size': size,
+            'seed': seed,
+            'settings': vars(settings),
+            'seconds': time.monotonic() - began,
+        }
+    }
     print(f'{len(prompts)} videos of {frames} frames in {results["made"]["seconds"]:.0f} s', flush=True)
     pictures.keep(out / 'videos.npz', videos[:keep], indices[:keep], seed)
     results |= _measured(videos, scenes, (params, about))
@@ -100,7 +123,11 @@ def _say(results):
             listed = ', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())
             print(f'around {place}, {kind}: {listed}')
         moved = found['motion']
-        print(f'around {place}: ' + ', '.join(
-            f'{name} {moved["generated"][name]:.2f} (truth {moved["truth"][name]:.2f})' for name in moved['truth']))
+        print(
+            f'around {place}: '
+            + ', '.join(
+                f'{name} {moved["generated"][name]:.2f} (truth {moved["truth"][name]:.2f})' for name in moved['truth']
+            )
+        )
     kinds = ('generated', 'truth', 'others')
     print('identity: ' + ', '.join(f'{kind} {results["identity"][kind]:.3f}' for kind in kinds))

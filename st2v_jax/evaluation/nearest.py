@@ -29,10 +29,12 @@ def signature(clips):
 @jax.jit
 def _training_signatures(seed, indices, starts):
     """Indices [k] -> [k, len(starts), features]; rendered at 64x64, which is enough for 16x16."""
+
     def one(index, start):
         frames = world.render(world.scene(seed, index), start + jnp.arange(0, FRAMES, STRIDE), 4 * SIDE)
         small = reduce((frames + 1) * 127.5, 'f (h p) (w q) c -> f h w c', 'mean', h=SIDE, w=SIDE)
         return small.reshape(-1)
+
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(indices, starts)
 
 

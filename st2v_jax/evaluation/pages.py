@@ -26,12 +26,17 @@ def head(title, verb, made, videos, notes):
     """
     settings = ', '.join(f'{name} {value}' for name, value in made['settings'].items())
     return [
-        f'# {title}', '',
-        f'Written by `st2v evaluate {verb}` from stored results; do not edit.', '',
+        f'# {title}',
+        '',
+        f'Written by `st2v evaluate {verb}` from stored results; do not edit.',
+        '',
         f'{videos} {made["date"]} on {made["device"]} (jax {made["jax"]}, {made["dtype"]}) in {made["seconds"]:.0f} s '
-        'by', '',
-        f'    {made["command"]}', '',
-        f'Settings: {settings}. {notes}', '',
+        'by',
+        '',
+        f'    {made["command"]}',
+        '',
+        f'Settings: {settings}. {notes}',
+        '',
     ]
 
 
@@ -50,8 +55,18 @@ def runs(training):
     if not training:
         return []
     lines = ['## How the weights were made', '']
-    rows = [[run['stage'], run['date'], f'{run["devices"]} x {run["device"]}', f'{run["steps"]:,}', run['batch_size'],
-             f'{run["seconds"]:.0f}', _last(run['last'])] for run in training]
+    rows = [
+        [
+            run['stage'],
+            run['date'],
+            f'{run["devices"]} x {run["device"]}',
+            f'{run["steps"]:,}',
+            run['batch_size'],
+            f'{run["seconds"]:.0f}',
+            _last(run['last']),
+        ]
+        for run in training
+    ]
     lines += table(['stage', 'date', 'devices', 'steps', 'batch', 'seconds', 'last metrics'], rows)
     return [*lines, 'Commands, in this order:', '', *[f'    {run["command"]}' for run in training], '']
 

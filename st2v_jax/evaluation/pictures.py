@@ -21,20 +21,40 @@ def draw(folder, videos, scenes, prompts, numbers, results, *, count):
     """
     videos, prompts, size = videos[:count], prompts[:count], videos.shape[2]
     scenes = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], scenes)
-    made = [_save(folder, 'contact-sheet.png', sheets.contact_sheet(videos, numbers, prompts), 'contact sheet',
-                  f'The first {len(videos)} videos, frame by frame as numbered.')]
+    made = [
+        _save(
+            folder,
+            'contact-sheet.png',
+            sheets.contact_sheet(videos, numbers, prompts),
+            'contact sheet',
+            f'The first {len(videos)} videos, frame by frame as numbered.',
+        )
+    ]
     truth = survey.rendering(scenes, range(videos.shape[1]), size)
     pairs, labels = [], []
     for video, real, prompt in zip(videos, truth, prompts):
         pairs += [video, real]
         labels += [prompt, 'ground truth']
-    made.append(_save(folder, 'slices.png', sheets.slice_sheet(pairs, labels, columns=8), 'X-T slices',
-                      'The middle row of every frame, time downwards: each generated video with the rendering of the '
-                      'same scene to its right. Motion draws slanted or waving lines, freezing vertical ones.'))
+    made.append(
+        _save(
+            folder,
+            'slices.png',
+            sheets.slice_sheet(pairs, labels, columns=8),
+            'X-T slices',
+            'The middle row of every frame, time downwards: each generated video with the rendering of the '
+            'same scene to its right. Motion draws slanted or waving lines, freezing vertical ones.',
+        )
+    )
     if 'nearest' in results:
-        made.append(_save(folder, 'nearest.png', nearest_sheet(videos, prompts, results['nearest'], size),
-                          'nearest training clips',
-                          'The beginning of generated videos, and under each the training clip nearest to it.'))
+        made.append(
+            _save(
+                folder,
+                'nearest.png',
+                nearest_sheet(videos, prompts, results['nearest'], size),
+                'nearest training clips',
+                'The beginning of generated videos, and under each the training clip nearest to it.',
+            )
+        )
     return made
 
 
@@ -50,9 +70,14 @@ def nearest_to(videos, scenes, train_seed, count):
     both = nearest.nearest(np.concatenate(list(clips.values())), train_seed, scenes=count, starts=STARTS)
     n = len(videos)
     return {
-        'seed': train_seed, 'scenes': count, 'starts': list(STARTS),
-        'index': both['index'][:n], 'start': both['start'][:n], 'distance': both['distance'][:n],
-        'generated': float(np.median(both['distance'][:n])), 'truth': float(np.median(both['distance'][n:])),
+        'seed': train_seed,
+        'scenes': count,
+        'starts': list(STARTS),
+        'index': both['index'][:n],
+        'start': both['start'][:n],
+        'distance': both['distance'][:n],
+        'generated': float(np.median(both['distance'][:n])),
+        'truth': float(np.median(both['distance'][n:])),
     }
 
 
@@ -74,8 +99,14 @@ def keep(path, videos, indices, seed):
         buffer = io.BytesIO()
         Image.fromarray(frame).save(buffer, 'JPEG', quality=QUALITY, subsampling=0)
         blobs.append(np.frombuffer(buffer.getvalue(), np.uint8))
-    np.savez(path, jpeg=np.concatenate(blobs), lengths=[len(blob) for blob in blobs], shape=videos.shape[:2],
-             indices=indices, seed=seed)
+    np.savez(
+        path,
+        jpeg=np.concatenate(blobs),
+        lengths=[len(blob) for blob in blobs],
+        shape=videos.shape[:2],
+        indices=indices,
+        seed=seed,
+    )
 
 
 def kept(path):

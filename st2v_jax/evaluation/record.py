@@ -18,8 +18,11 @@ def network_dtype(name=None):
 def made(command) -> dict:
     """When, on what and by which command a study was made."""
     return {
-        'date': datetime.date.today().isoformat(), 'device': jax.devices()[0].device_kind,
-        'devices': len(jax.devices()), 'jax': jax.__version__, 'command': command,
+        'date': datetime.date.today().isoformat(),
+        'device': jax.devices()[0].device_kind,
+        'devices': len(jax.devices()),
+        'jax': jax.__version__,
+        'command': command,
     }
 
 

@@ -5,8 +5,8 @@ from PIL import Image, ImageDraw
 
 from st2v_jax.video_io import to_uint8
 
-GAP = 4        # pixels between pictures
-LINE = 14      # height of a line of text in pillow's default font
+GAP = 4  # pixels between pictures
+LINE = 14  # height of a line of text in pillow's default font
 BACKGROUND = (255, 255, 255)
 INK = (20, 20, 20)
 

@@ -102,8 +102,8 @@ def survey(videos, scenes, checker):
         truth = rendering(scenes, range(window.start, window.stop), size)
         shown = videos[:, window]
         believed[place] = {
-            kind: posteriors(params, to_floats(to_uint8(clips))) for kind, clips in
-            (('generated', shown), ('truth', truth))
+            kind: posteriors(params, to_floats(to_uint8(clips)))
+            for kind, clips in (('generated', shown), ('truth', truth))
         }
         with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter while it works
             moved = {kind: list(pool.map(motion, clips)) for kind, clips in (('generated', shown), ('truth', truth))}
@@ -113,23 +113,37 @@ def survey(videos, scenes, checker):
                 **{kind: right(believed[place][kind], labels) for kind in ('generated', 'truth')},
                 'shuffled': right_for_others(believed[place]['generated'], labels),
             },
-            'motion': {kind: {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-                       for kind, rows in moved.items()},
-            'flow_ratio_median': float(np.median([g['flow'] / max(t['flow'], 1e-3) for g, t in
-                                                  zip(moved['generated'], moved['truth'])])),
+            'motion': {
+                kind: {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+                for kind, rows in moved.items()
+            },
+            'flow_ratio_median': float(
+                np.median([g['flow'] / max(t['flow'], 1e-3) for g, t in zip(moved['generated'], moved['truth'])])
+            ),
         }
     first, last = min(windows), max(windows)
-    alike = lambda kind, shift=0: float(np.mean(identity(
-        believed[first][kind], {name: np.roll(p, shift, 0) for name, p in believed[last][kind].items()})))
+    alike = lambda kind, shift=0: float(
+        np.mean(
+            identity(believed[first][kind], {name: np.roll(p, shift, 0) for name, p in believed[last][kind].items()})
+        )
+    )
     result['identity'] = {
-        'from': first, 'to': last, 'generated': alike('generated'), 'truth': alike('truth'),
+        'from': first,
+        'to': last,
+        'generated': alike('generated'),
+        'truth': alike('truth'),
         'others': float(np.mean([alike('generated', k) for k in range(1, n)])) if n > 1 else 0.0,
     }
     names = lambda head, number: CLASSES[head][int(number)]
     result['videos'] = [
-        {'caption': caption, 'said': [names(head, labels[head][i]) for head in ASKED],
-         'seen': {str(place): [names(head, believed[place]['generated'][head][i].argmax()) for head in ASKED]
-                  for place in windows}}
+        {
+            'caption': caption,
+            'said': [names(head, labels[head][i]) for head in ASKED],
+            'seen': {
+                str(place): [names(head, believed[place]['generated'][head][i].argmax()) for head in ASKED]
+                for place in windows
+            },
+        }
         for i, caption in enumerate(captions(scenes))
     ]
     return result

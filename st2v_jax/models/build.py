@@ -98,8 +98,14 @@ def refiner(config: ModelConfig, dtype=jnp.float32) -> Network:
 
 # Layers that start at zero, by the ending of their path: every transformer and CAM's injectors start as the identity,
 # temporal convolutions too; CAM's frames and a UNet's prediction start at zero; APM starts without anchor (eq. 6).
-_ZERO = ('proj_out/kernel', 'convs/3/kernel', 'cam/encoder/conv_out/kernel', 'cam/conv_in/kernel',
-         'decoder/conv_out/kernel', 'alpha')
+_ZERO = (
+    'proj_out/kernel',
+    'convs/3/kernel',
+    'cam/encoder/conv_out/kernel',
+    'cam/conv_in/kernel',
+    'decoder/conv_out/kernel',
+    'alpha',
+)
 
 
 def init(key, network: Network):

@@ -71,5 +71,5 @@ class StreamingDenoiser(nnx.Module):
             return self.unet(x, t, condition.unet, remat=remat)
         own = len(condition.frames)
         memory = self.cam.extract(x[:own], t[:own], condition.extractor, condition.frames, remat=remat)
-        memory = jax.tree.map(lambda of: jnp.concatenate([of, of[2 * own - len(x):]]) if own < len(x) else of, memory)
+        memory = jax.tree.map(lambda of: jnp.concatenate([of, of[2 * own - len(x) :]]) if own < len(x) else of, memory)
         return self.unet(x, t, condition.unet, **self.cam.joins(memory), remat=remat)

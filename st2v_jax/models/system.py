@@ -64,9 +64,7 @@ def encode_image(system: System, params: dict[str, Any], frames: jax.Array) -> j
     return system.image(params['image'], preprocess(frames, system.config.image.image_size))
 
 
-def remembered(
-    system: System, params: dict[str, Any], frames: jax.Array, mask: jax.Array | None = None
-) -> jax.Array:
+def remembered(system: System, params: dict[str, Any], frames: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """What the model's short-term memory receives of frames [b, m, H, W, 3]: `ablations.remembered`; mask [b, m]."""
     config = system.config
 

@@ -93,7 +93,10 @@ def measure(dtype=jnp.bfloat16) -> Rates:
     seconds = timed(passed, images) - launch * (len(counted.kernels) - 1)
     return Rates(
         {'product': product, 'convolution': convolution, 'attention': attention, 'other': product},
-        product_bandwidth, traffic / seconds, launch, _argument(),
+        product_bandwidth,
+        traffic / seconds,
+        launch,
+        _argument(),
     )
 
 

@@ -60,9 +60,7 @@ def _held(config, networks, dtype):
     return jax.tree.map(held, abstract(config, networks))
 
 
-def stages(
-    model: Model, settings: SampleSettings, num_frames: int, enhancer: Enhancer | None = None
-) -> list[Stage]:
+def stages(model: Model, settings: SampleSettings, num_frames: int, enhancer: Enhancer | None = None) -> list[Stage]:
     """The stages of a video of num_frames, and of its enhancement as st2v sample does it where there is an enhancer.
 
     model, enhancer: as `abstract_model` and `abstract_enhancer` give them.
@@ -70,13 +68,24 @@ def stages(
     found = _streaming(model, settings, num_frames)
     if enhancer is not None:
         size = model.config.frame_size
-        found += refinement(enhancer, enhancer.settings(variant=settings.profile), size, num_frames,
-                            profile=settings.profile, decode_frames=settings.decode_frames)
+        found += refinement(
+            enhancer,
+            enhancer.settings(variant=settings.profile),
+            size,
+            num_frames,
+            profile=settings.profile,
+            decode_frames=settings.decode_frames,
+        )
     return found
 
 
 def refinement(
-    enhancer: Enhancer, settings: sdedit.RefineSettings, size: tuple[int, int], num_frames: int, *, profile: str,
+    enhancer: Enhancer,
+    settings: sdedit.RefineSettings,
+    size: tuple[int, int],
+    num_frames: int,
+    *,
+    profile: str,
     decode_frames: int,
 ) -> list[Stage]:
     """The stages of `enhance` for num_frames frames of `size` (height, width) pixels."""

@@ -86,7 +86,8 @@ def noise(variant: str, key: jax.Array, draw: int, plan: Plan, shape: tuple[int,
     """
     if variant == 'B':
         of_chunk = lambda number, frames: frame_noise(
-            jax.vmap(jax.random.fold_in, (0, None))(key, number), draw, frames, shape)
+            jax.vmap(jax.random.fold_in, (0, None))(key, number), draw, frames, shape
+        )
         return jax.vmap(of_chunk, out_axes=1)(jnp.arange(plan.count), plan.indices)
     shared = frame_noise(key, draw, jnp.arange(plan.frames), shape)
     return shared[:, plan.indices] if variant == 'B+S' else shared
@@ -122,6 +123,7 @@ def denoise_group(denoise: Callable, level: Level, chunks: jax.Array, mesh: Mesh
     The devices work apart, in `shard_map`, and chunks are no axis of vmap: cuDNN's attention knows neither keys that
     are split otherwise than the queries nor keys that all chunks share.
     """
+
     def own(chunks):
         return denoise(rearrange(chunks, 'g b ... -> (g b) ...'), level).reshape(chunks.shape)
 
@@ -132,8 +134,15 @@ def denoise_group(denoise: Callable, level: Level, chunks: jax.Array, mesh: Mesh
 
 
 def predict_group(
-    denoise: Callable, plan: Plan, level: Level, chunks: jax.Array, shift: jax.Array, left: jax.Array, tail: jax.Array,
-    *, mesh: Mesh | None = None,
+    denoise: Callable,
+    plan: Plan,
+    level: Level,
+    chunks: jax.Array,
+    shift: jax.Array,
+    left: jax.Array,
+    tail: jax.Array,
+    *,
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Clean predictions of g neighbouring chunks, blended with each other and with the chunk to their left.
 
@@ -154,12 +163,21 @@ def predict_group(
     tails = jnp.concatenate([tail[None], x0[:-1, :, -overlap:]])
     from_left = (jnp.arange(overlap) < left[..., None])[..., None, None, None]
     head = jnp.where(from_left, tails, x0[:, :, :overlap])
-    return jnp.concatenate([head, x0[:, :, overlap:plan.stride]], 2), x0[-1, :, -overlap:]
+    return jnp.concatenate([head, x0[:, :, overlap : plan.stride]], 2), x0[-1, :, -overlap:]
 
 
 def predict_groups(
-    denoise: Callable, plan: Plan, level: Level, x: jax.Array, indices: np.ndarray, shift: jax.Array, left: jax.Array,
-    tail: jax.Array, *, group: int = 1, mesh: Mesh | None = None,
+    denoise: Callable,
+    plan: Plan,
+    level: Level,
+    x: jax.Array,
+    indices: np.ndarray,
+    shift: jax.Array,
+    left: jax.Array,
+    tail: jax.Array,
+    *,
+    group: int = 1,
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """Clean prediction [b,n*(m-O)+O,h,w,c] of the frames that n neighbouring chunks of x [b,...] cover.
 
@@ -178,8 +196,11 @@ def predict_groups(
         decided, tail = predict_group(denoise, plan, level, chunks, shift, left, tail, mesh=mesh)
         return tail, rearrange(decided, 'g b f h w c -> b (g f) h w c')
 
-    grouped = (rearrange(indices, '(k g) f -> k g f', g=group), rearrange(shift, '(k g) -> k g', g=group),
-               rearrange(left, 'b (k g) -> k g b', g=group))
+    grouped = (
+        rearrange(indices, '(k g) f -> k g f', g=group),
+        rearrange(shift, '(k g) -> k g', g=group),
+        rearrange(left, 'b (k g) -> k g b', g=group),
+    )
     tail, decided = jax.lax.scan(body, tail, grouped)
     x0 = jnp.concatenate([rearrange(decided, 'k b f h w c -> b (k f) h w c'), tail], 1)
     # Every device takes the same solver step on the whole: split over devices it would round differently.
@@ -187,7 +208,13 @@ def predict_groups(
 
 
 def predict(
-    denoise: Callable, plan: Plan, x: jax.Array, level: Level, left: jax.Array, *, group: int = 1,
+    denoise: Callable,
+    plan: Plan,
+    x: jax.Array,
+    level: Level,
+    left: jax.Array,
+    *,
+    group: int = 1,
     mesh: Mesh | None = None,
 ) -> jax.Array:
     """Clean prediction of the long latent x [b,F,h,w,c], chunk by chunk with randomized blending (eq. 8).
@@ -199,9 +226,8 @@ def predict(
     extra = -plan.count % group
     indices, shift = plan.rows(np.arange(plan.count + extra))
     left = jnp.pad(left, ((0, 0), (0, extra)), constant_values=plan.overlap)
-    tail = jnp.zeros_like(x[:, :plan.overlap])
-    return predict_groups(
-        denoise, plan, level, x, indices, shift, left, tail, group=group, mesh=mesh)[:, :plan.frames]
+    tail = jnp.zeros_like(x[:, : plan.overlap])
+    return predict_groups(denoise, plan, level, x, indices, shift, left, tail, group=group, mesh=mesh)[:, : plan.frames]
 
 
 def predict_apart(denoise: Callable, chunks: jax.Array, level: Level, *, group: int = 1) -> jax.Array:
@@ -225,6 +251,7 @@ def stepper(predict: Callable, noise: Callable) -> Callable:
 
     predict(x, level, step) -> x0 and noise(step) are like x.
     """
+
     def step(trajectory, inputs):
         number, now, _ = inputs
         x0 = predict(trajectory.x, now, number)
@@ -265,4 +292,3 @@ def denoising_step(
         return stepper(predicted, lambda i: noise(variant, keys.noise, i + 1, plan, shape))(trajectory, inputs)
 
     return step
-

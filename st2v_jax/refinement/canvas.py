@@ -69,8 +69,10 @@ def place(frames: jax.Array, canvas: Canvas, profile: str = 'paper') -> jax.Arra
         frames = jax.image.resize(frames, (*lead, height, width, channels), 'linear')
     else:
         raise ValueError(f"profile is 'paper' or 'release', not {profile!r}")
-    margins = [(corner, whole - corner - size)
-               for corner, whole, size in zip(canvas.corner, canvas.whole, canvas.size, strict=True)]
+    margins = [
+        (corner, whole - corner - size)
+        for corner, whole, size in zip(canvas.corner, canvas.whole, canvas.size, strict=True)
+    ]
     return jnp.pad(frames, [(0, 0)] * len(lead) + margins + [(0, 0)], constant_values=BLACK)
 
 

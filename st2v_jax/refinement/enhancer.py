@@ -22,8 +22,11 @@ from st2v_jax.video_io import to_floats
 from st2v_jax.weights import layout
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=('params',),
-                   meta_fields=('config', 'tokenizer', 'refiner', 'vae', 'text', 'mesh'))
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=('params',),
+    meta_fields=('config', 'tokenizer', 'refiner', 'vae', 'text', 'mesh'),
+)
 @dataclass(frozen=True, eq=False)
 class Enhancer:
     """A Refiner that is ready to work, with the autoencoder and the text tower it works with; a pytree of its params.
@@ -90,9 +93,17 @@ def enhancer_of(config: build.ModelConfig, params, dtype, tokenizer=None, mesh=N
 
 
 def enhance(
-    enhancer: Enhancer, frames: np.ndarray | Iterable[np.ndarray], prompt: str, *, seed: int = 0,
-    negative_prompt: str = '', profile: str | None = None, decode_frames: int = 4, folder: str | Path | None = None,
-    on_step: Callable[[int, int], None] | None = None, **settings,
+    enhancer: Enhancer,
+    frames: np.ndarray | Iterable[np.ndarray],
+    prompt: str,
+    *,
+    seed: int = 0,
+    negative_prompt: str = '',
+    profile: str | None = None,
+    decode_frames: int = 4,
+    folder: str | Path | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    **settings,
 ) -> Iterator[np.ndarray]:
     """Enhances a video: larger, sharper, with what its prompt says; as many frames as it has, with its aspect.
 
@@ -133,7 +144,7 @@ def enhance(
             for first in range(0, count, size):
                 piece = latents[0, first : first + size]
                 frames = decode_latents(enhancer, _padded(piece, size), canvas=canvas)
-                yield np.asarray(frames[:len(piece)])
+                yield np.asarray(frames[: len(piece)])
 
     return enhanced()
 
@@ -167,7 +178,7 @@ def _encoded(enhancer, profile, pieces, folder):
             if canvas is None:
                 size, canvas = len(piece), enhancer.canvas(piece.shape[1:3])
             latents = encode_frames(enhancer, _padded(piece, size), canvas=canvas, profile=profile)
-            file.write(np.asarray(latents[:len(piece)]))
+            file.write(np.asarray(latents[: len(piece)]))
             count += len(piece)
     if canvas is None:
         raise ValueError('a video has at least 1 frame, not 0')

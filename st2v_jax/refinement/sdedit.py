@@ -101,8 +101,11 @@ class Step(NamedTuple):
     next: Level
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=('params', 'condition', 'keys'),
-                   meta_fields=('refiner', 'settings', 'mesh'))
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=('params', 'condition', 'keys'),
+    meta_fields=('refiner', 'settings', 'mesh'),
+)
 @dataclass(frozen=True, eq=False)
 class Job:
     """What stays the same for a whole refinement: a pytree of its arrays, of which all else is the static part.
@@ -135,6 +138,7 @@ class Job:
 
         The network and the reading of v receive whole steps, as released.
         """
+
         def network(x, t):
             spread = lambda leaf: repeat(leaf, '(n b) ... -> (n g b) ...', n=2, g=len(x) // len(leaf))
             return self.refiner.unet(self.params, x, t, jax.tree.map(spread, self.condition))
@@ -198,7 +202,11 @@ def begin(job: Job, latents: np.ndarray, *, folder: str | Path | None = None) ->
 
 
 def refine(
-    job: Job, progress: Progress, frames: int, *, folder: str | Path | None = None,
+    job: Job,
+    progress: Progress,
+    frames: int,
+    *,
+    folder: str | Path | None = None,
     on_step: Callable[[Progress, int], None] | None = None,
 ) -> np.ndarray:
     """The refined latents [b,F,h,w,c] of a video of F = `frames`, from wherever `progress` stands.
@@ -233,7 +241,7 @@ def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int
         if settings.variant in blend.BASELINES:
             latents = jax.eval_shape(lambda latents: latents[:, plan.indices], latents)
         return functools.partial(whole_step, plan), (job, step, latents, latents), 1
-    first = lambda job, x: _span(plan, job, step, x, x, 0, x[:, :plan.overlap])
+    first = lambda job, x: _span(plan, job, step, x, x, 0, x[:, : plan.overlap])
     return span_step, (job, step, jax.eval_shape(first, job, latents)), math.ceil(plan.count / settings.span)
 
 
@@ -262,8 +270,18 @@ def span_step(job: Job, step: Step, span: Span) -> tuple[jax.Array, jax.Array]:
     places = np.arange(span.chunks.shape[1]).reshape(len(span.shift), -1)
 
     def predicted(x, level, number):
-        return blend.predict_groups(job.denoise, plan, level, span.chunks, places, span.shift, span.left, span.tail,
-                                    group=settings.group, mesh=job.mesh)
+        return blend.predict_groups(
+            job.denoise,
+            plan,
+            level,
+            span.chunks,
+            places,
+            span.shift,
+            span.left,
+            span.tail,
+            group=settings.group,
+            mesh=job.mesh,
+        )
 
     noise = lambda number: frame_noise(job.keys.noise, number + 1, span.frames, span.x.shape[2:])
     advance = blend.stepper(predicted, noise)
@@ -273,13 +291,13 @@ def span_step(job: Job, step: Step, span: Span) -> tuple[jax.Array, jax.Array]:
 
 def _step_by_spans(plan, job, step, x, x0, out):
     """One step of a long video: the new x goes to `out`, since the next span still reads the old one; x0 in place."""
-    tail = np.zeros_like(x[:, :plan.overlap])
+    tail = np.zeros_like(x[:, : plan.overlap])
     for first in range(0, plan.count, job.settings.span):
         new, predicted = map(np.asarray, span_step(job, step, _span(plan, job, step, x, x0, first, tail)))
-        tail = predicted[:, -plan.overlap:]
+        tail = predicted[:, -plan.overlap :]
         begins, after = first * plan.stride, first + job.settings.span
         ends = after * plan.stride if after < plan.count else plan.frames
-        out[:, begins:ends], x0[:, begins:ends] = new[:, :ends - begins], predicted[:, :ends - begins]
+        out[:, begins:ends], x0[:, begins:ends] = new[:, : ends - begins], predicted[:, : ends - begins]
 
 
 def _span(plan, job, step, x, x0, first, tail) -> Span:

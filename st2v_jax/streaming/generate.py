@@ -63,8 +63,14 @@ def check(prompts, seeds):
 
 
 def stream(
-    model: Model, prompt, *, seed=0, negative_prompt='', state: StreamState | None = None,
-    settings: SampleSettings | None = None, on_step=None,
+    model: Model,
+    prompt,
+    *,
+    seed=0,
+    negative_prompt='',
+    state: StreamState | None = None,
+    settings: SampleSettings | None = None,
+    on_step=None,
 ) -> Iterator[tuple[np.ndarray, StreamState]]:
     """Iterator over the chunks of a video, each (its new frames, the state after it): endless, but one without CAM.
 
@@ -94,9 +100,7 @@ def stream(
     def chunks():
         context = encode_prompt(model.system, model.params, ids, null_ids)
         begin = start(video_keys(seeds)) if state is None else state
-        for frames, after in streaming.stream(
-            model.system, chosen, model.params, context, begin, on_step=on_step
-        ):
+        for frames, after in streaming.stream(model.system, chosen, model.params, context, begin, on_step=on_step):
             yield np.asarray(frames[0] if isinstance(prompt, str) else frames), after
             if 'cam' not in model.params:
                 return

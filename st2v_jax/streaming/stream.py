@@ -118,7 +118,12 @@ def new_latents(system: System, x: jax.Array, state: StreamState) -> jax.Array:
 
 
 def stream(
-    system: System, settings: SampleSettings, params: dict[str, Any], context: Context, state: StreamState, *,
+    system: System,
+    settings: SampleSettings,
+    params: dict[str, Any],
+    context: Context,
+    state: StreamState,
+    *,
     on_step: Callable[[int, int, int], None] | None = None,
 ) -> Iterator[tuple[jax.Array, StreamState]]:
     """Endless iterator over chunks, each (new frames [b, n, H, W, 3], the state after it), beginning at `state`.

@@ -82,8 +82,15 @@ def feed(config, model, params, tokenizer, mesh, fixed):
     spared = frozenset(fixed) if source.encoded else frozenset()
     if spared:
         _check_encoding(source, model, params, tokenizer, spared)
-    make = partial(cut, frames=model.frames, anchored=config.anchor, size=model.frame_size, tokenizer=tokenizer,
-                   shown=pixel_frames(config, model) if 'vae' in spared else model.frames, spared=spared)
+    make = partial(
+        cut,
+        frames=model.frames,
+        anchored=config.anchor,
+        size=model.frame_size,
+        tokenizer=tokenizer,
+        shown=pixel_frames(config, model) if 'vae' in spared else model.frames,
+        spared=spared,
+    )
     if len(source):
         make(source[0], np.random.default_rng(0))  # clips that are too short are refused before anything is compiled
     where = sharding.split_rows(mesh)
@@ -101,8 +108,9 @@ def feed(config, model, params, tokenizer, mesh, fixed):
     empty = sharding.place(empty, sharding.replicated(mesh))
 
     def start(number):
-        read = batches(source, make, batch_size=config.batch_size, seed=data.seed, start=number, rows=rows,
-                       workers=data.workers)
+        read = batches(
+            source, make, batch_size=config.batch_size, seed=data.seed, start=number, rows=rows, workers=data.workers
+        )
         return (Data(jax.tree.map(place, batch), *empty) for batch in read)
 
     return start, spared
@@ -123,13 +131,16 @@ def _check_encoding(source, model, params, tokenizer, spared):
     names = {'vae': 'autoencoder', 'text': 'text tower'}
     other = ' and '.join(names[name] for name in names if name in spared and ours[name] != theirs[name])
     if other:
-        raise ValueError(f'the clips were encoded by another {other} than this run starts from: prepare them again, '
-                         'with --encode and the weights that --from names')
+        raise ValueError(
+            f'the clips were encoded by another {other} than this run starts from: prepare them again, '
+            'with --encode and the weights that --from names'
+        )
     size = tuple(source.settings['size'])
     if 'vae' in spared and size != model.frame_size:
         theirs, ours = (f'{height}x{width}' for height, width in (size, model.frame_size))
-        raise ValueError(f'latents cannot be resized: the clips hold those of frames of {theirs} pixels, the model has '
-                         f'{ours}')
+        raise ValueError(
+            f'latents cannot be resized: the clips hold those of frames of {theirs} pixels, the model has {ours}'
+        )
 
 
 def cut(clip, random: np.random.Generator, *, frames, anchored, size, tokenizer, shown, spared=frozenset()) -> Clips:

@@ -17,11 +17,13 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     """Trains 'text' and 'image', and a temperature that is not saved with them."""
     data, dtype = config.data, jnp.dtype(config.dtype)
     if config.accumulation != 1:
-        raise ValueError('stage clip compares all examples of a batch with each other: '
-                         f'accumulation is 1, not {config.accumulation}')
+        raise ValueError(
+            f'stage clip compares all examples of a batch with each other: accumulation is 1, not {config.accumulation}'
+        )
     towers = {'text': build.text_tower(model, dtype), 'image': build.image_tower(model, dtype)}
-    fresh = {name: params.get(name) or build.init(jax.random.fold_in(key, i), towers[name])
-             for i, name in enumerate(towers)}
+    fresh = {
+        name: params.get(name) or build.init(jax.random.fold_in(key, i), towers[name]) for i, name in enumerate(towers)
+    }
     temperature = {'log_scale': np.float32(np.log(1 / 0.07))}
 
     indices = world.split_indices('train', data.seed, 0, data.scenes)

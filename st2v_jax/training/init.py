@@ -71,8 +71,10 @@ def start(config, key: jax.Array, source=None) -> Start:
             tokenizer = opened.tokenizer()
         origins.append(f'{", ".join(names) or "nothing"} from {place}')
     if missing := [name for name in needed if name not in params]:
-        raise ValueError(f'stage {config.stage} starts from trained {", ".join(missing)}, which no source has '
-                         f'({"; ".join([*origins, *absent])}): name weights that have them with --from')
+        raise ValueError(
+            f'stage {config.stage} starts from trained {", ".join(missing)}, which no source has '
+            f'({"; ".join([*origins, *absent])}): name weights that have them with --from'
+        )
     if tokenizer is None:
         tokenizer = captions.tokenizer_for(model.text.vocab_size)
     return Start(model, params, tokenizer, ', '.join(origins))

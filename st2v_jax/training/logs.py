@@ -26,8 +26,14 @@ class Logs:
         self._pending, self._since, self._waited = [], time.monotonic(), 0.0
         self.work = None
         self._quiet = not is_first()
-        self._bar = tqdm(total=config.steps, desc=config.stage, file=sys.stderr, dynamic_ncols=True, mininterval=1.0,
-                         disable=self._quiet)
+        self._bar = tqdm(
+            total=config.steps,
+            desc=config.stage,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            mininterval=1.0,
+            disable=self._quiet,
+        )
         self._board = None
         if self._quiet:
             return
@@ -68,14 +74,21 @@ class Logs:
         """Writes the mean of the metrics collected since the last time; returns them as [(step, dict of floats)]."""
         if not self._pending:
             return []
-        rows = [(number, {name: float(value) for name, value in metrics.items()})
-                for number, metrics in jax.device_get(self._pending)]
+        rows = [
+            (number, {name: float(value) for name, value in metrics.items()})
+            for number, metrics in jax.device_get(self._pending)
+        ]
         now = time.monotonic()
         number, count = rows[-1][0], len(rows)
         means = {name: float(np.mean([metrics[name] for _, metrics in rows])) for name in rows[0][1]}
         seconds = (now - self._since) / count
-        self.last = {'step': number, **means, 'step_seconds': seconds, 'progress': progress,
-                     'data_wait': self._waited / (now - self._since)}
+        self.last = {
+            'step': number,
+            **means,
+            'step_seconds': seconds,
+            'progress': progress,
+            'data_wait': self._waited / (now - self._since),
+        }
         if self.work is not None:
             needed, rate = self.work
             self.last |= {'flops': needed / seconds, 'share_of_matmul_rate': needed / seconds / rate}

@@ -78,8 +78,10 @@ def train(config, workdir, source=None, *, command=''):
                 data = next(objective.data_from(int(now.step)))
                 batch = jax.jit(objective.draw)(data, jax.random.fold_in(key, now.step))
                 where = not_finite(objective.direct, now.params, frozen, batch)
-                raise TrainingError(f'{bad}, not finite first {where}; the last checkpoint is from before it. '
-                                    'Lower config.schedule.peak or compute in float32')
+                raise TrainingError(
+                    f'{bad}, not finite first {where}; the last checkpoint is from before it. '
+                    'Lower config.schedule.peak or compute in float32'
+                )
 
         def finished(now):
             averaged = trees.join(objective.params, sharding.to_host(now.ema))
@@ -146,8 +148,10 @@ def _check_origin(file, origin, latest):
         if processes.is_first():
             file.write_text(origin + '\n', 'utf-8')
     elif file.is_file() and (before := file.read_text('utf-8').strip()) != origin:
-        raise ValueError(f'the run of {file.parent} started from {before}, and would go on with {origin}: name what it '
-                         'started from with --from, or another --workdir')
+        raise ValueError(
+            f'the run of {file.parent} started from {before}, and would go on with {origin}: name what it '
+            'started from with --from, or another --workdir'
+        )
 
 
 def _restore_or_create(checkpoints, trained, optimizer, places):

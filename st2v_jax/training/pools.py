@@ -80,8 +80,14 @@ def captioned_pool(make, params, tokenizer, config, mesh, key):
         made = make(params, keys, scenes)
         return jax.tree.map(partial(rearrange, pattern='(r n) ... -> r n ...', r=rows, n=n), made)
 
-    made = pool.fill(columns, pool.rows(indices, config.batch_size, mesh), params, mesh, columns=data.columns,
-                     compiler_options=config.compiler_options.to_dict())
+    made = pool.fill(
+        columns,
+        pool.rows(indices, config.batch_size, mesh),
+        params,
+        mesh,
+        columns=data.columns,
+        compiler_options=config.compiler_options.to_dict(),
+    )
     return made, pool.place(pool.rows(ids, config.batch_size, mesh), mesh)
 
 

@@ -52,8 +52,10 @@ def _one_of_several():
                 return kind.get_process_count() > 1
         except Exception as error:  # whatever a scheduler, a metadata server or an API answers
             reason = str(error).strip().split('\n')[0] or repr(error)
-            raise ValueError(f'jax detects a cluster ({kind.__name__}) and cannot join it: {reason}; '
-                             'config.distributed.processes=1 trains alone') from error
+            raise ValueError(
+                f'jax detects a cluster ({kind.__name__}) and cannot join it: {reason}; '
+                'config.distributed.processes=1 trains alone'
+            ) from error
     return False
 
 

@@ -106,8 +106,14 @@ def compiled_step(config, draw, loss, optimizer, mesh, places, place_frozen):
     """
     everywhere = sharding.replicated(mesh)
     return jax.jit(
-        make_step(draw, loss, optimizer, rate=partial(learning_rate, **config.schedule), ema_decay=config.ema_decay,
-                  accumulation=config.accumulation),
+        make_step(
+            draw,
+            loss,
+            optimizer,
+            rate=partial(learning_rate, **config.schedule),
+            ema_decay=config.ema_decay,
+            accumulation=config.accumulation,
+        ),
         donate_argnames='state',
         compiler_options=config.compiler_options.to_dict(),
         in_shardings=(places, place_frozen, None, everywhere, everywhere),

@@ -107,7 +107,8 @@ def test_a_stopped_conversion_goes_on(run, exported, tiny_folder, tmp_path, monk
     monkeypatch.setattr(to_folder, 'write', interrupted)
     code, _, err = run('--from', exported, '--to', 'new')
     assert code == 130 and err.endswith(
-        f'stopped: networks that are complete stay; again: st2v convert --from {exported} --to new\n')
+        f'stopped: networks that are complete stay; again: st2v convert --from {exported} --to new\n'
+    )
     done = {file.name: file.stat().st_mtime_ns for file in Path('new').iterdir()}
     assert done and 'config.json' not in done and 'unet.safetensors' not in done
     (tmp_path / 'new' / '.unet.safetensors.part').write_bytes(b'killed here')
@@ -221,8 +222,13 @@ def test_text_and_unet_have_to_fit_together(run, exported, tmp_path):
 def fetching(folder, environment, *arguments):
     """The command as a program of its own whose hub and cache are these: (exit code, stderr)."""
     environment = os.environ | environment | {'HF_HOME': str(folder / 'cache'), 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run([sys.executable, '-m', 'st2v_jax', 'convert', *arguments], cwd=folder, env=environment,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-m', 'st2v_jax', 'convert', *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     return done.returncode, done.stderr
 
 
@@ -243,5 +249,3 @@ def test_a_repository_of_the_hub_is_fetched_and_kept(exported, tiny_folder, tmp_
     # the hub is gone, what was fetched is not
     assert fetching(tmp_path, environment, '--from', 'org/model', '--to', 'again')[0] == 0
     same_networks(tmp_path / 'again', tiny_folder)
-
-

@@ -15,7 +15,8 @@ PAGES = (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'), *(ROOT / 'configs').
 RECORDED = {'evaluate.py': 'evaluate'}
 SCRIPTS = {f'{verb}.py': verb for verb in ('sample', 'train')}
 PROGRAMS = {f'python {script}': verb for script, verb in (SCRIPTS | RECORDED).items()} | {
-    f'{program} {verb}': verb for program in ('st2v', 'python -m st2v_jax') for verb in run.VERBS}
+    f'{program} {verb}': verb for program in ('st2v', 'python -m st2v_jax') for verb in run.VERBS
+}
 
 
 def commands(text):

@@ -29,7 +29,12 @@ def test_from_captions_to_the_page(checker, tiny_folder, tmp_path, capsys):
     options = ('--captions', 3, '--frames', 20, '--steps', 1, '--sheet', 2, '--keep', 2, '--nearest', 2)
     assert evaluate('generate', '--weights', tiny_folder, '--checker', checker, '--out', out, *options) == 0
     assert {path.name for path in out.iterdir()} == {
-        'results.json', 'contact-sheet.png', 'slices.png', 'nearest.png', 'videos.npz'}
+        'results.json',
+        'contact-sheet.png',
+        'slices.png',
+        'nearest.png',
+        'videos.npz',
+    }
     results = json.loads((out / 'results.json').read_text())
     assert results['made']['captions'] == 3 and list(results['places']) == ['8', '20'] and len(results['videos']) == 3
 
@@ -60,17 +65,23 @@ def test_from_videos_to_the_page_about_refinement(tiny_folder, tmp_path):
 @pytest.mark.parametrize('study', ['generate', 'measure', 'refine'])
 def test_what_measures_motion_is_asked_for_before_anything_is_made(study, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    options = {'generate': ('--checker', 'c.npz', '--out', tmp_path / 'out'), 'refine': ('--out', tmp_path / 'out'),
-               'measure': ('--checker', 'c.npz', '--videos', 'v.npz', '--output', tmp_path / 'out')}
+    options = {
+        'generate': ('--checker', 'c.npz', '--out', tmp_path / 'out'),
+        'refine': ('--out', tmp_path / 'out'),
+        'measure': ('--checker', 'c.npz', '--videos', 'v.npz', '--output', tmp_path / 'out'),
+    }
     assert evaluate(study, *options[study]) == 2
     assert capsys.readouterr().err == "error: cv2 is not installed: pip install 'st2v_jax[evaluate]'\n"
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(('argv', 'words'), [
-    (('generate', '--checker', 'none.npz', '--out', 'x'), 'none.npz: No such file'),
-    (('report', '--results', 'none.json', '--output', 'x'), 'none.json: No such file'),
-])
+@pytest.mark.parametrize(
+    ('argv', 'words'),
+    [
+        (('generate', '--checker', 'none.npz', '--out', 'x'), 'none.npz: No such file'),
+        (('report', '--results', 'none.json', '--output', 'x'), 'none.json: No such file'),
+    ],
+)
 def test_a_missing_file_is_one_line_and_code_2(argv, words, capsys):
     assert evaluate(*argv) == 2
     printed = capsys.readouterr().err

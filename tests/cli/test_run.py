@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 def program(*words, **environment):
     """A process of its own: (exit code, stdout, stderr)."""
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=os.environ | environment, capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -58,19 +59,24 @@ def test_help_of_sample_shows_prompts_that_the_small_model_understands(capsys):
 
 
 def test_help_does_not_wait_for_jax():
-    code = 'import sys\nfrom st2v_jax.cli import run\n' \
-           'for verb in run.VERBS:\n' \
-           '    try: run.main([verb, "--help"])\n' \
-           '    except SystemExit: pass\n' \
-           'print({"jax", "transformers", "av", "torch", "cv2"} & set(sys.modules))'
+    code = (
+        'import sys\nfrom st2v_jax.cli import run\n'
+        'for verb in run.VERBS:\n'
+        '    try: run.main([verb, "--help"])\n'
+        '    except SystemExit: pass\n'
+        'print({"jax", "transformers", "av", "torch", "cv2"} & set(sys.modules))'
+    )
     assert program('-c', code)[1].endswith('\nset()\n')
 
 
-@pytest.mark.parametrize('argv, message', [
-    ([], 'the following arguments are required: VERB'),
-    (['paint'], "argument VERB: invalid choice: 'paint' .*'sample', 'enhance'.*"),
-    (['sample'], 'one of the arguments --prompt .*'),
-])
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        ([], 'the following arguments are required: VERB'),
+        (['paint'], "argument VERB: invalid choice: 'paint' .*'sample', 'enhance'.*"),
+        (['sample'], 'one of the arguments --prompt .*'),
+    ],
+)
 def test_a_mistake_is_one_line(argv, message, capsys):
     with pytest.raises(SystemExit) as leave:
         run.main(argv)
@@ -78,12 +84,15 @@ def test_a_mistake_is_one_line(argv, message, capsys):
     assert re.fullmatch(rf'error: {message} \(see --help\)\n', capsys.readouterr().err)
 
 
-@pytest.mark.parametrize('called, again', [
-    ('sample.py', 'python sample.py'),
-    ('../my clone/sample.py', "python '../my clone/sample.py'"),
-    ('/usr/bin/st2v', 'st2v sample'),
-    ('/site-packages/st2v_jax/__main__.py', 'python -m st2v_jax sample'),
-])
+@pytest.mark.parametrize(
+    'called, again',
+    [
+        ('sample.py', 'python sample.py'),
+        ('../my clone/sample.py', "python '../my clone/sample.py'"),
+        ('/usr/bin/st2v', 'st2v sample'),
+        ('/site-packages/st2v_jax/__main__.py', 'python -m st2v_jax sample'),
+    ],
+)
 def test_the_command_is_as_it_was_called(called, again, monkeypatch):
     monkeypatch.setattr(sys, 'argv', [called])
     _, _, one = run.parse(['sample', '--prompt', 'a red ball'])
@@ -104,10 +113,16 @@ ENDS = {
     'full disk': (FULL, 1, f'error: a/b: No space left on device; nothing was written; again: {AGAIN}'),
     'training': (errors.TrainingError('loss nan'), 1, 'error: loss nan'),
     'memory': (MemoryError(), 1, 'error: out of device memory'),
-    'device memory': (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 91 bytes\nmore'), 1,
-                      'error: out of device memory; lower what it needs: --batch, or --frames'),
-    'no device': (RuntimeError("Unable to initialize backend 'cuda': none"), 1,
-                  "error: no device to compute on: Unable to initialize backend 'cuda': none"),
+    'device memory': (
+        jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 91 bytes\nmore'),
+        1,
+        'error: out of device memory; lower what it needs: --batch, or --frames',
+    ),
+    'no device': (
+        RuntimeError("Unable to initialize backend 'cuda': none"),
+        1,
+        "error: no device to compute on: Unable to initialize backend 'cuda': none",
+    ),
     'Ctrl-C': (KeyboardInterrupt(), 130, f'stopped: nothing was written; again: {AGAIN}'),
 }
 
@@ -138,19 +153,22 @@ def test_a_bug_is_not_hidden(bug, monkeypatch):
 
 
 def test_a_machine_without_the_device_is_one_line(tmp_path):
-    code, _, err = program('sample.py', '--prompt', 'a red ball', '--output', str(tmp_path / 'a.mp4'),
-                           JAX_PLATFORMS='tpu')
+    code, _, err = program(
+        'sample.py', '--prompt', 'a red ball', '--output', str(tmp_path / 'a.mp4'), JAX_PLATFORMS='tpu'
+    )
     assert code == 1 and re.fullmatch('error: no device to compute on: .*\n', err.splitlines(True)[-1]), err
 
 
 def test_compiled_programs_are_kept_where_asked(tmp_path):
-    code = 'from st2v_jax.cli import convert, run\n' \
-           'def work(arguments, run):\n' \
-           '    import jax\n' \
-           '    print(jax.config.jax_compilation_cache_dir)\n' \
-           '    print(jax.config.jax_persistent_cache_min_compile_time_secs)\n' \
-           'convert.work = work\n' \
-           'run.main(["convert", "--from", "a", "--to", "b"])'
+    code = (
+        'from st2v_jax.cli import convert, run\n'
+        'def work(arguments, run):\n'
+        '    import jax\n'
+        '    print(jax.config.jax_compilation_cache_dir)\n'
+        '    print(jax.config.jax_persistent_cache_min_compile_time_secs)\n'
+        'convert.work = work\n'
+        'run.main(["convert", "--from", "a", "--to", "b"])'
+    )
     folders = {name: str(tmp_path / name) for name in ('ours', 'theirs', 'home')}
     unset = {'JAX_COMPILATION_CACHE_DIR': '', 'XDG_CACHE_HOME': folders['home']}
     said = lambda **environment: program('-c', code, **environment)[1].splitlines()

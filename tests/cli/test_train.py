@@ -33,22 +33,25 @@ def fails(capsys, *argv):
 CAM = f'{CONFIGS / "cam"}.py:tiny'
 
 
-@pytest.mark.parametrize('argv, message', [
-    ((), 'the following arguments are required: --config'),
-    (('--config', 'nowhere.py'), 'there is no config file nowhere.py'),
-    (('--config', 'nowhere:tiny'), 'there is no config nowhere: name a file, or one of add_cond, apm, '),
-    (('--config', CAM[:-4] + 'huge'), "a config has the sizes released, small, tiny, not 'huge'"),
-    (('--config', CAM, '--config.stepz=3'), 'unknown config key stepz; there are'),
-    (('--config', CAM, '--config.schedule.peek', '3'), 'key schedule.peek; there are decay, peak, warmup'),
-    (('--config', CAM, '--config.steps.more=3'), 'unknown config key steps.more'),
-    (('--config', CAM, '--config.model=3'), 'unknown config key model'),
-    (('--config', CAM, '--config.steps=many'), "config key steps is of type int, not 'many'"),
-    (('--config', CAM, '--config.steps'), '--config.steps needs a value'),
-    (('--config', CAM, '--confug.steps=3'), 'unknown option --confug.steps=3'),
-    (('--config', CAM, '--from', 'nowhere'), 'there is no folder of weights nowhere'),
-    (('--config', CAM, '--config.objective=guessing'), 'objective is one of autoencoder, contrastive, denoising, '),
-    (('--config', CAM, '--config.model.frames=[16]'), "config key model.frames is of type int, not '[16]'"),
-])
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        ((), 'the following arguments are required: --config'),
+        (('--config', 'nowhere.py'), 'there is no config file nowhere.py'),
+        (('--config', 'nowhere:tiny'), 'there is no config nowhere: name a file, or one of add_cond, apm, '),
+        (('--config', CAM[:-4] + 'huge'), "a config has the sizes released, small, tiny, not 'huge'"),
+        (('--config', CAM, '--config.stepz=3'), 'unknown config key stepz; there are'),
+        (('--config', CAM, '--config.schedule.peek', '3'), 'key schedule.peek; there are decay, peak, warmup'),
+        (('--config', CAM, '--config.steps.more=3'), 'unknown config key steps.more'),
+        (('--config', CAM, '--config.model=3'), 'unknown config key model'),
+        (('--config', CAM, '--config.steps=many'), "config key steps is of type int, not 'many'"),
+        (('--config', CAM, '--config.steps'), '--config.steps needs a value'),
+        (('--config', CAM, '--confug.steps=3'), 'unknown option --confug.steps=3'),
+        (('--config', CAM, '--from', 'nowhere'), 'there is no folder of weights nowhere'),
+        (('--config', CAM, '--config.objective=guessing'), 'objective is one of autoencoder, contrastive, denoising, '),
+        (('--config', CAM, '--config.model.frames=[16]'), "config key model.frames is of type int, not '[16]'"),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_code_2(argv, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = fails(capsys, *argv)
@@ -56,8 +59,14 @@ def test_bad_input_is_one_line_and_exit_code_2(argv, message, capsys, tmp_path, 
 
 
 def test_overrides_keep_the_type_of_the_key():
-    overrides = {'schedule.peak': '1', 'memory': 'false', 'trained': '1', 'dtype': 'bfloat16',
-                 'model.backbone.channels': '(8, 16)', 'model.text.embed_dim': '8'}
+    overrides = {
+        'schedule.peak': '1',
+        'memory': 'false',
+        'trained': '1',
+        'dtype': 'bfloat16',
+        'model.backbone.channels': '(8, 16)',
+        'model.text.embed_dim': '8',
+    }
     config = stage_config('cam', steps='7', **overrides)
     assert (config.steps, config.memory, config.trained, config.dtype) == (7, False, '1', 'bfloat16')
     assert isinstance(config.schedule.peak, float) and config.model.backbone.channels == (8, 16)
@@ -102,8 +111,9 @@ def test_all_stages_in_sequence_make_a_video(capsys, tmp_path, monkeypatch, unop
     flags = os.environ['XLA_FLAGS'].replace('--xla_force_host_platform_device_count=8', '').strip()
 
     def process(*command):
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True,
-                              env={**os.environ, 'XLA_FLAGS': flags})
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'XLA_FLAGS': flags}
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
@@ -129,8 +139,19 @@ def test_all_stages_in_sequence_make_a_video(capsys, tmp_path, monkeypatch, unop
     first = open_model(tmp_path / 'autoencoder' / 'weights').params(['vae'])
     jax.tree.map(np.testing.assert_array_equal, first['vae'], params['vae'])
     video = tmp_path / 'out.mp4'
-    process('sample.py', '--weights', str(folder), '--prompt', 'a red ball', '--num-frames', '20', '--steps', '2',
-            '--output', str(video))
+    process(
+        'sample.py',
+        '--weights',
+        str(folder),
+        '--prompt',
+        'a red ball',
+        '--num-frames',
+        '20',
+        '--steps',
+        '2',
+        '--output',
+        str(video),
+    )
     assert video.stat().st_size > 500
 
 

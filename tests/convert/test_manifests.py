@@ -127,5 +127,3 @@ def test_manifest_at_full_size_is_the_released_model(name):
     (checkpoint,) = recognise(tensors, {})
     assert checkpoint.kind == kind and merged(RELEASED, checkpoint.sizes) == RELEASED
     Converted(tensors, checkpoint.table, abstract(RELEASED, networks))
-
-

@@ -57,8 +57,9 @@ def test_frames_are_those_nearest_to_thirds_of_seconds(tmp_path):
     for fps in (3, 10, 29.97):
         write(tmp_path / 'grey.mp4', grey, fps=fps)
         settings = prepare.Settings(frames=3, size=(32, 32))
-        numbers = np.concatenate([sample.mean((1, 2, 3)) / 2 for _, sample in
-                                  prepare.samples(tmp_path / 'grey.mp4', settings)])
+        numbers = np.concatenate(
+            [sample.mean((1, 2, 3)) / 2 for _, sample in prepare.samples(tmp_path / 'grey.mp4', settings)]
+        )
         wanted = np.round(np.arange(len(numbers)) * fps / 3)
         np.testing.assert_allclose(numbers, wanted, atol=1.1)  # the codec's error
         assert len(numbers) >= 100 / fps * 3 - 5
@@ -85,8 +86,11 @@ def test_only_good_samples_are_kept_and_the_rest_is_listed(prepared):
     folder = clips.Folder(prepared)
     about = [(clip.file, clip.caption, round(clip.start, 2), len(clip)) for clip in map(folder.__getitem__, range(5))]
     assert about == [
-        ('cut.mp4', 'cut blocks', 0, 4), ('cut.mp4', 'cut blocks', 1.33, 4), ('cut.mp4', 'cut blocks', 3, 4),
-        ('cut.mp4', 'cut blocks', 4.33, 4), ('long.mp4', 'long blocks', 0, 4),
+        ('cut.mp4', 'cut blocks', 0, 4),
+        ('cut.mp4', 'cut blocks', 1.33, 4),
+        ('cut.mp4', 'cut blocks', 3, 4),
+        ('cut.mp4', 'cut blocks', 4.33, 4),
+        ('long.mp4', 'long blocks', 0, 4),
     ]
     lines = map(json.loads, (prepared / 'skipped.jsonl').read_text().splitlines())
     reasons = {line['file']: line['reason'] for line in lines}
@@ -109,13 +113,15 @@ def test_frames_come_back_from_their_files(prepared, videos):
 def test_killed_and_continued_equals_undisturbed(prepared, videos, tmp_path):
     output = tmp_path / 'clips'
     # the third video waits for a writer that never comes: the kill falls into the second shard
-    program = 'import sys; from st2v_jax.data import prepare; from st2v_jax.cli.run import main\n' \
-              'whole = prepare.clips_of\n' \
-              'def clips_of(entry, **rest):\n' \
-              '    if entry.file == "slow.mp4": import time; print("here", flush=True); time.sleep(60)\n' \
-              '    return whole(entry, **rest)\n' \
-              'prepare.clips_of = clips_of\n' \
-              'main(["prepare-data", *sys.argv[1:]])'
+    program = (
+        'import sys; from st2v_jax.data import prepare; from st2v_jax.cli.run import main\n'
+        'whole = prepare.clips_of\n'
+        'def clips_of(entry, **rest):\n'
+        '    if entry.file == "slow.mp4": import time; print("here", flush=True); time.sleep(60)\n'
+        '    return whole(entry, **rest)\n'
+        'prepare.clips_of = clips_of\n'
+        'main(["prepare-data", *sys.argv[1:]])'
+    )
     arguments = ['--videos', str(videos), '--output', str(output), *OPTIONS, '--quiet']
     run = subprocess.Popen([sys.executable, '-c', program, *arguments], cwd=ROOT, stdout=subprocess.PIPE)
     assert run.stdout.readline() == b'here\n'
@@ -187,20 +193,25 @@ def test_what_is_said(prepared, videos, capsys, tmp_path):
     code, line = said(capsys, '--videos', videos, '--output', prepared, *OPTIONS)  # all shards are there
     assert (code, line) == (0, f'7 samples of 4 frames in {prepared}; 2 that stood still were dropped')
     code, line = said(capsys, '--videos', videos, '--output', prepared, '--frames', '5', *OPTIONS[2:])
-    assert (code, line) == (2, f'error: {prepared} was begun with frames=4 and not 5: name another folder, '
-                               'or delete it')
+    assert (code, line) == (
+        2,
+        f'error: {prepared} was begun with frames=4 and not 5: name another folder, or delete it',
+    )
     code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'none', '--workers', '1', '--quiet')
     assert (code, line) == (1, f'error: no video gave a sample; {tmp_path / "none" / "skipped.jsonl"} says why')
     assert not (tmp_path / 'none' / clips.INDEX).exists()
 
 
-@pytest.mark.parametrize('captions, message', [
-    (None, 'No such file or directory'),
-    ('', 'names no videos'),
-    ('{"file": "a.mp4"}', """line 1: a line is {"file": "...", "caption": "..."}, not '{"file": "a.mp4"}'"""),
-    ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: a line is'),
-    ('{"file": "a.mp4", "caption": " "}', 'line 1'),
-])
+@pytest.mark.parametrize(
+    'captions, message',
+    [
+        (None, 'No such file or directory'),
+        ('', 'names no videos'),
+        ('{"file": "a.mp4"}', """line 1: a line is {"file": "...", "caption": "..."}, not '{"file": "a.mp4"}'"""),
+        ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: a line is'),
+        ('{"file": "a.mp4", "caption": " "}', 'line 1'),
+    ],
+)
 def test_bad_captions_are_one_line_and_exit_code_2(captions, message, capsys, tmp_path):
     if captions is not None:
         (tmp_path / 'captions.jsonl').write_text(captions)

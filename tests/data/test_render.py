@@ -30,6 +30,7 @@ def correlation(a, b):
 def panning(many, first_where):
     def pick(camera, count=1):
         return first_where((many.camera == world.CAMERAS.index(camera)) & (many.count == count))
+
     return pick
 
 
@@ -62,7 +63,8 @@ def test_frames_fill_their_range(many, size):
 def test_the_truth_is_where_the_pixels_are(many, first_where, motion):
     code = world.MOTIONS.index(motion)
     scene = first_where(
-        (many.count == 1) & (many.motion[:, 0] == code), shape=np.zeros(2, np.int32), pattern=np.zeros(2, np.int32))
+        (many.count == 1) & (many.motion[:, 0] == code), shape=np.zeros(2, np.int32), pattern=np.zeros(2, np.int32)
+    )
     indices = np.array([0, 3, 7, 600, 1199])
     frames = np.asarray(world.render(scene, indices, 128))
     truth = jax.device_get(world.truth(scene, indices, 128))
@@ -137,16 +139,21 @@ def test_the_ground_is_rigid_however_far_the_camera_went(panning, start):
     scene = ground_only(panning('pans right'))._replace(velocity=np.array([512, 0], np.int32))
     frames = np.asarray(world.render(scene, start + np.arange(40), 128))
     for step in (1, 33, 39):  # beyond a tile of 64 pixels
-        np.testing.assert_allclose(frames[step][:, :128 - 2 * step], frames[0][:, 2 * step:], atol=5e-4)
+        np.testing.assert_allclose(frames[step][:, : 128 - 2 * step], frames[0][:, 2 * step :], atol=5e-4)
 
 
 def test_colours_stay_apart(many, first_where):
     """The middle of a plain box is nearest to the colour it is named after."""
     from st2v_jax.data.world.attributes import COLOUR_RGB
+
     for code, name in enumerate(world.COLOURS):
-        scene = first_where((many.count == 1) & (many.colour[:, 0] == code), shape=np.ones(2, np.int32),
-                            pattern=np.zeros(2, np.int32), motion=np.zeros(2, np.int32))
+        scene = first_where(
+            (many.count == 1) & (many.colour[:, 0] == code),
+            shape=np.ones(2, np.int32),
+            pattern=np.zeros(2, np.int32),
+            motion=np.zeros(2, np.int32),
+        )
         frame = (np.asarray(world.render(scene, np.array([0]), 128))[0] + 1) / 2
         x, y = np.asarray(world.truth(scene, np.array([0]), 128)['centres'])[0, 0].astype(int)
-        seen = frame[y - 4:y + 5, x - 4:x + 5].mean((0, 1))
+        seen = frame[y - 4 : y + 5, x - 4 : x + 5].mean((0, 1))
         assert world.COLOURS[np.linalg.norm(COLOUR_RGB - seen, axis=-1).argmin()] == name

@@ -8,11 +8,19 @@ from st2v_jax.data import world
 
 COMBINATION = ('colour', 'shape', 'motion')
 PINNED = [  # a change of these is a change of every trained model's data
-    {'objects': [{'colour': 'yellow', 'shape': 'heart', 'pattern': 'plain', 'motion': 'pulses'}],
-     'background': 'lava', 'camera': 'pans down'},
-    {'objects': [{'colour': 'blue', 'shape': 'ring', 'pattern': 'plain', 'motion': 'pulses'},
-                 {'colour': 'orange', 'shape': 'ball', 'pattern': 'plain', 'motion': 'circles'}],
-     'background': 'meadow', 'camera': 'still'},
+    {
+        'objects': [{'colour': 'yellow', 'shape': 'heart', 'pattern': 'plain', 'motion': 'pulses'}],
+        'background': 'lava',
+        'camera': 'pans down',
+    },
+    {
+        'objects': [
+            {'colour': 'blue', 'shape': 'ring', 'pattern': 'plain', 'motion': 'pulses'},
+            {'colour': 'orange', 'shape': 'ball', 'pattern': 'plain', 'motion': 'circles'},
+        ],
+        'background': 'meadow',
+        'camera': 'still',
+    },
 ]
 HELD = {
     'red, box, moves left': True,
@@ -36,10 +44,18 @@ def test_scenes_are_pinned():
     assert names == PINNED
 
 
-@pytest.mark.parametrize('name, values', [
-    ('colour', world.COLOURS), ('shape', world.SHAPES), ('pattern', world.PATTERNS), ('motion', world.MOTIONS),
-    ('background', world.BACKGROUNDS), ('camera', world.CAMERAS), ('count', (0, 1, 2)),
-])
+@pytest.mark.parametrize(
+    'name, values',
+    [
+        ('colour', world.COLOURS),
+        ('shape', world.SHAPES),
+        ('pattern', world.PATTERNS),
+        ('motion', world.MOTIONS),
+        ('background', world.BACKGROUNDS),
+        ('camera', world.CAMERAS),
+        ('count', (0, 1, 2)),
+    ],
+)
 def test_every_value_occurs_in_both_splits(many, name, values):
     held = np.asarray(world.held_out(many))
     wanted = {1, 2} if name == 'count' else set(range(len(values)))

@@ -13,9 +13,11 @@ X0 = jax.random.normal(jax.random.key(0), SHAPE)
 
 def branching(*branches):
     """A network whose answer depends on the branch alone; branches [b,...] stacked as its conditions would be."""
+
     def network(x, t):
         assert len(x) == len(t) == len(branches) * SHAPE[0]
         return jnp.concatenate(branches)
+
     return network
 
 
@@ -53,8 +55,7 @@ def test_rescaled_guidance_has_the_spread_of_the_conditional_example_by_example(
     plain = text_guidance(7.5)(network)(X0, T)
     rescaled = text_guidance(7.5, 1.0)(network)(X0, T)
     np.testing.assert_allclose(spread(rescaled), spread(full), rtol=1e-5)
-    np.testing.assert_allclose(text_guidance(7.5, 0.25)(network)(X0, T),
-                               0.25 * rescaled + 0.75 * plain, atol=1e-4)
+    np.testing.assert_allclose(text_guidance(7.5, 0.25)(network)(X0, T), 0.25 * rescaled + 0.75 * plain, atol=1e-4)
 
 
 def test_conditions_are_stacked_branch_by_branch():

@@ -48,8 +48,10 @@ def test_the_last_step_is_twice_as_long():
     assert list(t[:3]) == [599, 580, 560] and t[-2] == 38
 
 
-@pytest.mark.parametrize('arguments, message', [
-    ((0,), 'in 1 to 599 steps, not 0'), ((600,), 'in 1 to 599 steps, not 600'), ((5, 1000), 'between 1 and 999')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [((0,), 'in 1 to 599 steps, not 0'), ((600,), 'in 1 to 599 steps, not 600'), ((5, 1000), 'between 1 and 999')],
+)
 def test_impossible_samplings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         sdedit_levels(TABLE, *arguments)

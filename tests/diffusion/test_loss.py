@@ -18,6 +18,7 @@ T = jnp.array([0, 300, 700, 998])
 @pytest.mark.parametrize('prediction', ['epsilon', 'v'])
 def test_the_network_of_no_loss_denoises_exactly(prediction):
     """The target of training and the prediction that sampling reads are one thing."""
+
     def network(answer):
         return lambda x, t: (xs.append(x), answer)[1]
 

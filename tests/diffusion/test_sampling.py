@@ -78,10 +78,15 @@ def test_eta_zero_needs_no_noise_and_eta_one_uses_each_steps_own():
         assert jnp.abs(run(stored.at[i].add(1.0)) - plain).min() > 1e-4
 
 
-@pytest.mark.parametrize('arguments, message', [
-    ({'solver': 'euler'}, 'solver is one of'), ({'eta': 1.0}, 'needs noise'),
-    ({'solver': 'dpmpp_2m_sde'}, 'needs noise'),
-    ({'eta': 1.0, 'solver': 'dpmpp_2m', 'noise': abs}, 'unless the solver is ddim')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ({'solver': 'euler'}, 'solver is one of'),
+        ({'eta': 1.0}, 'needs noise'),
+        ({'solver': 'dpmpp_2m_sde'}, 'needs noise'),
+        ({'eta': 1.0, 'solver': 'dpmpp_2m', 'noise': abs}, 'unless the solver is ddim'),
+    ],
+)
 def test_impossible_samplers_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         stepper(denoise, **arguments)

@@ -58,9 +58,15 @@ def test_a_process_cannot_be_sampled_in_more_steps_than_it_has(spacing, most):
             spacing(noise_levels(EPSILON), steps)
 
 
-@pytest.mark.parametrize('bad, message', [
-    ({'zero_terminal_snr': True}, "needs prediction='v'"), ({'prediction': 'x0'}, 'prediction is one of'),
-    ({'beta_start': 0.1}, 'beta_start'), ({'steps': 1}, 'at least 2')])
+@pytest.mark.parametrize(
+    'bad, message',
+    [
+        ({'zero_terminal_snr': True}, "needs prediction='v'"),
+        ({'prediction': 'x0'}, 'prediction is one of'),
+        ({'beta_start': 0.1}, 'beta_start'),
+        ({'steps': 1}, 'at least 2'),
+    ],
+)
 def test_processes_that_cannot_be_are_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         DiffusionConfig(**bad)

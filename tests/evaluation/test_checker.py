@@ -71,8 +71,9 @@ def test_identity_is_one_with_itself_and_zero_with_its_opposite():
 def test_world_clips_are_labelled_with_the_object_they_show():
     clips, labels = world_clips(seed=3, size=32)(jax.random.key(0), 4)
     assert clips.shape == (4, 16, 32, 32, 3) and np.abs(clips).max() <= 1
-    assert all((labels[name] >= 0).all() and (labels[name] < len(names)).all()
-               for name, names in checker.CLASSES.items())
+    assert all(
+        (labels[name] >= 0).all() and (labels[name] < len(names)).all() for name, names in checker.CLASSES.items()
+    )
 
 
 def test_time_is_a_limit_too():

@@ -26,10 +26,24 @@ def results(scenes):
     heads = {name: len(classes) for name, classes in checker.CLASSES.items()}
     untrained = checker.init(jax.random.key(0), heads, (4, 4)), {'size': SIZE}
     found = survey.survey(survey.rendering(scenes[1], range(FRAMES), SIZE), scenes[1], untrained)
-    made = dict(date='2026-01-02', device='cpu', jax='0.10', dtype='float32', command='st2v evaluate generate',
-                captions=3, frames=FRAMES, size=SIZE, seed=5, settings={'steps': 25}, seconds=1.0)
-    found |= {'made': made, 'checker': {'steps': 7, 'accuracy': {'colour': 0.5}}, 'pictures': [
-        {'file': 'contact-sheet.png', 'title': 'contact sheet', 'text': 'Frames.'}]}
+    made = dict(
+        date='2026-01-02',
+        device='cpu',
+        jax='0.10',
+        dtype='float32',
+        command='st2v evaluate generate',
+        captions=3,
+        frames=FRAMES,
+        size=SIZE,
+        seed=5,
+        settings={'steps': 25},
+        seconds=1.0,
+    )
+    found |= {
+        'made': made,
+        'checker': {'steps': 7, 'accuracy': {'colour': 0.5}},
+        'pictures': [{'file': 'contact-sheet.png', 'title': 'contact sheet', 'text': 'Frames.'}],
+    }
     return json.loads(json.dumps(found))
 
 
@@ -92,13 +106,31 @@ def test_pictures_are_drawn(tmp_path, scenes):
 
 
 def test_the_page_is_a_function_of_the_json(results):
-    training = [dict(stage='cam', command='python train.py --config configs/cam.py:small', date='2026-01-01', devices=1,
-                     device='cpu', steps=1200, batch_size=8, seconds=61.2, last={'step': 1200, 'loss': 0.125})]
+    training = [
+        dict(
+            stage='cam',
+            command='python train.py --config configs/cam.py:small',
+            date='2026-01-01',
+            devices=1,
+            device='cpu',
+            steps=1200,
+            batch_size=8,
+            seconds=61.2,
+            last={'step': 1200, 'loss': 0.125},
+        )
+    ]
     before = copy.deepcopy((results, training))
     page = model_page.page(results, training, 'small-model')
     assert page == model_page.page(*before, 'small-model') and (results, training) == before
-    for part in ('2026-01-02', 'loss 0.125', 'python train.py --config configs/cam.py:small', '1,200', 'frames 1 to 16',
-                 '![contact sheet](small-model/contact-sheet.png)', results['videos'][0]['caption']):
+    for part in (
+        '2026-01-02',
+        'loss 0.125',
+        'python train.py --config configs/cam.py:small',
+        '1,200',
+        'frames 1 to 16',
+        '![contact sheet](small-model/contact-sheet.png)',
+        results['videos'][0]['caption'],
+    ):
         assert part in page
     changed = copy.deepcopy(results)
     changed['identity']['generated'] = 0.1234

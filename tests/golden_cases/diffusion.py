@@ -11,8 +11,15 @@ from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.schedule import DiffusionConfig, dpm_levels, noise_levels
 
 # What our solver is; a case recorded with another setting is another algorithm.
-OURS = {'algorithm_type': 'dpmsolver++', 'solver_order': 2, 'solver_type': 'midpoint', 'lower_order_final': True,
-        'timestep_spacing': 'linspace', 'final_sigmas_type': 'zero', 'beta_schedule': 'scaled_linear'}
+OURS = {
+    'algorithm_type': 'dpmsolver++',
+    'solver_order': 2,
+    'solver_type': 'midpoint',
+    'lower_order_final': True,
+    'timestep_spacing': 'linspace',
+    'final_sigmas_type': 'zero',
+    'beta_schedule': 'scaled_linear',
+}
 
 
 def check_g13(case):
@@ -20,8 +27,9 @@ def check_g13(case):
     c, io = config(case), arrays(case)
     if different := {name: c[name] for name, value in OURS.items() if c[name] != value}:
         raise ValueError(f'the case was recorded with {different}, which is not DPM-Solver++(2M) as released')
-    process = DiffusionConfig(c['num_train_timesteps'], c['beta_start'], c['beta_end'], c['prediction_type'],
-                              c['rescale_betas_zero_snr'])
+    process = DiffusionConfig(
+        c['num_train_timesteps'], c['beta_start'], c['beta_end'], c['prediction_type'], c['rescale_betas_zero_snr']
+    )
     table, errors = noise_levels(process), {}
     chain_steps = json.loads((case / 'config.json').read_text())['steps']
     for name in sorted(name for name in io if name.startswith('timesteps')):

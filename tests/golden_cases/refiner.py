@@ -19,8 +19,12 @@ from st2v_jax.models.unet3d import UNet3D, UNetConfig
 from st2v_jax.refinement import blend
 
 # What our sampler is; a case recorded with another setting is another algorithm.
-OURS = {'prediction_type': 'v', 'solver': 'dpmpp_2m_sde', 'discretization': 'trailing',
-        'discard_penultimate_step': True}
+OURS = {
+    'prediction_type': 'v',
+    'solver': 'dpmpp_2m_sde',
+    'discretization': 'trailing',
+    'discard_penultimate_step': True,
+}
 
 
 def check_g6(case):
@@ -61,8 +65,9 @@ def check_g7(case):
     if different := {name: c[name] for name, value in OURS.items() if c[name] != value}:
         raise ValueError(f'the case was recorded with {different}, which is not how the Refiner samples')
     of_schedule = c['schedule']
-    process = RefinerProcess(of_schedule['n'], of_schedule['scale_min'], of_schedule['scale_max'],
-                             of_schedule['logsnr_max'])
+    process = RefinerProcess(
+        of_schedule['n'], of_schedule['scale_min'], of_schedule['scale_max'], of_schedule['logsnr_max']
+    )
     table = refiner_levels(process)
     errors = {
         'sigmas_vp': (relative(table.sigma, io['sigmas_vp']), 1e-5),
@@ -71,8 +76,11 @@ def check_g7(case):
 
     def network(x, t):
         own, text = jnp.split(x, 2), (io['toy_y_uncond'], io['toy_y_cond'])
-        toy = lambda x, y: (jnp.einsum('cd,...d->...c', io['toy_A'], x) + io['toy_m'] * x.mean(1, keepdims=True)
-                            + y * (1 + t[0].astype(jnp.float32) / process.steps))
+        toy = lambda x, y: (
+            jnp.einsum('cd,...d->...c', io['toy_A'], x)
+            + io['toy_m'] * x.mean(1, keepdims=True)
+            + y * (1 + t[0].astype(jnp.float32) / process.steps)
+        )
         return jnp.concatenate([toy(x, y) for x, y in zip(own, text, strict=True)])
 
     guided = text_guidance(c['guide_scale'], c['guide_rescale'])(network)

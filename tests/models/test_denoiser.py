@@ -37,8 +37,10 @@ def test_what_is_not_kept_is_computed_again():
 
     kept, least = (jax.jit(gradient, static_argnums=1)(params, remat) for remat in ('none', 'nothing_saveable'))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(a).max()), kept, least)
-    work = {remat: flops(lambda params, remat=remat: gradient(params, remat), params)
-            for remat in ('none', 'dots_saveable', 'nothing_saveable')}
+    work = {
+        remat: flops(lambda params, remat=remat: gradient(params, remat), params)
+        for remat in ('none', 'dots_saveable', 'nothing_saveable')
+    }
     assert work['none'] <= work['dots_saveable'] < work['nothing_saveable'] < 1.5 * work['none']
     with pytest.raises(ValueError, match="remat='all' is not one of none, nothing_saveable"):
         gradient(params, 'all')

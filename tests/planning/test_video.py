@@ -61,7 +61,9 @@ def test_the_plan_of_the_refinement_is_of_what_is_run(tiny_folder, span):
     loaded = load_enhancer(tiny_folder)
     unet = loaded.refiner.unet
     enhancer = dataclasses.replace(
-        loaded, refiner=Refiner(watched('refiner', unet)), vae=watched('vae', loaded.vae),
+        loaded,
+        refiner=Refiner(watched('refiner', unet)),
+        vae=watched('vae', loaded.vae),
         text=watched('text', loaded.text),
     )
     options = {'profile': 'release', 'decode_frames': 4}
@@ -71,7 +73,10 @@ def test_the_plan_of_the_refinement_is_of_what_is_run(tiny_folder, span):
 
     run, shapes = Counter(traced), planning.abstract_enhancer(tiny_folder).params
     found = planning.refinement(
-        dataclasses.replace(enhancer, params=shapes), enhancer.settings(span=span, variant='release'), (32, 32), 15,
+        dataclasses.replace(enhancer, params=shapes),
+        enhancer.settings(span=span, variant='release'),
+        (32, 32),
+        15,
         **options,
     )
     assert traced == run
@@ -85,8 +90,12 @@ def test_enhancing_is_planned_beside_the_streaming_stage(tiny_folder):
     model, enhancer = planning.abstract_model(tiny_folder), planning.abstract_enhancer(tiny_folder)
     settings = model.settings(steps=3)
     alone, both = planning.stages(model, settings, 29), planning.stages(model, settings, 29, enhancer)
-    assert [stage.name for stage in both[len(alone):]] == [
-        'refining, prompt', 'refining, encoding', 'refining, step', 'refining, decoding']
+    assert [stage.name for stage in both[len(alone) :]] == [
+        'refining, prompt',
+        'refining, encoding',
+        'refining, step',
+        'refining, decoding',
+    ]
     assert planning.peak(both, model, enhancer) > planning.resident(model, enhancer) > planning.resident(model)
     counts = planning.parameters(model, enhancer)
     assert counts['text'] == counts['refiner_text'] and counts['refiner'] != counts['unet']

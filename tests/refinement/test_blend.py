@@ -57,8 +57,10 @@ def test_a_plan_covers_every_frame_and_neighbours_share_the_overlap(frames, leng
     assert all(n == overlap for n in shared[:-1]) and all(overlap <= n < length for n in shared[-1:])
 
 
-@pytest.mark.parametrize('bad, message', [
-    ((0,), 'at least 1 frame, not 0'), ((48, 24, 0), 'overlap by 1 to 12, not 0'), ((48, 24, 13), 'not 13')])
+@pytest.mark.parametrize(
+    'bad, message',
+    [((0,), 'at least 1 frame, not 0'), ((48, 24, 0), 'overlap by 1 to 12, not 0'), ((48, 24, 13), 'not 13')],
+)
 def test_impossible_plans_are_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         Plan(*bad)
@@ -109,7 +111,7 @@ def test_every_chunk_and_step_draws_its_own_cut(variant):
 @pytest.mark.parametrize('frames', [18, 21, 22])
 def test_frames_up_to_the_cut_are_the_left_chunks_and_from_there_the_rights(frames, group):
     plan = Plan(frames, 6, 2)
-    left = np.array([[0, 2, 1, 0, 1][:plan.count], [0, 0, 2, 1, 2][:plan.count]])
+    left = np.array([[0, 2, 1, 0, 1][: plan.count], [0, 0, 2, 1, 2][: plan.count]])
     x0 = blend.predict(places, plan, jnp.zeros((2, frames, *SHAPE)), None, jnp.asarray(left), group=group)
     assert x0.shape == (2, frames, *SHAPE)
     for video in range(2):
@@ -131,8 +133,9 @@ def test_blending_latents_after_the_step_is_the_same(variant):
     last_x0 = [jnp.zeros_like(chunk) for chunk in x]
     count, now, nxt = sampling.steps(LEVELS)
     for i in count:
-        at, to, before = (jax.tree.map(lambda leaf, n=n: leaf[n], levels)
-                          for levels, n in ((now, i), (nxt, i), (now, max(i - 1, 0))))
+        at, to, before = (
+            jax.tree.map(lambda leaf, n=n: leaf[n], levels) for levels, n in ((now, i), (nxt, i), (now, max(i - 1, 0)))
+        )
         fresh = blend.noise(variant, TWO.noise, i + 1, plan, SHAPE)
         x0 = [averaging(chunk, at) for chunk in x]
         x = [dpmpp_2m_sde_step(x[k], x0[k], last_x0[k], before, at, to, of_chunk(fresh, k)) for k in range(len(x))]
@@ -171,6 +174,7 @@ def test_a_group_that_cannot_be_spread_is_refused():
 
 def test_chunks_really_are_spread():
     plan, mesh, seen = Plan(34, **SMALL), sharding.make_mesh({'data': 8}), []
+
     def look(x, level):
         jax.debug.callback(lambda device: seen.append(int(device)), jax.lax.axis_index('data'))
         assert x.shape[0] == 2, 'one chunk of two videos'

@@ -27,14 +27,16 @@ def test_accepted_heights_are_eight_n_minus_fourteen():
 @pytest.mark.parametrize('padding', [(2, 1), (1, 1)])
 @pytest.mark.parametrize('size', [(10, 8), (17, 15)])
 def test_the_unet_gives_accepted_sizes_back(padding, size):
-    config = UNetConfig((4, 4, 4), (False,) * 3, blocks=1, head_size=4, input_heads=1, context_width=4, groups=2,
-                        padding=padding)
+    config = UNetConfig(
+        (4, 4, 4), (False,) * 3, blocks=1, head_size=4, input_heads=1, context_width=4, groups=2, padding=padding
+    )
     rows, columns = accepted_size(size, config)
     network = build.network(UNet3D, config)
     # only the middle has a cross-attention
     x, context = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 2, rows, columns, 4), (1, 3, 4)))
-    out = jax.eval_shape(lambda p, x, c: network(p, x, jnp.zeros(1), network(p, c, method='keys_values')),
-                         network.abstract, x, context)
+    out = jax.eval_shape(
+        lambda p, x, c: network(p, x, jnp.zeros(1), network(p, c, method='keys_values')), network.abstract, x, context
+    )
     assert out.shape == x.shape
     assert rows - size[0] < 4 and columns - size[1] < 4
 

@@ -104,7 +104,9 @@ def test_what_is_no_video_is_refused(enhancer, frames):
 
 def test_a_refiner_may_have_an_autoencoder_and_a_text_tower_of_its_own(tiny_config, tiny_params, tiny_folder, tmp_path):
     own = dataclasses.replace(
-        tiny_config.refiner, vae=tiny_config.vae, text=dataclasses.replace(tiny_config.text, vocab_size=49408),
+        tiny_config.refiner,
+        vae=tiny_config.vae,
+        text=dataclasses.replace(tiny_config.text, vocab_size=49408),
         scale_factor=0.5,
     )
     config = dataclasses.replace(tiny_config, refiner=own)

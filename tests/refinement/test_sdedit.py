@@ -64,12 +64,14 @@ def test_the_result_does_not_depend_on_the_number_of_devices(devices, span):
 @pytest.fixture(scope='module')
 def through_the_unet():
     """A function (settings, mesh) -> latents refined with a real UNet, of the Refiner's padding and random weights."""
-    config = UNetConfig((8, 8, 8), (False, True, False), blocks=1, head_size=4, input_heads=1, context_width=4,
-                        groups=2, padding=(2, 1))
+    config = UNetConfig(
+        (8, 8, 8), (False, True, False), blocks=1, head_size=4, input_heads=1, context_width=4, groups=2, padding=(2, 1)
+    )
     network = build.network(UNet3D, config)
     random = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32),
-                          build.init(jax.random.key(0), network))
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32), build.init(jax.random.key(0), network)
+    )
     texts = random.standard_normal((2, 5, 4), np.float32)
     condition = network(params, texts, method='keys_values')
     latents = random.standard_normal((1, 15, *accepted_size((10, 8), config), 4), np.float32)
@@ -111,8 +113,9 @@ def test_a_longer_video_begins_like_a_shorter_one():
     np.testing.assert_array_equal(run(240, toy='pointwise', span=8)[:, :22], run(22, toy='pointwise', span=4))
 
 
-@pytest.mark.parametrize('bad, message', [
-    ({'variant': 'S'}, 'variant is one of'), ({'group': 3}, 'span is a multiple of group, not 8 of 3')])
+@pytest.mark.parametrize(
+    'bad, message', [({'variant': 'S'}, 'variant is one of'), ({'group': 3}, 'span is a multiple of group, not 8 of 3')]
+)
 def test_settings_that_cannot_be_refined_with_are_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         RefineSettings(**bad)

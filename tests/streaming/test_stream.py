@@ -49,8 +49,9 @@ class Counter:
         last, tint = condition
         frame = last[:, None] + STEP * jnp.arange(1, x.shape[1] + 1)
         x0 = CONFIG.scale_factor * (frame + tint[:, None])[..., None, None, None] * jnp.ones_like(x)
-        alpha, sigma = (jnp.asarray(leaf, x.dtype)[t][:, None, None, None, None]
-                        for leaf in noise_levels(CONFIG.diffusion)[:2])
+        alpha, sigma = (
+            jnp.asarray(leaf, x.dtype)[t][:, None, None, None, None] for leaf in noise_levels(CONFIG.diffusion)[:2]
+        )
         return (alpha * x - x0) / sigma
 
     def condition(self, text, frames, anchor, texts):
@@ -109,6 +110,7 @@ def test_one_program_for_the_first_chunk_and_one_for_all_later_ones():
 
 def random_system():
     """A denoiser that keeps what its noise was: frames depend on every random draw."""
+
     class Noisy(Counter):
         def __call__(self, params, x, t=None, condition=None, *, method='__call__', **kwargs):
             if method != '__call__':
@@ -251,8 +253,14 @@ def test_the_next_step_is_started_before_one_is_told(monkeypatch):
     assert order == ['started', 'started', (0, 1, 3), 'started', (0, 2, 3), (0, 3, 3)]
 
 
-@pytest.mark.parametrize('settings', [SETTINGS, ANCESTRAL, SampleSettings(
-    steps=3, first_steps=4, solver='dpmpp_2m', first_solver='dpmpp_2m', guidance_rescale=0.2)])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        SETTINGS,
+        ANCESTRAL,
+        SampleSettings(steps=3, first_steps=4, solver='dpmpp_2m', first_solver='dpmpp_2m', guidance_rescale=0.2),
+    ],
+)
 def test_watched_steps_give_the_same_video(settings):
     system, seen = random_system(), []
     watched = frames_of(system, 32, settings=settings, on_step=lambda *progress: seen.append(progress))
@@ -278,8 +286,15 @@ class GroupedConfig:
     """
 
     contract = Contract(
-        first_frames=6, later_frames=9, memory=3, group_frames=3, group_latents=2, frame_size=(4, 6),
-        latent_size=(2, 3, 4), text_tokens=5, process=DiffusionConfig(),
+        first_frames=6,
+        later_frames=9,
+        memory=3,
+        group_frames=3,
+        group_latents=2,
+        frame_size=(4, 6),
+        latent_size=(2, 3, 4),
+        text_tokens=5,
+        process=DiffusionConfig(),
     )
     scale_factor = 0.5
     cam = ModelConfig().cam
@@ -326,9 +341,14 @@ def test_a_contract_counts_chunks_frames_and_latents():
     assert contract.latent_shape(first=True) == (4, 2, 3, 4) and contract.latent_shape(first=False) == (6, 2, 3, 4)
 
 
-@pytest.mark.parametrize('wrong, message', [
-    ({'memory': 2}, 'memory=2 is not a multiple of the 3 frames'), ({'memory': 9}, 'do not have 9 in common'),
-    ({'first_frames': 3, 'memory': 6}, 'do not have 6 in common')])
+@pytest.mark.parametrize(
+    'wrong, message',
+    [
+        ({'memory': 2}, 'memory=2 is not a multiple of the 3 frames'),
+        ({'memory': 9}, 'do not have 9 in common'),
+        ({'first_frames': 3, 'memory': 6}, 'do not have 6 in common'),
+    ],
+)
 def test_chunks_that_cannot_follow_each_other_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(GroupedConfig.contract, **wrong)
@@ -338,7 +358,11 @@ def test_the_profile_brings_its_rules_and_the_model_its_scales():
     config = ModelConfig(profile='release', guidance_text=5.0)
     settings = settings_for(config, steps=12)
     assert (settings.profile, settings.eta, settings.first_solver, settings.first_guidance) == (
-        'release', 1.0, 'dpmpp_2m', 9.0)
+        'release',
+        1.0,
+        'dpmpp_2m',
+        9.0,
+    )
     assert (settings.guidance_text, settings.steps, settings.first_steps) == (5.0, 12, 12)
     assert settings_for(config, profile='paper', eta=0.5).eta == 0.5
     with pytest.raises(ValueError, match=r"unknown settings \['stepz'\]"):
@@ -347,9 +371,15 @@ def test_the_profile_brings_its_rules_and_the_model_its_scales():
         settings_for(config, anchor_frame=16)
 
 
-@pytest.mark.parametrize('bad, message', [
-    ({'profile': 'both'}, 'profile is one of'), ({'solver': 'euler'}, 'solver is one of'),
-    ({'eta': 1.0, 'solver': 'dpmpp_2m'}, 'eta is at least 0'), ({'steps': 0}, 'at least 1')])
+@pytest.mark.parametrize(
+    'bad, message',
+    [
+        ({'profile': 'both'}, 'profile is one of'),
+        ({'solver': 'euler'}, 'solver is one of'),
+        ({'eta': 1.0, 'solver': 'dpmpp_2m'}, 'eta is at least 0'),
+        ({'steps': 0}, 'at least 1'),
+    ],
+)
 def test_settings_that_cannot_be_sampled_are_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         SampleSettings(**bad)

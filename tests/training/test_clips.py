@@ -65,8 +65,12 @@ def documented(command, option=''):
 
 def placed(command, folder):
     """A documented command with its folders in `folder` and its config at the tiny size."""
-    ours = {'videos/': folder / 'videos', 'clips/': folder / 'clips', '--config.data.source=clips/':
-            f'--config.data.source={folder / "clips"}', 'configs/cam.py': CAM}
+    ours = {
+        'videos/': folder / 'videos',
+        'clips/': folder / 'clips',
+        '--config.data.source=clips/': f'--config.data.source={folder / "clips"}',
+        'configs/cam.py': CAM,
+    }
     return [str(ours.get(word, word)) for word in command]
 
 
@@ -180,10 +184,27 @@ def test_the_last_stage_trains_on_clips_of_twice_the_length(made, one_device, ca
     apm += ('--from', tmp_path / 'cam')
     code, line = said(capsys, *apm, f'--config.data.source={made / "clips"}')
     assert code == 2 and 'samples of 16 frames are too short: this stage needs 32' in line
-    assert main([
-        'prepare-data', '--videos', str(made / 'videos'), '--output', str(tmp_path / 'clips'), '--frames', '32',
-        '--fps', '12', '--size', '24', '--workers', '1', '--quiet',
-    ]) == 0
+    assert (
+        main(
+            [
+                'prepare-data',
+                '--videos',
+                str(made / 'videos'),
+                '--output',
+                str(tmp_path / 'clips'),
+                '--frames',
+                '32',
+                '--fps',
+                '12',
+                '--size',
+                '24',
+                '--workers',
+                '1',
+                '--quiet',
+            ]
+        )
+        == 0
+    )
     code, line = said(capsys, *apm, f'--config.data.source={tmp_path / "clips"}')
     assert code == 0, line
 
@@ -198,8 +219,15 @@ def test_a_dataset_of_tensorflow_datasets_is_a_source_by_name(tmp_path):
     world_builder.World(data_dir=tmp_path, config=world, file_format='array_record').download_and_prepare()
     films = open_source('tfds:world/films', str(tmp_path))
     assert len(films) == 3 and len(films[0]) == 16 and isinstance(films[0].caption, str)
-    read = clips.cut(films[1], np.random.default_rng(0), frames=16, shown=16, anchored=False, size=(16, 16),
-                       tokenizer=captions.world_tokenizer())
+    read = clips.cut(
+        films[1],
+        np.random.default_rng(0),
+        frames=16,
+        shown=16,
+        anchored=False,
+        size=(16, 16),
+        tokenizer=captions.world_tokenizer(),
+    )
     assert read.pixels.shape == (16, 16, 16, 3) and (read.ids != 0).all()
     with pytest.raises(ValueError, match='tfds:world/films, split test: '):
         open_source('tfds:world/films', str(tmp_path), 'test')

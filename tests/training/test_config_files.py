@@ -46,13 +46,16 @@ def test_no_package_is_called_configs():
     assert 'configs' not in sys.modules and 'st2v_jax.configs.cam' in sys.modules
 
 
-@pytest.mark.parametrize(('name', 'message'), [
-    ('nothing', 'there is no config nothing: name a file, or one of add_cond, apm, autoencoder, .*video_ldm'),
-    ('common', 'there is no config common'),
-    ('nothing.py', 'there is no config file nothing.py'),
-    (__file__.replace('.py', ''), 'there is no config file .*test_config_files'),
-    (CONFIGS.parent / 'README.md', 'a config is a Python file, not .*README.md'),
-])
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('nothing', 'there is no config nothing: name a file, or one of add_cond, apm, autoencoder, .*video_ldm'),
+        ('common', 'there is no config common'),
+        ('nothing.py', 'there is no config file nothing.py'),
+        (__file__.replace('.py', ''), 'there is no config file .*test_config_files'),
+        (CONFIGS.parent / 'README.md', 'a config is a Python file, not .*README.md'),
+    ],
+)
 def test_what_is_no_config_is_named(name, message):
     with pytest.raises(ValueError, match=message):
         load_config(name)

@@ -29,8 +29,11 @@ def test_it_learns_and_the_freeze_map_holds():
     def names(tree):
         return {jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in jax.tree.leaves_with_path(tree)}
 
-    temporal = {name for name in names(apm.objective.params['unet'])
-                if any(part in name for part in ('temp_convs', 'temp_attentions', 'transformer_in'))}
+    temporal = {
+        name
+        for name in names(apm.objective.params['unet'])
+        if any(part in name for part in ('temp_convs', 'temp_attentions', 'transformer_in'))
+    }
     assert names(frozen['unet']) == temporal and temporal
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before[0], trained)
     assert all(jax.tree.leaves(moved['apm']))
@@ -41,8 +44,10 @@ def test_it_learns_and_the_freeze_map_holds():
 def test_ablation_models_train_all_that_is_theirs(name, trained):
     model = build.ModelConfig.from_dict(stage_config(name).model.to_dict())
     random = np.random.default_rng(0)  # a fresh UNet predicts nothing, which would leave its memory without gradients
-    unet = jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32),
-                        build.init(jax.random.key(2), build.denoiser(model))['unet'])
+    unet = jax.tree.map(
+        lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32),
+        build.init(jax.random.key(2), build.denoiser(model))['unet'],
+    )
     stage = Stage(name, {**random_encoders(), 'unet': unet})
     before = jax.device_get((stage.state.params, stage.frozen))
     assert set(before[0]) == trained and np.isfinite(stage.run(3)).all()

@@ -17,19 +17,24 @@ def network(params, x):
 
 
 def params_of(**biases):
-    return {name: {'kernel': np.eye(2, dtype=np.float32), 'bias': np.float32(biases.get(name, 1))}
-            for name in ('first', 'second', 'third')}
+    return {
+        name: {'kernel': np.eye(2, dtype=np.float32), 'bias': np.float32(biases.get(name, 1))}
+        for name in ('first', 'second', 'third')
+    }
 
 
 X = np.ones((3, 2), np.float32)
 
 
-@pytest.mark.parametrize('biases, x, where', [
-    ({'second': -9}, X, 'after second'),
-    ({'third': np.inf}, X, 'in parameter third/bias'),
-    ({}, X * np.nan, 'in batch '),
-    ({'first': -30, 'second': 1}, X, 'in the gradient of first/bias, first/kernel, second/bias'),
-])
+@pytest.mark.parametrize(
+    'biases, x, where',
+    [
+        ({'second': -9}, X, 'after second'),
+        ({'third': np.inf}, X, 'in parameter third/bias'),
+        ({}, X * np.nan, 'in batch '),
+        ({'first': -30, 'second': 1}, X, 'in the gradient of first/bias, first/kernel, second/bias'),
+    ],
+)
 def test_the_first_place_is_named(biases, x, where):
     params = params_of(**biases)
     if where.startswith('in the gradient'):  # sqrt has no slope at 0

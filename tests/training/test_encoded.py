@@ -62,11 +62,14 @@ def objective(stage, folder, params, **overrides):
     return loop.OBJECTIVES[config.objective](config, MODEL, params, TOKENIZER, mesh, jax.random.key(0))
 
 
-@pytest.mark.parametrize('stage, noise, idle', [
-    ('cam', '0.0', {'vae', 'text'}),
-    pytest.param('video_ldm', '0.0', {'vae'}, marks=pytest.mark.slow),  # of this size it trains its text tower
-    pytest.param('apm', '0.5', {'text'}, marks=pytest.mark.slow),  # noisy latents are decoded
-])
+@pytest.mark.parametrize(
+    'stage, noise, idle',
+    [
+        ('cam', '0.0', {'vae', 'text'}),
+        pytest.param('video_ldm', '0.0', {'vae'}, marks=pytest.mark.slow),  # of this size it trains its text tower
+        pytest.param('apm', '0.5', {'text'}, marks=pytest.mark.slow),  # noisy latents are decoded
+    ],
+)
 def test_encoded_clips_have_the_loss_of_others(made, params, stage, noise, idle):
     """Up to float16; the networks that made what they hold do not even go to the devices."""
     losses = []
@@ -123,24 +126,37 @@ def test_clips_of_other_networks_are_refused(made, params, capsys, tmp_path):
         feed(dataclasses.replace(MODEL, frame_size=(32, 32)), params, TOKENIZER, mesh, {'vae', 'text'})
 
     save(tmp_path / 'other', MODEL, other, tokenizer=TOKENIZER)
-    code = main(['train', '--config', f'{CONFIGS / "cam"}.py:tiny', '--from', str(tmp_path / 'other'), '--workdir',
-                       str(tmp_path / 'run'), f'--config.data.source={made / "encoded"}',
-                       *(f'--config.{key}={value}' for key, value in LEVEL.items())])
+    code = main(
+        [
+            'train',
+            '--config',
+            f'{CONFIGS / "cam"}.py:tiny',
+            '--from',
+            str(tmp_path / 'other'),
+            '--workdir',
+            str(tmp_path / 'run'),
+            f'--config.data.source={made / "encoded"}',
+            *(f'--config.{key}={value}' for key, value in LEVEL.items()),
+        ]
+    )
     assert code == 2 and capsys.readouterr().err.strip().split('\n')[-1] == (
         'error: the clips were encoded by another autoencoder and text tower than this run starts from: '
-        'prepare them again, with --encode and the weights that --from names')
+        'prepare them again, with --encode and the weights that --from names'
+    )
 
 
 def test_killed_while_encoding_and_continued_equals_undisturbed(made, capsys):
     output = made / 'killed'
-    program = 'import sys, time; from st2v_jax.cli.run import main\n' \
-              'from st2v_jax.data import clips, encoding\n' \
-              'whole = encoding.Encoder.__call__\n' \
-              'def encode(self, record):\n' \
-              '    if clips.Clip(record).file == "long.mp4": print("here", flush=True); time.sleep(60)\n' \
-              '    return whole(self, record)\n' \
-              'encoding.Encoder.__call__ = encode\n' \
-              'main(sys.argv[1:])'
+    program = (
+        'import sys, time; from st2v_jax.cli.run import main\n'
+        'from st2v_jax.data import clips, encoding\n'
+        'whole = encoding.Encoder.__call__\n'
+        'def encode(self, record):\n'
+        '    if clips.Clip(record).file == "long.mp4": print("here", flush=True); time.sleep(60)\n'
+        '    return whole(self, record)\n'
+        'encoding.Encoder.__call__ = encode\n'
+        'main(sys.argv[1:])'
+    )
     arguments = command(made, output, '--size', 16, '--encode', made / 'weights')
     run = subprocess.Popen([sys.executable, '-c', program, *arguments], cwd=ROOT, stdout=subprocess.PIPE)
     assert run.stdout.readline() == b'here\n'
@@ -160,9 +176,11 @@ def test_killed_while_encoding_and_continued_equals_undisturbed(made, capsys):
 
 def test_encoding_wants_frames_as_the_model_sees_them(made, capsys, tmp_path):
     for more, message in (
-        (('--size', '24', '--encode', made / 'weights'),
-         'error: latents are of frames as the model sees them: '
-         f'--size is 16x16 with --encode {made / "weights"}, not 24x24'),
+        (
+            ('--size', '24', '--encode', made / 'weights'),
+            'error: latents are of frames as the model sees them: '
+            f'--size is 16x16 with --encode {made / "weights"}, not 24x24',
+        ),
         (('--encode', 'nowhere'), 'error: there is no folder of weights nowhere'),
     ):
         assert main(command(made, tmp_path / 'clips', *more)) == 2

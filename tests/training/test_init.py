@@ -23,8 +23,14 @@ pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of orba
 KEY = jax.random.key(7)
 MODEL = build.ModelConfig.from_dict(stage_config('apm').model.to_dict())
 OWN = {  # the networks that a stage trains first
-    'autoencoder': {'vae'}, 'clip': {'text', 'image'}, 'video_ldm': {'unet'}, 'cam': {'cam'}, 'apm': {'apm'},
-    'refiner_vae': {'refiner_vae'}, 'refiner': {'refiner'}, **dict.fromkeys(ABLATIONS, {'cam'}),
+    'autoencoder': {'vae'},
+    'clip': {'text', 'image'},
+    'video_ldm': {'unet'},
+    'cam': {'cam'},
+    'apm': {'apm'},
+    'refiner_vae': {'refiner_vae'},
+    'refiner': {'refiner'},
+    **dict.fromkeys(ABLATIONS, {'cam'}),
 }
 
 
@@ -85,15 +91,18 @@ def test_without_sources_all_is_fresh():
     assert same(params['cam']['extractor'], params['unet']['encoder'])  # as the stage cam leaves off
 
 
-@pytest.mark.parametrize('stage, sources', [
-    ('autoencoder', ()),
-    ('clip', ('runs/autoencoder/weights',)),
-    ('video_ldm', ('runs/clip/weights', 'damo-vilab/text-to-video-ms-1.7b')),
-    *((stage, ('runs/video_ldm/weights', 'damo-vilab/text-to-video-ms-1.7b')) for stage in ('cam', *ABLATIONS)),
-    ('apm', ('runs/cam/weights', 'PAIR/StreamingT2V')),
-    ('refiner_vae', ('runs/apm/weights', 'PAIR/StreamingT2V')),
-    ('refiner', ('runs/refiner_vae/weights', 'PAIR/StreamingT2V', 'ali-vilab/MS-Vid2Vid-XL')),
-])
+@pytest.mark.parametrize(
+    'stage, sources',
+    [
+        ('autoencoder', ()),
+        ('clip', ('runs/autoencoder/weights',)),
+        ('video_ldm', ('runs/clip/weights', 'damo-vilab/text-to-video-ms-1.7b')),
+        *((stage, ('runs/video_ldm/weights', 'damo-vilab/text-to-video-ms-1.7b')) for stage in ('cam', *ABLATIONS)),
+        ('apm', ('runs/cam/weights', 'PAIR/StreamingT2V')),
+        ('refiner_vae', ('runs/apm/weights', 'PAIR/StreamingT2V')),
+        ('refiner', ('runs/refiner_vae/weights', 'PAIR/StreamingT2V', 'ali-vilab/MS-Vid2Vid-XL')),
+    ],
+)
 def test_a_stage_looks_at_the_run_before_it_and_then_at_published_or_shipped_weights(stage, sources):
     assert stage_config(stage, '').init.sources == sources
     assert stage_config(stage, 'tiny').init.sources == ()
@@ -152,8 +161,12 @@ def test_where_no_source_can_be_had_one_line_names_them_and_the_option(tmp_path,
     monkeypatch.chdir(tmp_path)
     assert main(['train', '--config', str(CONFIGS / 'cam.py')]) == 2  # at released size
     (line,) = capsys.readouterr().err.strip().split('\n')
-    for part in ('stage cam starts from trained vae, text, unet, which no source has', 'runs/video_ldm/weights',
-                 'damo-vilab/text-to-video-ms-1.7b', 'name weights that have them with --from'):
+    for part in (
+        'stage cam starts from trained vae, text, unet, which no source has',
+        'runs/video_ldm/weights',
+        'damo-vilab/text-to-video-ms-1.7b',
+        'name weights that have them with --from',
+    ):
         assert part in line
     assert not (tmp_path / 'runs').exists()
 

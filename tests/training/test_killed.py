@@ -14,8 +14,14 @@ from configs_of import CONFIGS
 from st2v_jax.cli.run import main
 
 STEPS, KILLS = 150, 20
-RUN = ('train', '--config', f'{CONFIGS / "autoencoder"}.py:tiny', f'--config.steps={STEPS}', '--config.log_every=5',
-       '--config.model.vae.block_channels=(8,)')  # one level, of width 8
+RUN = (
+    'train',
+    '--config',
+    f'{CONFIGS / "autoencoder"}.py:tiny',
+    f'--config.steps={STEPS}',
+    '--config.log_every=5',
+    '--config.model.vae.block_channels=(8,)',
+)  # one level, of width 8
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::DeprecationWarning')  # of orbax
 
@@ -35,8 +41,9 @@ def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(tmp_path, monkeyp
     monkeypatch.setenv('XLA_FLAGS', '')  # one device
     # Lives are forked from a process that has imported everything: most of a start would be imports.
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['st2v_jax.training.loop', 'transformers.models.clip.tokenization_clip',
-                                    'tensorboardX'])
+    context.set_forkserver_preload(
+        ['st2v_jax.training.loop', 'transformers.models.clip.tokenization_clip', 'tensorboardX']
+    )
 
     def start(name, *options):
         life = context.Process(target=main, args=((*RUN, '--workdir', str(tmp_path / name), *options),))

@@ -16,8 +16,16 @@ from jax._src.clusters import K8sCluster, cloud_tpu_cluster
 from st2v_jax.open_model import load_weights
 from st2v_jax.training import processes
 
-RUN = ('train.py', '--config', 'configs/autoencoder.py:tiny', '--config.steps=2', '--config.log_every=1',
-       '--config.checkpoint_every=1', '--config.mesh.data=1', '--config.model.vae.block_channels=(8,)')
+RUN = (
+    'train.py',
+    '--config',
+    'configs/autoencoder.py:tiny',
+    '--config.steps=2',
+    '--config.log_every=1',
+    '--config.checkpoint_every=1',
+    '--config.mesh.data=1',
+    '--config.model.vae.block_channels=(8,)',
+)
 
 
 AUTO = stage_config('cam').distributed
@@ -27,9 +35,14 @@ CLUSTER_VARIABLES = ('SLURM_', 'OMPI_', 'TPU_', 'MEGASCALE_', 'KUBERNETES_', 'JO
 def start(workdir, *options, **environment):
     """train.py on one device of its own."""
     flags = os.environ['XLA_FLAGS'].replace('--xla_force_host_platform_device_count=8', '').strip()
-    return subprocess.Popen([sys.executable, *RUN, '--workdir', str(workdir), *options], cwd=CONFIGS.parent,
-                            env={**os.environ, 'XLA_FLAGS': flags, **environment}, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, *RUN, '--workdir', str(workdir), *options],
+        cwd=CONFIGS.parent,
+        env={**os.environ, 'XLA_FLAGS': flags, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(*runs):
@@ -45,8 +58,13 @@ def free_port():
 
 def slurm(tasks, number=0):
     """The variables that SLURM sets for a task on this machine."""
-    return {'SLURM_JOB_ID': '4711', 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS': str(tasks),
-            'SLURM_PROCID': str(number), 'SLURM_LOCALID': str(number)}
+    return {
+        'SLURM_JOB_ID': '4711',
+        'SLURM_STEP_NODELIST': 'localhost',
+        'SLURM_NTASKS': str(tasks),
+        'SLURM_PROCID': str(number),
+        'SLURM_LOCALID': str(number),
+    }
 
 
 @pytest.mark.slow
@@ -54,10 +72,16 @@ def test_two_tasks_of_slurm_train_as_one_process(tmp_path, unoptimised):
     finish(start(tmp_path / 'one'))
     port = free_port()
     # parameters and batches are split over both, so that checkpoints and weights are gathered from both
-    finish(*(start(tmp_path / 'two', '--config.mesh.fsdp=2', JAX_COORDINATOR_PORT=port, **slurm(2, number))
-             for number in range(2)))
-    rows = [[json.loads(row) for row in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
-            for name in ('one', 'two')]
+    finish(
+        *(
+            start(tmp_path / 'two', '--config.mesh.fsdp=2', JAX_COORDINATOR_PORT=port, **slurm(2, number))
+            for number in range(2)
+        )
+    )
+    rows = [
+        [json.loads(row) for row in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
+        for name in ('one', 'two')
+    ]
     for one, two in zip(*rows, strict=True):
         assert one['step'] == two['step']
         np.testing.assert_allclose([one['loss'], one['grad_norm']], [two['loss'], two['grad_norm']], rtol=1e-5)
@@ -70,14 +94,20 @@ def test_two_tasks_of_slurm_train_as_one_process(tmp_path, unoptimised):
 
 
 def test_two_processes_meet_where_they_are_told_to():
-    program = 'import sys; from ml_collections import ConfigDict\n' \
-              'from st2v_jax.training import processes\n' \
-              'number, coordinator = int(sys.argv[1]), sys.argv[2]\n' \
-              'processes.join(ConfigDict({"processes": "2", "process": number, "coordinator": coordinator}))\n' \
-              'print(processes.is_first(), processes.any_of(number == 1))'
+    program = (
+        'import sys; from ml_collections import ConfigDict\n'
+        'from st2v_jax.training import processes\n'
+        'number, coordinator = int(sys.argv[1]), sys.argv[2]\n'
+        'processes.join(ConfigDict({"processes": "2", "process": number, "coordinator": coordinator}))\n'
+        'print(processes.is_first(), processes.any_of(number == 1))'
+    )
     where = f'127.0.0.1:{free_port()}'
-    runs = [subprocess.Popen([sys.executable, '-c', program, str(number), where], cwd=CONFIGS.parent,
-                             stdout=subprocess.PIPE, text=True) for number in range(2)]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, '-c', program, str(number), where], cwd=CONFIGS.parent, stdout=subprocess.PIPE, text=True
+        )
+        for number in range(2)
+    ]
     said = [run.communicate(timeout=120)[0].splitlines() for run in runs]  # Gloo says something too
     assert 'True True' in said[0] and 'False True' in said[1]
 
@@ -93,17 +123,20 @@ def joined(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize('environment, several', [
-    ({}, False),
-    (slurm(2, 1), True),
-    (slurm(1), False),
-    ({'OMPI_MCA_orte_hnp_uri': '1531576320.0;tcp://10.96.0.1:34911', 'OMPI_COMM_WORLD_SIZE': '4'}, True),
-    ({'OMPI_MCA_orte_hnp_uri': '1531576320.0;tcp://10.96.0.1:34911', 'OMPI_COMM_WORLD_SIZE': '1'}, False),
-    ({'KUBERNETES_SERVICE_HOST': '10.0.0.1', 'JOB_COMPLETION_INDEX': '1'}, True),
-    ({'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, False),  # in some pod, such as a notebook
-    ({'TPU_WORKER_HOSTNAMES': 'a,b', 'TPU_WORKER_ID': '1', 'MEGASCALE_NUM_SLICES': '1'}, True),
-    ({'TPU_WORKER_HOSTNAMES': 'a', 'TPU_WORKER_ID': '0', 'MEGASCALE_NUM_SLICES': '1'}, False),
-])
+@pytest.mark.parametrize(
+    'environment, several',
+    [
+        ({}, False),
+        (slurm(2, 1), True),
+        (slurm(1), False),
+        ({'OMPI_MCA_orte_hnp_uri': '1531576320.0;tcp://10.96.0.1:34911', 'OMPI_COMM_WORLD_SIZE': '4'}, True),
+        ({'OMPI_MCA_orte_hnp_uri': '1531576320.0;tcp://10.96.0.1:34911', 'OMPI_COMM_WORLD_SIZE': '1'}, False),
+        ({'KUBERNETES_SERVICE_HOST': '10.0.0.1', 'JOB_COMPLETION_INDEX': '1'}, True),
+        ({'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, False),  # in some pod, such as a notebook
+        ({'TPU_WORKER_HOSTNAMES': 'a,b', 'TPU_WORKER_ID': '1', 'MEGASCALE_NUM_SLICES': '1'}, True),
+        ({'TPU_WORKER_HOSTNAMES': 'a', 'TPU_WORKER_ID': '0', 'MEGASCALE_NUM_SLICES': '1'}, False),
+    ],
+)
 def test_a_cluster_of_several_processes_is_joined(environment, several, joined, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -119,8 +152,9 @@ def test_a_cluster_of_several_processes_is_joined(environment, several, joined, 
 def kubernetes():
     """A stand-in for its client: what jax looks at before it asks for the number of processes."""
     nothing = lambda *args: None
-    client = types.SimpleNamespace(CoreV1Api=nothing, BatchV1Api=nothing,
-                                   exceptions=types.SimpleNamespace(ApiException=Exception))
+    client = types.SimpleNamespace(
+        CoreV1Api=nothing, BatchV1Api=nothing, exceptions=types.SimpleNamespace(ApiException=Exception)
+    )
     module = types.ModuleType('kubernetes')
     module.config, module.client = types.SimpleNamespace(load_incluster_config=nothing), client
     return module
@@ -135,11 +169,14 @@ def test_a_cluster_that_cannot_be_asked_is_one_line(joined, monkeypatch):
     assert not joined
 
 
-@pytest.mark.parametrize('count, message', [
-    ('2', '2 processes need distributed.coordinator, the host:port of process 0'),
-    ('many', "distributed.processes is 'auto' or a number from 1 on, not 'many'"),
-    ('0', "distributed.processes is 'auto' or a number from 1 on, not '0'"),
-])
+@pytest.mark.parametrize(
+    'count, message',
+    [
+        ('2', '2 processes need distributed.coordinator, the host:port of process 0'),
+        ('many', "distributed.processes is 'auto' or a number from 1 on, not 'many'"),
+        ('0', "distributed.processes is 'auto' or a number from 1 on, not '0'"),
+    ],
+)
 def test_processes_that_cannot_meet_are_refused(count, message, joined):
     with pytest.raises(ValueError, match=message):
         processes.join(stage_config('cam', **{'distributed.processes': count}).distributed)

@@ -33,8 +33,9 @@ def test_pairs_are_one_video_twice_on_the_canvas(stage):
     batch = refiner.draw(jax.random.key(5), pairs, length)
     for i in range(len(batch.ids)):
         clean, source = (np.asarray(leaf[i]) for leaf in (pairs.clean, pairs.source))
-        places = [(n, slice(first, first + length)) for n in range(len(clean))
-                  for first in range(clean.shape[1] - length + 1)]
+        places = [
+            (n, slice(first, first + length)) for n in range(len(clean)) for first in range(clean.shape[1] - length + 1)
+        ]
         places = [place for place in places if (clean[place] == np.float16(batch.clean[i])).all()]
         assert any((source[place] == np.float16(batch.source[i])).all() for place in places)
     assert (batch.source != batch.clean).any()

@@ -28,7 +28,9 @@ def problem():
     params = jax.tree.map(lambda leaf: leaf + 0.2 * normal(*leaf.shape), build.init(jax.random.key(0), network))
     latents = normal(BATCH, *model.latent_shape)
     batch = {
-        'latents': latents, 'noise': normal(*latents.shape), 't': random.integers(0, 1000, BATCH, np.int32),
+        'latents': latents,
+        'noise': normal(*latents.shape),
+        't': random.integers(0, 1000, BATCH, np.int32),
         'text': normal(BATCH, model.text.max_tokens, model.backbone.context_width),
         'frames': normal(BATCH, model.memory, *model.frame_size, 3),
         'anchor': normal(BATCH, model.apm.image_width),
@@ -57,11 +59,20 @@ def step_on(problem):
         place_frozen = sharding.shardings(frozen, mesh)
         create = jax.jit(partial(state.create, optimizer=optimizer), out_shardings=places, donate_argnums=0)
         one = step.make_step(lambda data, key: data, loss, optimizer, rate=lambda _: 5e-5, ema_decay=0.9)
-        one = jax.jit(one, in_shardings=(places, place_frozen, None, None, None), donate_argnames='state',
-                      out_shardings=(places, sharding.replicated(mesh)),
-                      compiler_options=stage_config('apm').compiler_options.to_dict())
-        return one(create(sharding.place(trained, places.params)), sharding.place(frozen, place_frozen),
-                   sharding.place(batch, sharding.split_rows(mesh)), np.float32(0), jax.random.key(0))
+        one = jax.jit(
+            one,
+            in_shardings=(places, place_frozen, None, None, None),
+            donate_argnames='state',
+            out_shardings=(places, sharding.replicated(mesh)),
+            compiler_options=stage_config('apm').compiler_options.to_dict(),
+        )
+        return one(
+            create(sharding.place(trained, places.params)),
+            sharding.place(frozen, place_frozen),
+            sharding.place(batch, sharding.split_rows(mesh)),
+            np.float32(0),
+            jax.random.key(0),
+        )
 
     return run
 
@@ -93,21 +104,29 @@ def test_the_released_model_is_split_evenly():
     mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
     places = sharding.shardings(tree, mesh)
     whole = sum(leaf.size for leaf in jax.tree.leaves(tree))
-    share = sum(np.prod(place.shard_shape(leaf.shape))
-                for leaf, place in zip(jax.tree.leaves(tree), jax.tree.leaves(places)))
+    share = sum(
+        np.prod(place.shard_shape(leaf.shape)) for leaf, place in zip(jax.tree.leaves(tree), jax.tree.leaves(places))
+    )
     assert share < 0.29 * whole  # a quarter, and what is stored over fsdp alone
 
 
 def test_layers_that_follow_each_other_are_split_by_columns_and_by_rows():
     mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
-    kernels = {'attn1': {'to_q': {'kernel': (8, 8)}, 'to_out': {'kernel': (8, 8), 'bias': (8,)}},
-               'resnets': {'0': {'conv1': {'kernel': (3, 3, 8, 7)}, 'conv2': {'kernel': (3, 3, 8, 8)}}}}
-    tree = jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape, 'float32'), kernels,
-                        is_leaf=lambda leaf: isinstance(leaf, tuple))
+    kernels = {
+        'attn1': {'to_q': {'kernel': (8, 8)}, 'to_out': {'kernel': (8, 8), 'bias': (8,)}},
+        'resnets': {'0': {'conv1': {'kernel': (3, 3, 8, 7)}, 'conv2': {'kernel': (3, 3, 8, 8)}}},
+    }
+    tree = jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, 'float32'), kernels, is_leaf=lambda leaf: isinstance(leaf, tuple)
+    )
     specs = jax.tree.map(lambda place: place.spec, sharding.shardings(tree, mesh))
     P = sharding.P
-    assert specs['attn1'] == {'to_q': {'kernel': P('fsdp', 'tensor')},
-                              'to_out': {'kernel': P('tensor', 'fsdp'), 'bias': P()}}
+    assert specs['attn1'] == {
+        'to_q': {'kernel': P('fsdp', 'tensor')},
+        'to_out': {'kernel': P('tensor', 'fsdp'), 'bias': P()},
+    }
     # tensor does not divide 7
-    assert specs['resnets']['0'] == {'conv1': {'kernel': P(None, None, 'fsdp', None)},
-                                     'conv2': {'kernel': P(None, None, 'tensor', 'fsdp')}}
+    assert specs['resnets']['0'] == {
+        'conv1': {'kernel': P(None, None, 'fsdp', None)},
+        'conv2': {'kernel': P(None, None, 'tensor', 'fsdp')},
+    }

@@ -91,8 +91,9 @@ def test_the_average_follows_at_once_and_settles_slowly():
 def test_large_gradients_are_clipped():
     optimizer = step.make_optimizer(**OPTIMIZER)
     params = {'kernel': jnp.ones((2, 2))}
-    small, large = (optimizer.update({'kernel': jnp.full((2, 2), g)}, optimizer.init(params), params)[1]
-                    for g in (0.5, 1e6))
+    small, large = (
+        optimizer.update({'kernel': jnp.full((2, 2), g)}, optimizer.init(params), params)[1] for g in (0.5, 1e6)
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), small, large)
 
 

@@ -15,7 +15,6 @@ RELEASED = build.ModelConfig()
 WHOLE = layout.streaming(RELEASED)
 
 
-
 def test_the_released_refiner_has_an_autoencoder_and_a_text_tower_of_its_own():
     assert layout.refinement(RELEASED) == {'refiner': 'refiner', 'vae': 'refiner_vae', 'text': 'refiner_text'}
     trees = layout.abstract(RELEASED, ('refiner_vae', 'refiner_text'))

@@ -4,6 +4,8 @@
     frames = world.render(scene, np.arange(48), 128)     # [48,128,128,3] in [-1, 1]
     prompt = world.caption(scene, variant)               # one of many sentences that say it
     truth = world.truth(scene, np.arange(48), 128)       # where everything is
+
+A frame depends on the seed, the index of its scene and its own number alone.
 """
 
 from st2v_jax.data.examples import EXAMPLES
@@ -13,6 +15,21 @@ from st2v_jax.data.world.render import render, truth
 from st2v_jax.data.world.scene import SPLITS, Scene, describe, held_out, scene, split_indices
 
 __all__ = [
-    'BACKGROUNDS', 'CAMERAS', 'COLOURS', 'EXAMPLES', 'MOTIONS', 'PATTERNS', 'SHAPES', 'SPLITS', 'Scene',
-    'caption', 'describe', 'held_out', 'render', 'scene', 'split_indices', 'truth', 'words',
+    'BACKGROUNDS',
+    'CAMERAS',
+    'COLOURS',
+    'EXAMPLES',
+    'MOTIONS',
+    'PATTERNS',
+    'SHAPES',
+    'SPLITS',
+    'Scene',
+    'caption',
+    'describe',
+    'held_out',
+    'render',
+    'scene',
+    'split_indices',
+    'truth',
+    'words',
 ]

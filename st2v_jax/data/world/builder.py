@@ -3,6 +3,8 @@
     builder = World(data_dir='data', config='clips_128', file_format='array_record')
     builder.download_and_prepare()
     clip = builder.as_data_source('train')[0]  # {'frames': uint8 [f,128,128,3], 'caption': str, ...}
+
+The splits are those of the world: train, and test with combinations that no training scene has.
 """
 
 import dataclasses
@@ -42,15 +44,19 @@ class World(tfds.core.GeneratorBasedBuilder):
     def _info(self):
         config = self.builder_config
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict({
-                'frames': tfds.features.Tensor(shape=(config.frames, config.size, config.size, 3), dtype=np.uint8),
-                'caption': tfds.features.Text(),
-                'index': np.int32,
-                'objects': tfds.features.Tensor(shape=(2, 4), dtype=np.int32, doc='colour, shape, pattern, motion'),
-                'background': tfds.features.ClassLabel(names=list(world.BACKGROUNDS)),
-                'camera': tfds.features.ClassLabel(names=list(world.CAMERAS)),
-                'centres': tfds.features.Tensor(shape=(config.frames, 2, 2), dtype=np.float32, doc='x, y in pixels'),
-            }),
+            features=tfds.features.FeaturesDict(
+                {
+                    'frames': tfds.features.Tensor(shape=(config.frames, config.size, config.size, 3), dtype=np.uint8),
+                    'caption': tfds.features.Text(),
+                    'index': np.int32,
+                    'objects': tfds.features.Tensor(shape=(2, 4), dtype=np.int32, doc='colour, shape, pattern, motion'),
+                    'background': tfds.features.ClassLabel(names=list(world.BACKGROUNDS)),
+                    'camera': tfds.features.ClassLabel(names=list(world.CAMERAS)),
+                    'centres': tfds.features.Tensor(
+                        shape=(config.frames, 2, 2), dtype=np.float32, doc='x, y in pixels'
+                    ),
+                }
+            ),
             supervised_keys=None,
         )
 
@@ -65,13 +71,16 @@ class World(tfds.core.GeneratorBasedBuilder):
         for index in world.split_indices(split, config.seed, 0, count):
             scene = jax.device_get(world.scene(config.seed, index))
             objects = np.stack([scene.colour, scene.shape, scene.pattern, scene.motion], axis=-1)
-            objects[scene.count:] = -1
-            yield int(index), {
-                'frames': to_uint8(world.render(scene, frames, config.size)),
-                'caption': world.caption(scene, config.variant),
-                'index': index,
-                'objects': objects,
-                'background': int(scene.background),
-                'camera': int(scene.camera),
-                'centres': np.asarray(world.truth(scene, frames, config.size)['centres']),
-            }
+            objects[scene.count :] = -1
+            yield (
+                int(index),
+                {
+                    'frames': to_uint8(world.render(scene, frames, config.size)),
+                    'caption': world.caption(scene, config.variant),
+                    'index': index,
+                    'objects': objects,
+                    'background': int(scene.background),
+                    'camera': int(scene.camera),
+                    'centres': np.asarray(world.truth(scene, frames, config.size)['centres']),
+                },
+            )

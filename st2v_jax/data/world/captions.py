@@ -9,28 +9,53 @@ from st2v_jax.data.world.attributes import COLOURS
 from st2v_jax.data.world.scene import describe
 
 SHAPE_WORDS = {
-    'ball': ('ball', 'ball', 'sphere'), 'box': ('box', 'box', 'square'), 'star': ('star',), 'triangle': ('triangle',),
-    'ring': ('ring', 'ring', 'donut'), 'heart': ('heart',), 'cross': ('cross', 'cross', 'plus'),
+    'ball': ('ball', 'ball', 'sphere'),
+    'box': ('box', 'box', 'square'),
+    'star': ('star',),
+    'triangle': ('triangle',),
+    'ring': ('ring', 'ring', 'donut'),
+    'heart': ('heart',),
+    'cross': ('cross', 'cross', 'plus'),
 }
 PATTERN_WORDS = {'striped': ('striped', 'stripes'), 'dotted': ('dotted', 'dots'), 'checkered': ('checkered', 'checks')}
 
 # (one does, several do, doing)
 MOTION_WORDS = {
-    'moves left': (('moves left', 'move left', 'moving left'), ('goes left', 'go left', 'going left'),
-                   ('flies to the left', 'fly to the left', 'flying to the left')),
-    'moves right': (('moves right', 'move right', 'moving right'), ('goes right', 'go right', 'going right'),
-                    ('flies to the right', 'fly to the right', 'flying to the right')),
+    'moves left': (
+        ('moves left', 'move left', 'moving left'),
+        ('goes left', 'go left', 'going left'),
+        ('flies to the left', 'fly to the left', 'flying to the left'),
+    ),
+    'moves right': (
+        ('moves right', 'move right', 'moving right'),
+        ('goes right', 'go right', 'going right'),
+        ('flies to the right', 'fly to the right', 'flying to the right'),
+    ),
     'rises': (('rises', 'rise', 'rising'), ('goes up', 'go up', 'going up'), ('flies up', 'fly up', 'flying up')),
-    'falls': (('falls', 'fall', 'falling'), ('falls down', 'fall down', 'falling down'),
-              ('goes down', 'go down', 'going down')),
-    'bounces': (('bounces', 'bounce', 'bouncing'), ('hops', 'hop', 'hopping'),
-                ('bounces up and down', 'bounce up and down', 'bouncing up and down')),
-    'circles': (('moves in circles', 'move in circles', 'moving in circles'), ('circles', 'circle', 'circling'),
-                ('goes round and round', 'go round and round', 'going round and round')),
-    'swings': (('swings', 'swing', 'swinging'),
-               ('swings from side to side', 'swing from side to side', 'swinging from side to side')),
-    'spins': (('spins', 'spin', 'spinning'), ('rotates', 'rotate', 'rotating'),
-              ('spins around', 'spin around', 'spinning around')),
+    'falls': (
+        ('falls', 'fall', 'falling'),
+        ('falls down', 'fall down', 'falling down'),
+        ('goes down', 'go down', 'going down'),
+    ),
+    'bounces': (
+        ('bounces', 'bounce', 'bouncing'),
+        ('hops', 'hop', 'hopping'),
+        ('bounces up and down', 'bounce up and down', 'bouncing up and down'),
+    ),
+    'circles': (
+        ('moves in circles', 'move in circles', 'moving in circles'),
+        ('circles', 'circle', 'circling'),
+        ('goes round and round', 'go round and round', 'going round and round'),
+    ),
+    'swings': (
+        ('swings', 'swing', 'swinging'),
+        ('swings from side to side', 'swing from side to side', 'swinging from side to side'),
+    ),
+    'spins': (
+        ('spins', 'spin', 'spinning'),
+        ('rotates', 'rotate', 'rotating'),
+        ('spins around', 'spin around', 'spinning around'),
+    ),
     'pulses': (('grows and shrinks', 'grow and shrink', 'growing and shrinking'), ('pulses', 'pulse', 'pulsing')),
 }
 PLACE_WORDS = {
@@ -44,8 +69,10 @@ PLACE_WORDS = {
 }
 # (does, doing)
 CAMERA_WORDS = {
-    **{f'pans {way}': ((f'pans {way}', f'panning {way}'), (f'moves {way}', f'moving {way}'))
-       for way in ('left', 'right', 'up', 'down')},
+    **{
+        f'pans {way}': ((f'pans {way}', f'panning {way}'), (f'moves {way}', f'moving {way}'))
+        for way in ('left', 'right', 'up', 'down')
+    },
     'zooms in and out': (('zooms in and out', 'zooming in and out'),),
     'follows': (('follows', 'following'),),
 }

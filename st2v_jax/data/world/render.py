@@ -46,8 +46,13 @@ def truth(scene, frame_indices, size=128):
     pixel, corner = _placed(size)
     scale = 1 / pixel
     return dict(
-        centres=scale * pose.centre + jnp.array(corner[::-1]), radii=scale * pose.radius, angles=pose.angle,
-        visible=visible(scene), camera=scale * (background.TILE * camera.tile + camera.rest), zoom=camera.zoom)
+        centres=scale * pose.centre + jnp.array(corner[::-1]),
+        radii=scale * pose.radius,
+        angles=pose.angle,
+        visible=visible(scene),
+        camera=scale * (background.TILE * camera.tile + camera.rest),
+        zoom=camera.zoom,
+    )
 
 
 def _sides(size):

@@ -88,8 +88,21 @@ def scene(seed, index):
     velocity = jnp.where(moves, speed * jnp.asarray(DIRECTIONS)[direction], 0)
 
     each = partial(_for_motion, motion)
-    period = jnp.stack([draw.integer(a, b) for a, b in zip(*each(
-        default=(12, 19), bounces=(10, 15), circles=(16, 25), swings=(16, 25), spins=(18, 25), pulses=(12, 19)))])
+    period = jnp.stack(
+        [
+            draw.integer(a, b)
+            for a, b in zip(
+                *each(
+                    default=(12, 19),
+                    bounces=(10, 15),
+                    circles=(16, 25),
+                    swings=(16, 25),
+                    spins=(18, 25),
+                    pulses=(12, 19),
+                )
+            )
+        ]
+    )
     phase = jnp.stack([draw.integer(0, period[i]) for i in range(2)])
     low, high = each(default=(0.02, 0.03), bounces=(0.24, 0.30), circles=(0.14, 0.18), swings=(0.20, 0.25))
     pair_low, pair_high = each(default=(0.02, 0.03), bounces=(0.24, 0.30), circles=(0.10, 0.12), swings=(0.11, 0.13))
@@ -103,10 +116,23 @@ def scene(seed, index):
     x = jnp.where(two, jnp.array([0.26, 0.74]) + 0.02 * dx, 0.5 + 0.1 * dx)
     y = jnp.where(motion == BOUNCES, 0.64, 0.5) + jnp.where(two, 0.2, 0.1) * dy
     return Scene(
-        salt=salt, count=1 + two.astype(jnp.int32), colour=colour, shape=shape, pattern=pattern, motion=motion,
-        background=background, camera=camera, home=jnp.stack([x, y], axis=-1), radius=radius, reach=reach,
-        period=period, phase=phase, velocity=velocity,
-        zoom_period=draw.integer(24, 37), zoom_phase=draw.integer(0, 24))
+        salt=salt,
+        count=1 + two.astype(jnp.int32),
+        colour=colour,
+        shape=shape,
+        pattern=pattern,
+        motion=motion,
+        background=background,
+        camera=camera,
+        home=jnp.stack([x, y], axis=-1),
+        radius=radius,
+        reach=reach,
+        period=period,
+        phase=phase,
+        velocity=velocity,
+        zoom_period=draw.integer(24, 37),
+        zoom_phase=draw.integer(0, 24),
+    )
 
 
 def _for_motion(motion, *, default, **ranges):
@@ -149,7 +175,7 @@ def split_indices(split, seed, start, count):
         kept = np.asarray(_held_out_indices(seed, indices))
         found.append(indices[kept == (split == 'held_out')])
         total += len(found[-1])
-    return np.concatenate([np.zeros(0, np.int32), *found])[start:start + count]
+    return np.concatenate([np.zeros(0, np.int32), *found])[start : start + count]
 
 
 def describe(scene):
@@ -158,6 +184,13 @@ def describe(scene):
     'objects' lists, from left to right, dicts with 'colour', 'shape', 'pattern' and 'motion'.
     """
     scene = jax.tree.map(np.asarray, scene)
-    objects = [dict(colour=COLOURS[scene.colour[i]], shape=SHAPES[scene.shape[i]], pattern=PATTERNS[scene.pattern[i]],
-                    motion=MOTIONS[scene.motion[i]]) for i in range(int(scene.count))]
+    objects = [
+        dict(
+            colour=COLOURS[scene.colour[i]],
+            shape=SHAPES[scene.shape[i]],
+            pattern=PATTERNS[scene.pattern[i]],
+            motion=MOTIONS[scene.motion[i]],
+        )
+        for i in range(int(scene.count))
+    ]
     return dict(objects=objects, background=BACKGROUNDS[scene.background], camera=CAMERAS[scene.camera])
