@@ -4,7 +4,7 @@
     builder.download_and_prepare()
     clip = builder.as_data_source('train')[0]  # {'frames': uint8 [f,128,128,3], 'caption': str, ...}
 
-The splits are those of the world: train, and test with combinations that no training scene has.
+The splits are train, and held_out with combinations of attributes that no training scene has.
 """
 
 import dataclasses
