@@ -14,6 +14,9 @@ from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
 from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
 
+# Lists of prompts that ship with the package, by the names that --prompts-file knows them under
+SHIPPED_PROMPTS = {'paper': Path(__file__).parents[1] / 'assets' / 'prompts' / 'paper.txt'}
+
 DESCRIPTION = """\
 Makes a long video from one sentence, chunk by chunk: 16 frames from the text, then 8 more at a time, each chunk from
 the text, the last 8 frames and the first frame. Without --weights it uses the small model that comes with the package,
@@ -25,6 +28,7 @@ examples:
   {run} --prompt "{1}" --num-frames 240 --output long.mp4
   {run} --prompt "{2}" --output night.gif --seed 7
   {run} --prompts-file prompts.txt --output "videos/clip.mp4"   # clip-000.mp4, clip-001.mp4, ...
+  {run} --prompts-file paper --weights weights/st2v --output "videos/clip.mp4"   # the 50 prompts of the paper
 more prompts that the small model understands:
   {more}
 The output's ending decides: .mp4 grows while it is made and plays at any time; .gif; name.png or folder/ for single
@@ -159,20 +163,25 @@ def _jobs(arguments):
     """The prompts with their output files, checked."""
     from st2v_jax.streaming.generate import check
 
-    prompts = [arguments.prompt]
-    if arguments.prompts_file is not None:
-        try:
-            lines = Path(arguments.prompts_file).read_text(encoding='utf-8').splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f'cannot read the prompts: {error}') from error
-        prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith('#')]
-        if not prompts:
-            raise BadInput(f'{arguments.prompts_file} holds no prompt: one a line, # begins a comment')
+    prompts = [arguments.prompt] if arguments.prompts_file is None else _prompts(arguments.prompts_file)
     check(prompts, [arguments.seed])
     outputs = _outputs(prompts, arguments)
     for output in outputs:
         video_io.check_output(output)
     return [Job(prompt, output) for prompt, output in zip(prompts, outputs)]
+
+
+def _prompts(name):
+    """The prompts in a file of the user, or in one that ships with the package."""
+    file = Path(name) if name not in SHIPPED_PROMPTS or Path(name).is_file() else SHIPPED_PROMPTS[name]
+    try:
+        lines = file.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f'cannot read the prompts: {error}') from error
+    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith('#')]
+    if not prompts:
+        raise BadInput(f'{name} holds no prompt: one a line, # begins a comment')
+    return prompts
 
 
 def _outputs(prompts, arguments):
@@ -246,7 +255,12 @@ def parser(prog):
     parser.epilog = EXAMPLES.format(*PROMPTS[:3], run=prog, more='\n  '.join(PROMPTS[3:]))
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--prompt', help='what the video shows, in a sentence')
-    what.add_argument('--prompts-file', metavar='FILE', help='several prompts, one a line; # begins a comment')
+    what.add_argument(
+        '--prompts-file',
+        metavar='FILE',
+        help='several prompts, one a line; # begins a comment. The name paper stands for the 50 prompts of the paper, '
+        'which ship with the package',
+    )
     what.add_argument('--list-words', action='store_true', help='show the words that the model knows, and stop')
     add = parser.add_argument
     add('--num-frames', type=options.at_least_1, default=48, metavar='N', help='frames in the video, any number (48)')
