@@ -44,34 +44,76 @@ class Published:
     ours: dict | None = None
 
 
+@dataclass(frozen=True)
+class Place:
+    """What lies in one place, of which nothing has been read.
+
+    Attributes:
+      path: the file or folder; of a repository the folder that it was fetched into.
+      files: of weights, those to read: see `weight_files`.
+      others: all files of the folder; none where `path` is a file.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    others: tuple[Path, ...]
+
+    def named(self, name: str) -> Path | None:
+        """The first file of that name in the folder."""
+        return next((file for file in self.others if file.name == name), None)
+
+    def ours(self) -> dict | None:
+        """The config and networks of a model of ours that was exported, or None."""
+        return _json(self.named('model_index.json')).get('_st2v_jax')
+
+    def published(self, found: Iterable[tuple[Path, Checkpoint]], left_out: Iterable[Path]) -> Published:
+        """What there is, with the networks that were found in `files` and the files that hold nothing we know."""
+        found = sorted(found, key=lambda pair: -len(pair[1].networks))
+        pad, diffusion = _pad(self.named('vocab.json')), _diffusion(self.named(_SCHEDULER))
+        return Published(tuple(found), tuple(left_out), pad, diffusion, self.ours())
+
+
+def look(source: str | Path) -> Place:
+    """The files of a file, a folder and its subfolders, or, where neither is there, a repository of the hub.
+
+    Raises FileNotFoundError where there is nothing.
+    """
+    path = Path(source)
+    if not path.exists():
+        if not is_repository(source):
+            raise FileNotFoundError(f'there is no file or folder {source}')
+        path = _fetch(str(source))
+    if not path.is_dir():
+        return Place(path, (path,), ())
+    names = [file.relative_to(path).as_posix() for depth in DEPTHS for file in sorted(path.glob(depth))]
+    return Place(path, tuple(path / name for name in weight_files(names)), tuple(path / name for name in names))
+
+
 def find(source: str | Path) -> Published:
     """What lies in a file, a folder and its subfolders, or, where neither is there, a repository of the hub.
 
     Raises ValueError (UnsafeCheckpointError, ConversionError) or OSError for what cannot be read; nothing we know in
     all of it is an error too.
     """
-    place = Path(source)
-    if not place.exists():
-        if not is_repository(source):
-            raise FileNotFoundError(f'there is no file or folder {source}')
-        place = _fetch(str(source))
-    files, others = [place], []
-    if place.is_dir():
-        names = [file.relative_to(place).as_posix() for depth in DEPTHS for file in sorted(place.glob(depth))]
-        files = [place / name for name in weight_files(names)]
-        others = [place / name for name in names]
-    first = lambda name: next((file for file in others if file.name == name), None)
-    ours = _json(first('model_index.json')).get('_st2v_jax')
-    model = RELEASED if ours is None else ModelConfig.from_dict(ours['config'])
-    found, left_out = [], []
-    for file in files:
-        checkpoints = recognise(read(file), _json(file.with_name('config.json')), model)
+    place = look(source)
+    model, found, left_out = assumed(place.ours()), [], []
+    for file in place.files:
+        checkpoints = recognise(read(file), settings_of(file), model)
         found += [(file, checkpoint) for checkpoint in checkpoints]
         left_out += [] if checkpoints else [file]
     if not found:
-        raise ValueError(f'{source} holds none of the files we know ({len(files)} files of weights looked into)')
-    found.sort(key=lambda pair: -len(pair[1].networks))
-    return Published(tuple(found), tuple(left_out), _pad(first('vocab.json')), _diffusion(first(_SCHEDULER)), ours)
+        raise ValueError(f'{source} holds none of the files we know ({len(place.files)} files of weights looked into)')
+    return place.published(found, left_out)
+
+
+def assumed(ours: dict | None) -> ModelConfig:
+    """The config that says what neither a file nor the config.json beside it does; `ours` as `Place.ours` gives it."""
+    return RELEASED if ours is None else ModelConfig.from_dict(ours['config'])
+
+
+def settings_of(file: Path) -> dict:
+    """The config.json beside a file of weights, {} without one."""
+    return _json(file.with_name('config.json'))
 
 
 def is_repository(source: str | Path) -> bool:
