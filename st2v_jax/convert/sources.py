@@ -21,7 +21,7 @@ _MODEL_OF_A_FOLDER = ('model', 'pytorch_model', 'diffusion_pytorch_model')
 _HUB = re.compile(r'[\w.-]+/[\w.-]+')
 _SCHEDULER = 'scheduler_config.json'
 _TOKENS = ('tokenizer_config.json', 'special_tokens_map.json')  # where the padding token may be named
-_BESIDE = ('model_index.json', 'config.json', _SCHEDULER, 'vocab.json', 'merges.txt', *_TOKENS)
+BESIDE = ('model_index.json', 'config.json', _SCHEDULER, 'vocab.json', 'merges.txt', *_TOKENS)
 DEPTHS = ('*', '*/*', '*/*/*')  # of a folder that holds repositories, whose networks have folders of their own
 
 
@@ -121,6 +121,11 @@ def is_repository(source: str | Path) -> bool:
     return _HUB.fullmatch(str(source)) is not None
 
 
+def is_weights(name: str) -> bool:
+    """Whether a file of this name may hold weights, or is an index of such files."""
+    return _WEIGHTS.fullmatch(name) is not None
+
+
 def weight_files(names: Iterable[str]) -> list[str]:
     """Of the files of a folder those to read: where one is there in several containers or precisions, one of them.
 
@@ -151,7 +156,7 @@ def _fetch(repository):
         names = list_repo_files(repository)
         wanted = weight_files(names)
         shards = [re.sub(r'\.(\w+)\.index.*', r'*-of-*.\1', name) for name in wanted if name.endswith('.json')]
-        beside = [name for name in names if PurePosixPath(name).name in _BESIDE]
+        beside = [name for name in names if PurePosixPath(name).name in BESIDE]
         return Path(snapshot_download(repository, allow_patterns=[*wanted, *shards, *beside]))
     except Exception as error:  # each version of the hub's client has its own classes for having no network
         try:
