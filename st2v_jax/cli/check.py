@@ -29,6 +29,8 @@ def work(arguments, run):
             progress.to(done / 1e6)
 
         report = check(arguments.check, on_read)
+        if progress.total is not None:
+            progress.to(progress.total)
     say = (lambda text: None) if arguments.quiet else (lambda text: print(text, flush=True))
     say(on_screen(_files(report) + _networks(report) + _misfits(report)))
     if file is not None:  # now: a step that takes too much memory may be the end of this process
@@ -102,7 +104,7 @@ def _try_a_step(arguments, report, say):
     if not fitting:
         return step | {'skipped': 'the device has too little memory'}
     try:
-        tell = lambda dtype: say(f'computing in {dtype}; what has to be compiled first takes a while')
+        tell = lambda dtype: say(f'computing in {dtype}; compiling takes a while the first time')
         return step | {'chunks': first_contact.compare(opened, fitting, tell)}
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
@@ -244,8 +246,8 @@ def _planned(step):
         f'step {need["temporary"] / GIB:.2f})'
         for dtype, need in step['needs'].items()
     ]
-    limit = '' if step['device_memory'] is None else f' with {step["device_memory"] / GIB:.1f} GiB'
-    return [STEP, Text(f'One guided step takes {" and then ".join(needs)}; the device is {step["device"]}{limit}.')]
+    limit = '' if step['device_memory'] is None else f' and {step["device_memory"] / GIB:.1f} GiB'
+    return [STEP, Text(f'One guided step takes {" and then ".join(needs)}. The device: {step["device"]}{limit}.')]
 
 
 def _step(step):

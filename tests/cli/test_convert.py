@@ -235,6 +235,7 @@ def test_a_repository_of_the_hub_is_fetched_and_kept(exported, tiny_folder, tmp_
         same_networks(tmp_path / 'new', tiny_folder)
         assert 'unet/diffusion_pytorch_model.safetensors' in fetched
         assert not {'unet/model.fp16.bin', 'a.gif'} & {*fetched}
+        assert fetching(tmp_path, environment, '--check', 'org/model', '--no-run', '--quiet')[0] == 0
         missing = fetching(tmp_path, environment, '--from', 'org/other', '--to', 'other')
     out_of_reach = fetching(tmp_path, environment, '--from', 'org/other', '--to', 'other')
     for code, err in (missing, out_of_reach):

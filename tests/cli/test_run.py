@@ -33,7 +33,7 @@ HELP = {
     'sample': ('--prompt', '--negative-prompt', '--list-words', '--num-frames N', 'ST2V_CACHE', 'examples:'),
     'enhance': ('--input', '--prompt', '--variant', 'examples:', 'st2v enhance --input', '$TMPDIR'),
     'train': ('--config', '--workdir', '--from', 'st2v train --config cam:small'),
-    'convert': ('--to-diffusers', 'streaming_t2v.ckpt', 'examples:', 'docs/weights.md'),
+    'convert': ('--check', '--to-diffusers', 'streaming_t2v.ckpt', 'examples:', 'docs/weights.md'),
     'evaluate': ('train-checker', 'refinement-report', 'st2v evaluate generate --weights'),
     'prepare-data': ('--videos', '--encode', 'captions.jsonl', 'examples:'),
 }
