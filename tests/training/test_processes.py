@@ -78,8 +78,8 @@ def test_two_processes_meet_where_they_are_told_to():
     where = f'127.0.0.1:{free_port()}'
     runs = [subprocess.Popen([sys.executable, '-c', program, str(number), where], cwd=CONFIGS.parent,
                              stdout=subprocess.PIPE, text=True) for number in range(2)]
-    said = [run.communicate(timeout=120)[0].splitlines()[-1] for run in runs]
-    assert said == ['True True', 'False True']
+    first, second = (run.communicate(timeout=120)[0].splitlines() for run in runs)  # beside what Gloo says
+    assert 'True True' in first and 'False True' in second
 
 
 @pytest.fixture
