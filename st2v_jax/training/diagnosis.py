@@ -1,5 +1,6 @@
 """Where numbers stop being numbers: the loss is computed once more, operation by operation, until one is not finite."""
 
+import math
 from collections import Counter
 
 import jax
@@ -8,6 +9,26 @@ import numpy as np
 from jax.extend.core import Literal
 
 from st2v_jax import trees
+from st2v_jax.errors import TrainingError
+
+
+def check_finite(rows, objective, now, frozen, key) -> None:
+    """Raises TrainingError where a loss or a gradient of these metrics is not finite: at which step, and where first.
+
+    rows: [(number of the step, dict of floats)]. now: the state that the step started from, which did not take it.
+    key: the run's key.
+    """
+    bad = next((row for row in rows if not all(math.isfinite(row[1][name]) for name in ('loss', 'grad_norm'))), None)
+    if bad is None:
+        return
+    number, metrics = bad
+    batch = jax.jit(objective.draw)(next(objective.data_from(int(now.step))), jax.random.fold_in(key, now.step))
+    where = not_finite(objective.direct, now.params, frozen, batch)
+    raise TrainingError(
+        f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}, not finite '
+        f'first {where}; the last checkpoint is from before it. Lower config.schedule.peak or compute '
+        'in float32'
+    )
 
 
 def not_finite(loss, params, frozen, batch):

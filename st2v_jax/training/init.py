@@ -82,7 +82,7 @@ def start(config, key: jax.Array, source=None) -> Start:
 
 def born(model: build.ModelConfig, names, key: jax.Array) -> dict[str, Any]:
     """Fresh networks; a CAM is the copy of the UNet beside it."""
-    params = build.init(key, build.Network(None, layout.abstract(model, names)))
+    params = build.init(key, build.Network(None, layout.abstract(model, names)))  # all at once, by their paths
     return build.copy_encoder(params) if {'cam', 'unet'} <= {*params} else params
 
 

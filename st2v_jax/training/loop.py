@@ -4,7 +4,6 @@ import collections
 import datetime
 import itertools
 import json
-import math
 import time
 from functools import partial
 from pathlib import Path
@@ -15,11 +14,10 @@ import numpy as np
 
 from st2v_jax import sharding, trees
 from st2v_jax.checkpoint import Checkpoints, abstract
-from st2v_jax.errors import TrainingError
 from st2v_jax.models import build
 from st2v_jax.planning.device import matmul_rate
 from st2v_jax.training import autoencoder, contrastive, denoising, init, processes, refiner, samples, state, step
-from st2v_jax.training.diagnosis import not_finite
+from st2v_jax.training.diagnosis import check_finite
 from st2v_jax.training.limits import Clock, Signals
 from st2v_jax.training.logs import Logs
 from st2v_jax.weights.folder import save
@@ -73,16 +71,6 @@ def train(config, workdir, source=None, *, command=''):
         sizes = f'{build.parameter_count(trained):,} parameters trained, {build.parameter_count(frozen):,} frozen'
         logs.say(f'prepared in {time.monotonic() - began:.0f} s; {sizes}, from step {int(now.step)}')
 
-        def check(rows, now):
-            if bad := _first_bad(rows):
-                data = next(objective.data_from(int(now.step)))
-                batch = jax.jit(objective.draw)(data, jax.random.fold_in(key, now.step))
-                where = not_finite(objective.direct, now.params, frozen, batch)
-                raise TrainingError(
-                    f'{bad}, not finite first {where}; the last checkpoint is from before it. '
-                    'Lower config.schedule.peak or compute in float32'
-                )
-
         def finished(now):
             averaged = trees.join(objective.params, sharding.to_host(now.ema))
             return objective.finish(averaged, model) if processes.is_first() else ({}, model)
@@ -117,14 +105,14 @@ def train(config, workdir, source=None, *, command=''):
             logs.collect(number, metrics)
             saves = config.checkpoint_every and number % config.checkpoint_every == 0
             if saves or number % config.log_every == 0:
-                check(logs.write(clock.progress(number)), now)
+                check_finite(logs.write(clock.progress(number)), objective, now, frozen, key)
             if saves:
                 checkpoints.save(number, now, clock.progress(number))
             if 'samples' in config and config.samples.every and number % config.samples.every == 0:
                 sample(number, now)
             if jax.process_count() == 1 or number % config.log_every == 0:  # asking the others takes time
                 stop = processes.any_of(signals.stop)
-        check(logs.write(clock.progress(number)), now)
+        check_finite(logs.write(clock.progress(number)), objective, now, frozen, key)
         if stop or config.checkpoint_every:
             checkpoints.save(number, now, clock.progress(number))
         checkpoints.close()
@@ -161,14 +149,6 @@ def _restore_or_create(checkpoints, trained, optimizer, places):
         return born(sharding.place(trained, places.params)), 0.0
     shapes = jax.eval_shape(create, trained)
     return checkpoints.restore(abstract(shapes, places))
-
-
-def _first_bad(rows):
-    """The first step of these metrics whose loss or gradient is not finite, in words; None where there is none."""
-    for number, metrics in rows:
-        if not math.isfinite(metrics['loss']) or not math.isfinite(metrics['grad_norm']):
-            return f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}'
-    return None
 
 
 def _summarise(workdir, config, command, steps, seconds, logs):
