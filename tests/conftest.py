@@ -20,6 +20,16 @@ import pytest  # noqa: E402
 SLOW_SECONDS = 900  # a slow test's own limit
 
 
+WORKER_MEMORY = 4 * 2**30  # bytes that a process of tests may take
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers(config):
+    """As many processes as there are cores, as far as memory goes."""
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else WORKER_MEMORY
+    return max(1, min(os.cpu_count() or 1, memory // WORKER_MEMORY))
+
+
 def pytest_collection_modifyitems(items):
     """Slow tests get their own limit, and their files come first: of two processes, none is left alone with one."""
     slow = [item for item in items if item.get_closest_marker('slow')]

@@ -102,6 +102,7 @@ def test_enhancing_is_planned_beside_the_streaming_stage(tiny_folder):
     assert 4 * sum(counts.values()) == planning.resident(model, enhancer)
 
 
+@pytest.mark.slow
 def test_the_plan_knows_what_saves_memory(tiny_folder):
     model = planning.abstract_model(tiny_folder, jnp.float32)
     settings = model.settings(steps=3, decode_frames=8)

@@ -62,6 +62,7 @@ def objective(stage, folder, params, **overrides):
     return loop.OBJECTIVES[config.objective](config, MODEL, params, TOKENIZER, mesh, jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'stage, noise, idle',
     [
