@@ -63,6 +63,16 @@ def test_what_is_placed_is_cropped_back_and_all_around_is_black(profile, video):
     assert (placed == -1).sum() == placed.size - video.size
 
 
+def test_the_paper_resizes_bilinearly():
+    pixels = np.random.default_rng(0).uniform(-1, 1, (16, 16)).astype(np.float32)
+    pillow = np.asarray(Image.fromarray(pixels).resize((48, 48), Image.Resampling.BILINEAR))
+    canvas = fit((16, 16), (48, 48), UNetConfig((4,), (False,)))
+    frames = np.repeat(pixels[..., None], 3, -1)
+    ours = crop(place(frames, canvas, 'paper'), canvas)
+    np.testing.assert_allclose(ours, np.repeat(pillow[..., None], 3, -1), atol=1e-5)
+    assert np.abs(ours - crop(place(frames, canvas, 'release'), canvas)).max() > 0.1
+
+
 def test_the_release_resizes_like_pillow():
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     pillow = np.asarray(Image.fromarray(pixels).resize((48, 48), Image.Resampling.BICUBIC), np.float32)

@@ -60,6 +60,18 @@ def test_text_and_negative_prompt_reach_the_video(enhancer):
         assert np.abs(run(enhancer, **change) - plain).max() > 1e-5
 
 
+def test_the_refiner_reads_the_prompt_and_a_comma(enhancer):
+    read = []
+
+    class Spy:
+        def ids(self, texts):
+            read.extend(texts)
+            return enhancer.tokenizer.ids(texts)
+
+    st2v_jax.enhance(dataclasses.replace(enhancer, tokenizer=Spy()), moving(), PROMPT, negative_prompt='sand')
+    assert read == ['sand', f'{PROMPT}, ']
+
+
 def test_chunks_spread_over_devices_give_the_same_video(enhancer, tiny_folder):
     two = st2v_jax.load_enhancer(tiny_folder, devices=2)
     assert two.settings().group == 2
