@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from configs_of import stage_config
 
-from st2v_jax import sharding
+from st2v_jax import sharding, trees
 from st2v_jax.data import captions
 from st2v_jax.models import build
 from st2v_jax.training import loop, state, step
@@ -39,7 +39,7 @@ class Stage:
 
     def finish(self):
         """(networks to save, ModelConfig) after the steps so far."""
-        return self.objective.finish(state.join(self.state.params, self.frozen), self.model)
+        return self.objective.finish(trees.join(self.state.params, self.frozen), self.model)
 
 
 def random_encoders():
