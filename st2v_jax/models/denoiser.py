@@ -19,12 +19,12 @@ class Condition(NamedTuple):
     Attributes:
       unet: keys and values of each cross-attention of the UNet.
       extractor: the same for CAM's extractor, or None where there is none.
-      frames: features [k, m, h, w, c] of the conditioning frames, or None.
+      memory: features [k, m, h, w, c] of the conditioning frames, or None.
     """
 
     unet: Any
     extractor: Any = None
-    frames: Any = None
+    memory: Any = None
 
 
 class StreamingDenoiser(nnx.Module):
@@ -59,17 +59,19 @@ class StreamingDenoiser(nnx.Module):
         if frames is None:
             return Condition(unet)
         own = texts * len(frames)
-        encoded = repeat(self.cam.encode(frames), 'b ... -> (n b) ...', n=texts)
-        return Condition(unet, self.cam.keys_values(text[:own]), encoded)
+        memory = repeat(self.cam.encode(frames), 'b ... -> (n b) ...', n=texts)
+        return Condition(unet, self.cam.keys_values(text[:own]), memory)
 
     def __call__(self, x, t, condition, *, remat='none'):
         """Prediction [b, f, h, w, 4], float32, for noisy latents x [b, f, h, w, 4] at diffusion steps t [b].
 
         remat: which values are kept for a gradient, as in `UNet3D`.
         """
-        if condition.frames is None:
+        if condition.memory is None:
             return self.unet(x, t, condition.unet, remat=remat)
-        own = len(condition.frames)
-        memory = self.cam.extract(x[:own], t[:own], condition.extractor, condition.frames, remat=remat)
-        memory = jax.tree.map(lambda of: jnp.concatenate([of, of[2 * own - len(x) :]]) if own < len(x) else of, memory)
-        return self.unet(x, t, condition.unet, **self.cam.joins(memory), remat=remat)
+        own = len(condition.memory)
+        features = self.cam.extract(x[:own], t[:own], condition.extractor, condition.memory, remat=remat)
+        features = jax.tree.map(
+            lambda of: jnp.concatenate([of, of[2 * own - len(x) :]]) if own < len(x) else of, features
+        )
+        return self.unet(x, t, condition.unet, **self.cam.joins(features), remat=remat)
