@@ -35,7 +35,7 @@ def _system(config, dtype):
     return System(config, *networks)
 
 
-class Context(NamedTuple):
+class Prompt(NamedTuple):
     """What the prompt says, encoded: text and null_text [b, n, d], null_anchor [b, e] (the image without content)."""
 
     text: jax.Array
@@ -44,8 +44,8 @@ class Context(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def encode_prompt(system: System, params: dict[str, Any], ids: jax.Array, null_ids: jax.Array) -> Context:
-    """Context of token ids [b, n]; null_ids [b, n] are the empty string's or the negative prompt's.
+def encode_prompt(system: System, params: dict[str, Any], ids: jax.Array, null_ids: jax.Array) -> Prompt:
+    """Prompt of token ids [b, n]; null_ids [b, n] are the empty string's or the negative prompt's.
 
     The null anchor is the embedding of an image without content (mid grey), not a zero embedding; None without an image
     tower.
@@ -56,7 +56,7 @@ def encode_prompt(system: System, params: dict[str, Any], ids: jax.Array, null_i
         null_anchor = encode_image(system, params, empty)
         null_anchor = jnp.broadcast_to(null_anchor, (len(ids), *null_anchor.shape[1:]))
     text = system.text(params['text'], jnp.concatenate([ids, null_ids]))
-    return Context(*jnp.split(text, 2), null_anchor)
+    return Prompt(*jnp.split(text, 2), null_anchor)
 
 
 def encode_image(system: System, params: dict[str, Any], frames: jax.Array) -> jax.Array:

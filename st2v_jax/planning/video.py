@@ -111,13 +111,13 @@ def _streaming(model, settings, num_frames):
     ids = jax.ShapeDtypeStruct((1, model.config.text.max_tokens), jnp.int32)
     encode = lambda params, ids: encode_prompt(system, params, ids, ids)
     found = [Stage('prompt', cost(encode, params, ids), 1)]
-    context = jax.eval_shape(encode, params, ids)
+    prompt = jax.eval_shape(encode, params, ids)
     state = jax.eval_shape(lambda: stream.start(jax.random.key(0)[None]))
     chunks = model.config.contract.chunks(num_frames)
     run = stream.programs(system, settings)
     counts = {'first chunk': 1} | ({'later chunk': chunks - 1} if chunks > 1 else {})
     for name, count in counts.items():
-        x, condition = jax.eval_shape(run.begin, params, context, state)
+        x, condition = jax.eval_shape(run.begin, params, prompt, state)
         levels = stream.levels_of(system, settings, state)
         steps = len(levels.t) - 1
         inputs = jax.tree.map(lambda leaf: leaf[0], sampling.steps(levels))
@@ -125,7 +125,7 @@ def _streaming(model, settings, num_frames):
         frames = jax.eval_shape(run.decode, params, latents)
         trajectory = jax.eval_shape(lambda x, levels=levels: sampling.begin(x, levels), x)
         found += [
-            Stage(f'{name}, condition', cost(run.begin, params, context, state), count),
+            Stage(f'{name}, condition', cost(run.begin, params, prompt, state), count),
             Stage(
                 f'{name}, step', cost(run.step, params, condition, state, trajectory, inputs), count * steps, ahead=True
             ),

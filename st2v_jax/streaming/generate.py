@@ -98,9 +98,9 @@ def stream(
     ids, null_ids = model.tokenizer.ids(prompts), model.tokenizer.ids([negative_prompt] * len(prompts))
 
     def chunks():
-        context = encode_prompt(model.system, model.params, ids, null_ids)
+        encoded = encode_prompt(model.system, model.params, ids, null_ids)
         begin = start(video_keys(seeds)) if state is None else state
-        for frames, after in streaming.stream(model.system, chosen, model.params, context, begin, on_step=on_step):
+        for frames, after in streaming.stream(model.system, chosen, model.params, encoded, begin, on_step=on_step):
             yield np.asarray(frames[0] if isinstance(prompt, str) else frames), after
             if 'cam' not in model.params:
                 return

@@ -1,7 +1,7 @@
 """The streaming stage: a long video as a fold over chunks.
 
 What one chunk owes the next is a small explicit state: the last frames (short-term memory, CAM), the anchor frame's
-embedding (long-term memory, APM), a key and a number. A chunk is a pure function of (parameters, context, state), so a
+embedding (long-term memory, APM), a key and a number. A chunk is a pure function of (parameters, prompt, state), so a
 video can be stopped, stored, continued, re-rolled or given another prompt at any chunk. Chunk 0 is the state without
 memories: the plain Video-LDM draws it (the Initialization stage). Pixels go from chunk to chunk as float32.
 """
@@ -19,7 +19,7 @@ from einops import rearrange
 from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.noise import frame_noise
 from st2v_jax.diffusion.solvers import sampling_levels
-from st2v_jax.models.system import Context, System, encode_image, remembered
+from st2v_jax.models.system import Prompt, System, encode_image, remembered
 from st2v_jax.streaming.settings import SampleSettings
 
 
@@ -80,7 +80,7 @@ class Programs(NamedTuple):
     Handing a program thousands of arrays takes the host a while.
 
     Attributes:
-      begin: (params, context, state) -> (initial noise x [b, f, h, w, c], condition of the denoiser).
+      begin: (params, prompt, state) -> (initial noise x [b, f, h, w, c], condition of the denoiser).
       step: (params, condition, state, trajectory, inputs) -> trajectory after one denoising step.
       decode: (params, latents [b, f, h, w, c]) -> frames [b, n, H, W, 3] in [-1, 1].
       remember: (params, frames, state) -> the state after the chunk of these new frames.
@@ -95,8 +95,8 @@ class Programs(NamedTuple):
 def programs(system: System, settings: SampleSettings) -> Programs:
     """The Programs of a system and settings; they are compiled once for equal ones."""
 
-    def begin(params, context, state):
-        return _begin(system, settings, _some(params, (*_denoising(system, params, state), 'vae')), context, state)
+    def begin(params, prompt, state):
+        return _begin(system, settings, _some(params, (*_denoising(system, params, state), 'vae')), prompt, state)
 
     def step(params, condition, state, trajectory, inputs):
         used = _some(params, _denoising(system, params, state))
@@ -121,7 +121,7 @@ def stream(
     system: System,
     settings: SampleSettings,
     params: dict[str, Any],
-    context: Context,
+    prompt: Prompt,
     state: StreamState,
     *,
     on_step: Callable[[int, int, int], None] | None = None,
@@ -134,7 +134,7 @@ def stream(
     params = jax.device_put(params)  # once, not with every chunk
     run = programs(system, settings)
     while True:
-        x = _denoised(run, levels_of(system, settings, state), params, context, state, on_step)
+        x = _denoised(run, levels_of(system, settings, state), params, prompt, state, on_step)
         frames = run.decode(params, new_latents(system, x, state))
         state = run.remember(params, frames, state)
         yield frames, state
@@ -146,9 +146,9 @@ def levels_of(system: System, settings: SampleSettings, state: StreamState):
     return sampling_levels(system.config.contract.process, chunk.solver, chunk.steps)
 
 
-def _denoised(run, levels, params, context, state, on_step):
+def _denoised(run, levels, params, prompt, state, on_step):
     """The chunk's clean latents."""
-    x, condition = run.begin(params, context, state)
+    x, condition = run.begin(params, prompt, state)
     trajectory, inputs = sampling.begin(x, levels), sampling.steps(levels)
     index, total = int(state.index), len(levels.t) - 1
 
@@ -167,13 +167,13 @@ def _denoised(run, levels, params, context, state, on_step):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def next_chunk(system: System, settings: SampleSettings, params: dict[str, Any], context: Context, state: StreamState):
+def next_chunk(system: System, settings: SampleSettings, params: dict[str, Any], prompt: Prompt, state: StreamState):
     """One chunk as a single program: (its new frames [b, n, H, W, 3], the state after it).
 
     For composition with other programs; it equals a chunk of `stream` up to rounding.
     """
     run, levels = programs(system, settings), levels_of(system, settings, state)
-    x, condition = run.begin(params, context, state)
+    x, condition = run.begin(params, prompt, state)
     step = lambda trajectory, inputs: (run.step(params, condition, state, trajectory, inputs), None)
     trajectory, _ = jax.lax.scan(step, sampling.begin(x, levels), sampling.steps(levels))
     frames = run.decode(params, new_latents(system, trajectory.x, state))
@@ -185,15 +185,15 @@ _program = functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 
 
 @_program
-def _begin(system, settings, params, context, state):
+def _begin(system, settings, params, prompt, state):
     guidance = settings.of_chunk(state.is_first, state.anchor is not None).guidance
     networks = _denoiser(system, params, state)
-    text = guidance.stack(lambda branch: context.text if branch.text else context.null_text)
+    text = guidance.stack(lambda branch: prompt.text if branch.text else prompt.null_text)
     memory = anchor = None
     if state.frames is not None:
         memory = remembered(system, params, state.frames)
     if state.anchor is not None:
-        tokens = jnp.concatenate([context.null_anchor, state.anchor])
+        tokens = jnp.concatenate([prompt.null_anchor, state.anchor])
         none, own = jnp.split(system.denoiser(networks, tokens, method='anchor_tokens'), 2)
         anchor = guidance.stack(lambda branch: own if branch.anchor else none)
     condition = system.denoiser(networks, text, memory, anchor, texts=guidance.texts, method='condition')
