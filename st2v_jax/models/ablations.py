@@ -66,7 +66,7 @@ class ConcCond(nnx.Module):
         """None: it reads no text."""
         return None
 
-    def extract(self, x, t, contexts, conditioning, *, remat='none'):
+    def extract(self, x, t, keys_values, conditioning, *, remat='none'):
         """The conditioning as it is."""
         return conditioning
 

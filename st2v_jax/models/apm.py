@@ -57,9 +57,9 @@ class ContextMixer(nnx.Module):
         self.alpha = nnx.Param(jnp.zeros(()))
 
     def __call__(self, text, anchor):
-        context = jnp.concatenate([text, anchor], axis=1).astype(self.dtype)
-        padded = jnp.pad(context, ((0, 0), (0, 0), (1, 1)))
-        shifted = jnp.stack([padded[..., :-2], context, padded[..., 2:]])
+        tokens = jnp.concatenate([text, anchor], axis=1).astype(self.dtype)
+        padded = jnp.pad(tokens, ((0, 0), (0, 0), (1, 1)))
+        shifted = jnp.stack([padded[..., :-2], tokens, padded[..., 2:]])
         kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
         mixed = self.norm(jnp.einsum('k b i c, k i o -> b o c', shifted, kernel) + bias[:, None])
         return nnx.silu(self.alpha[...]).astype(self.dtype) * mixed + text.astype(self.dtype)

@@ -39,9 +39,9 @@ class Attention(nnx.Module):
         self.to_v = linear(context_width, heads * head_size, use_bias=False)
         self.to_out = linear(heads * head_size, channels)
 
-    def keys_values(self, context):
-        """context [b, s, c] -> keys, values [b, s, n, d]."""
-        return self._split(self.to_k(context)), self._split(self.to_v(context))
+    def keys_values(self, tokens):
+        """tokens [b, s, c] -> keys, values [b, s, n, d]."""
+        return self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
 
     def __call__(self, x, keys_values):
         """x [b, t, c] asks, keys and values [b, s, n, d] answer -> [b, t, c]."""
@@ -76,7 +76,7 @@ class FeedForward(nnx.Module):
 class SpatialTransformer(nnx.Module):
     """Self-attention over the pixels of a frame, cross-attention to its context, feed-forward, around a residual.
 
-    x [b, f, h, w, c]; context: keys and values [b, s, n, d] of this layer, from `attn2.keys_values`.
+    x [b, f, h, w, c]; keys_values: [b, s, n, d] each, of this layer's context, from `attn2.keys_values`.
     """
 
     def __init__(self, channels, *, head_size, context_width, groups, dtype=jnp.float32, rngs):
@@ -89,14 +89,14 @@ class SpatialTransformer(nnx.Module):
         self.norm3, self.ff = layer_norm(), FeedForward(channels, dtype=dtype, rngs=rngs)
         self.proj_out = Linear(channels, channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x, context):
+    def __call__(self, x, keys_values):
         b, f, h, w, _ = x.shape
         y = einops.rearrange(self.proj_in(self.norm(x)), 'b f h w c -> (b f) (h w) c')
         pixels = self.norm1(y)
         y = y + self.attn1(pixels, self.attn1.keys_values(pixels))
         # All frames of a video read the same context, so they are one long sequence of queries.
         y = einops.rearrange(y, '(b f) p c -> b (f p) c', b=b)
-        y = y + self.attn2(self.norm2(y), context)
+        y = y + self.attn2(self.norm2(y), keys_values)
         y = y + self.ff(self.norm3(y))
         return x + self.proj_out(einops.rearrange(y, 'b (f h w) c -> b f h w c', f=f, h=h, w=w))
 

@@ -110,13 +110,19 @@ class Cam(nnx.Module):
         """Keys and values of the extractor's cross-attentions, which see the text [b, 77, c] alone."""
         return [attention.keys_values(text) for attention in self.extractor.cross_attentions()]
 
-    def extract(self, x, t, contexts, conditioning, *, remat='none'):
+    def extract(self, x, t, keys_values, conditioning, *, remat='none'):
         """Features (skips, middle) of the m conditioning frames.
 
-        x [b, f, h, w, 4]: the chunk's noisy latents, of which the first m are used (Add-Cond: m = f).
-        conditioning [b, m, h, w, c] from `encoder`; contexts: keys and values of the text alone; remat as in `UNet3D`.
+        Args:
+          x: [b, f, h, w, 4] noisy latents of the chunk, of which the first m are used (Add-Cond: m = f).
+          t: [b] diffusion steps.
+          keys_values: those of the text alone, from `keys_values`.
+          conditioning: [b, m, h, w, c] from `encode`.
+          remat: as in `UNet3D`.
         """
-        skips, middle, _ = self.extractor(x[:, : conditioning.shape[1]], t, contexts, added=conditioning, remat=remat)
+        skips, middle, _ = self.extractor(
+            x[:, : conditioning.shape[1]], t, keys_values, added=conditioning, remat=remat
+        )
         return skips, middle
 
     def joins(self, memory):

@@ -98,9 +98,9 @@ class Middle(nnx.Module):
         self.temp_convs = nnx.List([TemporalConvBlock(width, **kind) for _ in range(2)])
         self.attentions, self.temp_attentions = _transformers(config, width, 1, kind, rngs)
 
-    def __call__(self, x, time, context):
+    def __call__(self, x, time, keys_values):
         x = self.temp_convs[0](self.resnets[0](x, time))
-        x = self.temp_attentions[0](self.attentions[0](x, context))
+        x = self.temp_attentions[0](self.attentions[0](x, keys_values))
         return self.temp_convs[1](self.resnets[1](x, time))
 
 
@@ -113,14 +113,14 @@ def _transformers(config, width, count, kind, rngs):
     )
 
 
-def _run(layer, x, time, contexts, remat):
+def _run(layer, x, time, keys_values, remat):
     resnet, temp_conv, attention, temp_attention = layer
 
-    def run(x, time, context):
+    def run(x, time, own):
         x = temp_conv(resnet(x, time))
-        return x if attention is None else temp_attention(attention(x, context))
+        return x if attention is None else temp_attention(attention(x, own))
 
-    return _rematerialised(run, remat)(x, time, None if attention is None else next(contexts))
+    return _rematerialised(run, remat)(x, time, None if attention is None else next(keys_values))
 
 
 def _rematerialised(run, policy):
@@ -167,13 +167,13 @@ class Encoder(nnx.Module):
         levels = [*self.down_blocks, self.mid_block]
         return [transformer.attn2 for level in levels for transformer in level.attentions]
 
-    def __call__(self, x, t, contexts, *, concatenated=None, added=None, remat='none'):
+    def __call__(self, x, t, keys_values, *, concatenated=None, added=None, remat='none'):
         """Features of noisy latents at every skip connection and after the middle block.
 
         Args:
           x: [b, f, h, w, in_channels].
           t: [b] diffusion steps.
-          contexts: keys and values for each of `cross_attentions()`.
+          keys_values: keys and values for each of `cross_attentions()`.
           concatenated: [b, f, h, w, c], what further input channels add to the first convolution (Conc-Cond), or None.
           added: [b, f, h, w, c], joined after the first temporal transformer (CAM's conditioning frames), or None.
           remat: of every row of layers, see `_rematerialised`.
@@ -181,7 +181,7 @@ class Encoder(nnx.Module):
         Returns:
           skips (list of [b, f, h', w', c']), middle [b, f, h'', w'', c''], time embedding [b, 4 * c].
         """
-        contexts = iter(contexts)
+        keys_values = iter(keys_values)
         time = self.time_embedding(t)
         x = self.conv_in(x.astype(self.dtype))
         if concatenated is not None:
@@ -192,12 +192,12 @@ class Encoder(nnx.Module):
         skips = [x]
         for i, level in enumerate(self.down_blocks):
             for layer in level.layers():
-                x = _run(layer, x, time, contexts, remat)
+                x = _run(layer, x, time, keys_values, remat)
                 skips.append(x)
             if i < len(self.downsamplers):
                 x = self.downsamplers[i](x)
                 skips.append(x)
-        return skips, _rematerialised(self.mid_block, remat)(x, time, next(contexts)), time
+        return skips, _rematerialised(self.mid_block, remat)(x, time, next(keys_values)), time
 
 
 class Decoder(nnx.Module):
@@ -222,11 +222,11 @@ class Decoder(nnx.Module):
     def cross_attentions(self):
         return [transformer.attn2 for level in self.up_blocks for transformer in level.attentions]
 
-    def __call__(self, x, skips, time, contexts, *, remat='none'):
-        contexts, skips = iter(contexts), list(skips)
+    def __call__(self, x, skips, time, keys_values, *, remat='none'):
+        keys_values, skips = iter(keys_values), list(skips)
         for i, level in enumerate(self.up_blocks):
             for layer in level.layers():
-                x = _run(layer, jnp.concatenate([x, skips.pop()], axis=-1), time, contexts, remat)
+                x = _run(layer, jnp.concatenate([x, skips.pop()], axis=-1), time, keys_values, remat)
             if i < len(self.upsamplers):
                 x = self.upsamplers[i](x, skips[-1].shape[2:4])
         return self.conv_out(nnx.silu(self.conv_norm_out(x))).astype(jnp.float32)
@@ -243,22 +243,22 @@ class UNet3D(nnx.Module):
         """Every cross-attention, encoder first, in the order of computation."""
         return self.encoder.cross_attentions() + self.decoder.cross_attentions()
 
-    def keys_values(self, texts):
-        """Keys and values of every cross-attention: texts [b, 77, c], one for all layers or a list with one each."""
+    def keys_values(self, contexts):
+        """Keys and values of every cross-attention: contexts [b, 77, c], one for all layers or a list with one each."""
         attentions = self.cross_attentions()
-        texts = texts if isinstance(texts, list) else [texts] * len(attentions)
-        return [attention.keys_values(text) for attention, text in zip(attentions, texts, strict=True)]
+        contexts = contexts if isinstance(contexts, list) else [contexts] * len(attentions)
+        return [attention.keys_values(context) for attention, context in zip(attentions, contexts, strict=True)]
 
-    def __call__(self, x, t, contexts, *, inject=None, concatenated=None, remat='none'):
+    def __call__(self, x, t, keys_values, *, inject=None, concatenated=None, remat='none'):
         """Prediction [b, f, h, w, out_channels] in float32 for noisy latents x [b, f, h, w, in_channels] at step t [b].
 
-        contexts: keys and values for each of `cross_attentions()`.
+        keys_values: keys and values for each of `cross_attentions()`.
         inject: a function (skips, middle) -> (skips, middle), CAM's feature injector; None leaves them as they are.
         concatenated: of `Encoder`.
         remat: which values of the layers are kept for a gradient: 'none' means all, see `_rematerialised`.
         """
         encoded = len(self.encoder.cross_attentions())
-        skips, middle, time = self.encoder(x, t, contexts[:encoded], concatenated=concatenated, remat=remat)
+        skips, middle, time = self.encoder(x, t, keys_values[:encoded], concatenated=concatenated, remat=remat)
         if inject is not None:
             skips, middle = inject(skips, middle)
-        return self.decoder(middle, skips, time, contexts[encoded:], remat=remat)
+        return self.decoder(middle, skips, time, keys_values[encoded:], remat=remat)

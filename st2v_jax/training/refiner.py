@@ -66,8 +66,8 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     def loss(params, examples, remat=config.remat):
         ids, clean, noise, t = examples
         text = tower(params[names['text']], ids)
-        contexts = network(params['refiner'], text, method='keys_values')
-        predict = partial(network, params['refiner'], contexts=contexts, remat=remat)
+        keys_values = network(params['refiner'], text, method='keys_values')
+        predict = partial(network, params['refiner'], keys_values=keys_values, remat=remat)
         return diffusion_loss(predict, clean, noise, t, table, 'v'), {}
 
     is_trained = lambda path: path.startswith('refiner/')
