@@ -14,7 +14,7 @@ from flax import nnx
 from st2v_jax.models.ablations import ADDITION, ATTENTION, FUSIONS, FeatureAdder
 from st2v_jax.models.attention import Attention
 from st2v_jax.models.layers import VIDEO, Conv, GroupNorm, LayerNorm, Linear
-from st2v_jax.models.unet3d import Encoder, UNetConfig
+from st2v_jax.models.unet3d import UNetConfig, UNetEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Cam(nnx.Module):
         injector = partial(FeatureInjector, head_size=config.head_size, groups=unet.groups)
         injector = partial(FeatureAdder if config.fusion == ADDITION else injector, dtype=dtype, rngs=rngs)
         self.encoder = ConditioningEncoder(config, unet.channels[0], dtype=dtype, rngs=rngs)
-        self.extractor = Encoder(unet, dtype=dtype, rngs=rngs)
+        self.extractor = UNetEncoder(unet, dtype=dtype, rngs=rngs)
         self.injectors = nnx.List(injector(width) for width in unet.skips)
         if config.inject_middle:
             self.middle_injector = injector(unet.channels[-1])

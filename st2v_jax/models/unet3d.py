@@ -67,7 +67,7 @@ class UNetConfig:
         return tuple(widths)
 
 
-class Level(nnx.Module):
+class UNetLevel(nnx.Module):
     """The layers of one resolution: [residual block, temporal convolution, spatial and temporal transformer] each.
 
     widths: (in, out) channels of each residual block.
@@ -87,7 +87,7 @@ class Level(nnx.Module):
         return zip(self.resnets, self.temp_convs, self.attentions or none, self.temp_attentions or none, strict=True)
 
 
-class Middle(nnx.Module):
+class UNetMiddle(nnx.Module):
     """Residual block, then transformers and a second residual block, at the lowest resolution."""
 
     def __init__(self, config, *, dtype, rngs):
@@ -135,7 +135,7 @@ def _rematerialised(run, policy):
     return jax.checkpoint(run, policy=getattr(jax.checkpoint_policies, policy))
 
 
-class Encoder(nnx.Module):
+class UNetEncoder(nnx.Module):
     """First convolution, way down and middle block: what the UNet has and CAM copies."""
 
     def __init__(self, config: UNetConfig, *, dtype=jnp.float32, rngs):
@@ -148,7 +148,7 @@ class Encoder(nnx.Module):
         )
         ins = (first, *config.channels)
         self.down_blocks = nnx.List(
-            Level(
+            UNetLevel(
                 config,
                 [(ins[i], out)] + [(out, out)] * (config.blocks - 1),
                 config.attention[i],
@@ -160,7 +160,7 @@ class Encoder(nnx.Module):
         self.downsamplers = nnx.List(
             Downsample(out, padding=config.padding, dtype=dtype, rngs=rngs) for out in config.channels[:last]
         )
-        self.mid_block = Middle(config, dtype=dtype, rngs=rngs)
+        self.mid_block = UNetMiddle(config, dtype=dtype, rngs=rngs)
 
     def cross_attentions(self):
         """Every cross-attention to the text, in the order of computation."""
@@ -200,7 +200,7 @@ class Encoder(nnx.Module):
         return skips, _rematerialised(self.mid_block, remat)(x, time, next(keys_values)), time
 
 
-class Decoder(nnx.Module):
+class UNetDecoder(nnx.Module):
     """Way up: every residual block takes the feature of its skip connection beside its own input."""
 
     def __init__(self, config: UNetConfig, *, dtype=jnp.float32, rngs):
@@ -212,7 +212,7 @@ class Decoder(nnx.Module):
             for _ in range(config.blocks + 1):
                 widths.append((width + skips.pop(), out))
                 width = out
-            self.up_blocks.append(Level(config, widths, attention, dtype=dtype, rngs=rngs))
+            self.up_blocks.append(UNetLevel(config, widths, attention, dtype=dtype, rngs=rngs))
         self.upsamplers = nnx.List(
             Upsample(out, padding=config.padding, dtype=dtype, rngs=rngs) for out in config.channels[:0:-1]
         )
@@ -236,8 +236,8 @@ class UNet3D(nnx.Module):
     """eps_theta(x_t, t, tau) of the Video-LDM, with places where memory may be injected between encoder and decoder."""
 
     def __init__(self, config: UNetConfig, *, dtype=jnp.float32, rngs):
-        self.encoder = Encoder(config, dtype=dtype, rngs=rngs)
-        self.decoder = Decoder(config, dtype=dtype, rngs=rngs)
+        self.encoder = UNetEncoder(config, dtype=dtype, rngs=rngs)
+        self.decoder = UNetDecoder(config, dtype=dtype, rngs=rngs)
 
     def cross_attentions(self):
         """Every cross-attention, encoder first, in the order of computation."""
@@ -254,7 +254,7 @@ class UNet3D(nnx.Module):
 
         keys_values: keys and values for each of `cross_attentions()`.
         inject: a function (skips, middle) -> (skips, middle), CAM's feature injector; None leaves them as they are.
-        concatenated: of `Encoder`.
+        concatenated: of `UNetEncoder`.
         remat: which values of the layers are kept for a gradient: 'none' means all, see `_rematerialised`.
         """
         encoded = len(self.encoder.cross_attentions())

@@ -45,11 +45,11 @@ class Autoencoder(nnx.Module):
 
     def __init__(self, config: VaeConfig, *, dtype=jnp.float32, rngs):
         self.downsampling = config.downsampling
-        parts = _Parts(config, dtype, rngs)
-        self.encoder = Encoder(config, parts)
-        self.quant_conv = parts.linear(2 * config.latent_channels, 2 * config.latent_channels)
-        self.post_quant_conv = parts.linear(config.latent_channels, config.latent_channels)
-        self.decoder = Decoder(config, parts)
+        make = _Maker(config, dtype, rngs)
+        self.encoder = Encoder(config, make)
+        self.quant_conv = make.linear(2 * config.latent_channels, 2 * config.latent_channels)
+        self.post_quant_conv = make.linear(config.latent_channels, config.latent_channels)
+        self.decoder = Decoder(config, make)
 
     def encode(self, images):
         """images [n,H,W,3] -> mean, logvar of the posterior, both [n,h,w,latent_channels] float32."""
@@ -68,17 +68,17 @@ class Autoencoder(nnx.Module):
 class Encoder(nnx.Module):
     """images [n,H,W,3] -> moments [n,h,w,2*latent_channels]."""
 
-    def __init__(self, config, parts):
+    def __init__(self, config, make):
         widths = config.block_channels
-        self.conv_in = parts.conv(3, widths[0], (3, 3))
+        self.conv_in = make.conv(3, widths[0], (3, 3))
         blocks = []
         for level, (before, channels) in enumerate(zip(widths[:1] + widths, widths, strict=False)):
             last = level == len(widths) - 1
-            blocks.append(EncoderLevel(before, channels, config.layers_per_block, downsample=not last, parts=parts))
+            blocks.append(EncoderLevel(before, channels, config.layers_per_block, downsample=not last, make=make))
         self.down = nnx.List(blocks)
-        self.mid = Middle(widths[-1], parts)
-        self.norm_out = parts.norm(widths[-1])
-        self.to_moments = parts.conv(widths[-1], 2 * config.latent_channels, (3, 3))
+        self.mid = Middle(widths[-1], make)
+        self.norm_out = make.norm(widths[-1])
+        self.to_moments = make.conv(widths[-1], 2 * config.latent_channels, (3, 3))
 
     def __call__(self, images):
         x = self.conv_in(images)
@@ -90,10 +90,10 @@ class Encoder(nnx.Module):
 class EncoderLevel(nnx.Module):
     """Residual blocks, then (except at the last level) a strided convolution."""
 
-    def __init__(self, before, channels, layers, *, downsample, parts):
+    def __init__(self, before, channels, layers, *, downsample, make):
         widths = [before] + [channels] * layers
-        self.resnets = nnx.List([ResidualBlock(a, channels, parts) for a in widths[:-1]])
-        self.downsample = parts.conv(channels, channels, (3, 3), strides=2, padding=0) if downsample else None
+        self.resnets = nnx.List([ResidualBlock(a, channels, make) for a in widths[:-1]])
+        self.downsample = make.conv(channels, channels, (3, 3), strides=2, padding=0) if downsample else None
 
     def __call__(self, x):
         for block in self.resnets:
@@ -107,17 +107,17 @@ class EncoderLevel(nnx.Module):
 class Decoder(nnx.Module):
     """latents [n,h,w,latent_channels] -> images [n,H,W,3]; `up` runs from the coarsest level to full resolution."""
 
-    def __init__(self, config, parts):
+    def __init__(self, config, make):
         widths = config.block_channels[::-1]
-        self.conv_in = parts.conv(config.latent_channels, widths[0], (3, 3))
-        self.mid = Middle(widths[0], parts)
+        self.conv_in = make.conv(config.latent_channels, widths[0], (3, 3))
+        self.mid = Middle(widths[0], make)
         blocks = []
         for level, (before, channels) in enumerate(zip(widths[:1] + widths, widths, strict=False)):
             last = level == len(widths) - 1
-            blocks.append(DecoderLevel(before, channels, config.layers_per_block + 1, upsample=not last, parts=parts))
+            blocks.append(DecoderLevel(before, channels, config.layers_per_block + 1, upsample=not last, make=make))
         self.up = nnx.List(blocks)
-        self.norm_out = parts.norm(widths[-1])
-        self.to_image = parts.conv(widths[-1], 3, (3, 3))
+        self.norm_out = make.norm(widths[-1])
+        self.to_image = make.conv(widths[-1], 3, (3, 3))
 
     def __call__(self, latents):
         x = self.mid(self.conv_in(latents))
@@ -129,10 +129,10 @@ class Decoder(nnx.Module):
 class DecoderLevel(nnx.Module):
     """Residual blocks, then (except at full resolution) nearest doubling and a convolution."""
 
-    def __init__(self, before, channels, layers, *, upsample, parts):
+    def __init__(self, before, channels, layers, *, upsample, make):
         widths = [before] + [channels] * layers
-        self.resnets = nnx.List([ResidualBlock(a, channels, parts) for a in widths[:-1]])
-        self.upsample = parts.conv(channels, channels, (3, 3)) if upsample else None
+        self.resnets = nnx.List([ResidualBlock(a, channels, make) for a in widths[:-1]])
+        self.upsample = make.conv(channels, channels, (3, 3)) if upsample else None
 
     def __call__(self, x):
         for block in self.resnets:
@@ -145,9 +145,9 @@ class DecoderLevel(nnx.Module):
 class Middle(nnx.Module):
     """Residual block, self-attention over all pixels of a frame, residual block."""
 
-    def __init__(self, channels, parts):
-        self.resnets = nnx.List([ResidualBlock(channels, channels, parts) for _ in range(2)])
-        self.attention = PixelAttention(channels, parts)
+    def __init__(self, channels, make):
+        self.resnets = nnx.List([ResidualBlock(channels, channels, make) for _ in range(2)])
+        self.attention = PixelAttention(channels, make)
 
     def __call__(self, x):
         first, second = self.resnets
@@ -157,12 +157,12 @@ class Middle(nnx.Module):
 class ResidualBlock(nnx.Module):
     """Twice group norm, SiLU, 3x3 convolution; a linear map on the shortcut where the width changes."""
 
-    def __init__(self, before, channels, parts):
-        self.norm1 = parts.norm(before)
-        self.conv1 = parts.conv(before, channels, (3, 3))
-        self.norm2 = parts.norm(channels)
-        self.conv2 = parts.conv(channels, channels, (3, 3))
-        self.conv_shortcut = parts.linear(before, channels) if before != channels else None
+    def __init__(self, before, channels, make):
+        self.norm1 = make.norm(before)
+        self.conv1 = make.conv(before, channels, (3, 3))
+        self.norm2 = make.norm(channels)
+        self.conv2 = make.conv(channels, channels, (3, 3))
+        self.conv_shortcut = make.linear(before, channels) if before != channels else None
 
     def __call__(self, x):
         y = self.conv1(nnx.silu(self.norm1(x)))
@@ -173,9 +173,9 @@ class ResidualBlock(nnx.Module):
 class PixelAttention(nnx.Module):
     """One head as wide as the features, with biases: x [n,h,w,c] plus what its pixels say to each other."""
 
-    def __init__(self, channels, parts):
-        self.norm = parts.norm(channels)
-        self.to_q, self.to_k, self.to_v, self.to_out = (parts.linear(channels, channels) for _ in range(4))
+    def __init__(self, channels, make):
+        self.norm = make.norm(channels)
+        self.to_q, self.to_k, self.to_v, self.to_out = (make.linear(channels, channels) for _ in range(4))
 
     def __call__(self, x):
         _, height, _, _ = x.shape
@@ -184,7 +184,7 @@ class PixelAttention(nnx.Module):
         return x + einops.rearrange(self.to_out(y), 'n (h w) 1 c -> n h w c', h=height)
 
 
-class _Parts:
+class _Maker:
     """The layers of one autoencoder, its config and dtype filled in."""
 
     def __init__(self, config, dtype, rngs):
