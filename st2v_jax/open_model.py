@@ -76,7 +76,7 @@ class OpenModel:
             tokenizer, rows = self.stored.tokenizer, self.config.text.vocab_size
         else:
             tokenizer, rows = Tokenizer(pad=0, unescape=True), self.config.refiner.text.vocab_size
-        layout.check_rows(tokenizer, rows, self.source)
+        layout.check_tokenizer(tokenizer, rows, self.source)
         return tokenizer
 
     def params(

@@ -36,7 +36,7 @@ class Stage:
 
     def seconds(self, rates: Rates) -> float:
         """Of one run."""
-        device, host = rates.program_seconds(self.cost), self.cost.handed * rates.argument
+        device, host = rates.program_seconds(self.cost), self.cost.passed * rates.argument
         return max(device, host) if self.ahead else device + host
 
 
