@@ -58,7 +58,7 @@ def fit(video: tuple[int, int], box: tuple[int, int], unet: UNetConfig, factor: 
     return Canvas(size, tuple(factor * length for length in latent))
 
 
-def place(frames: jax.Array, canvas: Canvas, profile: str = 'paper') -> jax.Array:
+def to_canvas(frames: jax.Array, canvas: Canvas, profile: str = 'paper') -> jax.Array:
     """Frames [...,H,W,3] in [-1, 1] on the canvas, [...,h,w,3]: bilinear (paper) or bicubic (release), black around."""
     lead, (rows, _, channels) = frames.shape[:-3], frames.shape[-3:]
     height, width = canvas.size

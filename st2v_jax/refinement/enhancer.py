@@ -15,7 +15,7 @@ from st2v_jax import sharding
 from st2v_jax.models import build
 from st2v_jax.open_model import OpenModel, default_dtype, on_device, open_model
 from st2v_jax.refinement import blend, sdedit
-from st2v_jax.refinement.canvas import Canvas, crop, fit, place
+from st2v_jax.refinement.canvas import Canvas, crop, fit, to_canvas
 from st2v_jax.streaming.generate import check
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.video_io import to_floats
@@ -197,7 +197,7 @@ def encode_frames(enhancer: Enhancer, frames: jax.Array, *, canvas: Canvas, prof
     """Scaled latents [n,h,w,c] of frames [n,H,W,3], uint8 or float in [-1, 1], placed on the canvas."""
     if frames.dtype == jnp.uint8:
         frames = to_floats(frames)
-    mean, _ = enhancer.vae(enhancer.params['vae'], place(frames, canvas, profile), method='encode')
+    mean, _ = enhancer.vae(enhancer.params['vae'], to_canvas(frames, canvas, profile), method='encode')
     return mean * enhancer.config.scale_factor
 
 
