@@ -3,17 +3,19 @@
 import jax
 
 
-def frame_noise(key: jax.Array, draw, frames: jax.Array, shape) -> jax.Array:
-    """Standard normal noise [b, f, *shape]: a pure function of (key, draw, absolute frame), however frames are grouped.
+def frame_noise(key: jax.Array, noise_index, frames: jax.Array, shape) -> jax.Array:
+    """Standard normal noise [b, f, *shape] of absolute frames, however these are grouped.
+
+    The noise of a frame is a pure function of (key, noise_index, absolute frame).
 
     Args:
       key: [b] typed keys, one for each video.
-      draw: 0 is the initial noise, i + 1 the noise of step i.
+      noise_index: 0 is the initial noise, i + 1 the noise of step i.
       frames: [f] absolute frame numbers.
       shape: of one frame.
     """
 
     def one(key, frame):
-        return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, draw), frame), shape)
+        return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, noise_index), frame), shape)
 
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(key, frames)

@@ -78,18 +78,18 @@ class Plan:
         return starts[:, None] + np.arange(length), np.where(numbers < self.count, unshifted - starts, 0)
 
 
-def noise(variant: str, key: jax.Array, draw: int, plan: Plan, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal noise of one draw: 0 is the initial noise, i + 1 that of step i. key [b], one a video.
+def noise(variant: str, key: jax.Array, noise_index: int, plan: Plan, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal noise number `noise_index`: 0 is the initial noise, i + 1 that of step i. key [b], one a video.
 
     Blending: [b,F,*shape] of the long latent, so chunk i repeats the noise of chunk i - 1 on their overlap (eq. 7).
     'B+S': the same noise as [b,n,m,*shape], chunk by chunk; 'B': each chunk has noise of its own.
     """
     if variant == 'B':
         of_chunk = lambda number, frames: frame_noise(
-            jax.vmap(jax.random.fold_in, (0, None))(key, number), draw, frames, shape
+            jax.vmap(jax.random.fold_in, (0, None))(key, number), noise_index, frames, shape
         )
         return jax.vmap(of_chunk, out_axes=1)(jnp.arange(plan.count), plan.indices)
-    shared = frame_noise(key, draw, jnp.arange(plan.frames), shape)
+    shared = frame_noise(key, noise_index, jnp.arange(plan.frames), shape)
     return shared[:, plan.indices] if variant == 'B+S' else shared
 
 

@@ -236,14 +236,14 @@ def _remember(system, settings, params, frames, state):
     return StreamState(seen[:, -system.config.contract.memory :], anchor, state.key, state.index + 1)
 
 
-def _noise(system, state, draw):
+def _noise(system, state, noise_index):
     """Noise of the chunk's absolute latent frames. Each chunk has its own, as it had in training: the frames a chunk is
     conditioned on must not be correlated with the noise it denoises."""
     contract = system.config.contract
     key = jax.vmap(jax.random.fold_in, (0, None))(state.key, state.index)
     count, *shape = contract.latent_shape(state.is_first)
     frames = contract.begins_at(state.index, state.is_first) + jnp.arange(count)
-    return frame_noise(key, draw, frames, tuple(shape))
+    return frame_noise(key, noise_index, frames, tuple(shape))
 
 
 def _denoiser(system, params, state):

@@ -204,9 +204,9 @@ def test_a_system_is_made_once_however_its_dtype_is_given(tiny_config):
     assert system(tiny_config) is not system(tiny_config, jnp.bfloat16)
 
 
-def test_noise_depends_on_key_draw_and_absolute_frame_alone():
+def test_noise_depends_on_key_index_and_absolute_frame_alone():
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    noise = lambda draw, frames: frame_noise(keys, draw, jnp.asarray(frames), (3, 2))
+    noise = lambda noise_index, frames: frame_noise(keys, noise_index, jnp.asarray(frames), (3, 2))
     whole = noise(4, np.arange(24))
     np.testing.assert_array_equal(noise(4, np.arange(16, 24)), whole[:, 16:])
     np.testing.assert_array_equal(frame_noise(keys[1:], 4, jnp.array([5]), (3, 2))[0, 0], whole[1, 5])
