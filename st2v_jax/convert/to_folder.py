@@ -59,7 +59,7 @@ def plan(sources: Sequence[str | Path], folder: str | Path, dtype: np.typing.DTy
     return Conversion(folder, np.dtype(dtype), assembly, assembly.arrays(names), done, left_out, initial)
 
 
-def carry_out(conversion: Conversion, on_array: Callable[[str, int], None] = lambda network, size: None):
+def carry_out(conversion: Conversion, on_array: Callable[[str, int], None] = lambda network, size: None) -> None:
     """Writes the folder; each file appears when it is complete, and config.json last.
 
     on_array: told the network and the number of parameters of every array that is written.

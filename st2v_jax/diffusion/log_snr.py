@@ -50,7 +50,7 @@ def refiner_levels(process: RefinerProcess) -> Level:
     return Level(np.sqrt((1 - sigma) * (1 + sigma)), sigma, np.arange(process.steps))
 
 
-def level_at(table: Level, t) -> Level:
+def level_at(table: Level, t: np.ndarray) -> Level:
     """Levels at any t [n] between entries of the table, where log(sigma / alpha) is linear; t is then rounded.
 
     The network is told whole steps only.

@@ -1,5 +1,7 @@
 """Training: the target, the loss, and which conditions are dropped."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -7,7 +9,9 @@ from st2v_jax.diffusion.predict import add_noise, v_from
 from st2v_jax.diffusion.schedule import Level
 
 
-def diffusion_loss(network, x0, noise, t, table: Level, prediction):
+def diffusion_loss(
+    network: Callable, x0: jax.Array, noise: jax.Array, t: jax.Array, table: Level, prediction: str
+) -> jax.Array:
     """E || target - network(x_t, t) ||^2 as a mean over all elements.
 
     x0, noise [b,...]; t [b] integer step indices into `table` (see `noise_levels`); network(x_t, t) -> [b,...].
@@ -19,7 +23,9 @@ def diffusion_loss(network, x0, noise, t, table: Level, prediction):
     return jnp.mean(jnp.square(predicted.astype(jnp.float32) - target.astype(jnp.float32)))
 
 
-def sdedit_noise(x0, source, noise, t, table: Level, start):
+def sdedit_noise(
+    x0: jax.Array, source: jax.Array, noise: jax.Array, t: jax.Array, table: Level, start: jax.Array
+) -> jax.Array:
     """The noise that x0 seems to have at entries t [b] <= start [b], on the way that begins with a noised `source`.
 
     SDEdit starts from alpha source + sigma noise at entry `start`, so x holds what is wrong with the source besides
@@ -35,7 +41,9 @@ def sdedit_noise(x0, source, noise, t, table: Level, start):
     return noise + jax.vmap(jnp.multiply)(remains, source - x0)
 
 
-def drop_conditions(key, batch, *, text=0.05, anchor=0.05, both=0.05):
+def drop_conditions(
+    key: jax.Array, batch: int, *, text: float = 0.05, anchor: float = 0.05, both: float = 0.05
+) -> tuple[jax.Array, jax.Array]:
     """Which examples lose which condition: (drop_text [batch], drop_anchor [batch]), booleans.
 
     Three exclusive events: text alone, anchor alone, both together; so guidance (eq. 12) finds each branch trained.

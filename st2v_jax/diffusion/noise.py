@@ -3,7 +3,7 @@
 import jax
 
 
-def frame_noise(key: jax.Array, noise_index, frames: jax.Array, shape) -> jax.Array:
+def frame_noise(key: jax.Array, noise_index: int | jax.Array, frames: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Standard normal noise [b, f, *shape] of absolute frames, however these are grouped.
 
     The noise of a frame is a pure function of (key, noise_index, absolute frame).

@@ -1,8 +1,9 @@
 """Noise levels: x_t = alpha_t x_0 + sigma_t noise. Tables are float64 numpy; they are cast where they are used."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 PREDICTIONS = ('epsilon', 'v')
@@ -35,9 +36,9 @@ class DiffusionConfig:
 class Level(NamedTuple):
     """Noise level: x = alpha * x0 + sigma * noise; t is the step index that the network is told."""
 
-    alpha: Any
-    sigma: Any
-    t: Any
+    alpha: jax.Array | np.ndarray
+    sigma: jax.Array | np.ndarray
+    t: jax.Array | np.ndarray
 
 
 def noise_levels(config: DiffusionConfig) -> Level:

@@ -6,12 +6,15 @@ A solver knows the model by its clean prediction x0 at the present level alone.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from st2v_jax.diffusion.schedule import DiffusionConfig, Level, ddim_levels, dpm_levels, noise_levels, trailing_levels
 
 
-def ddim_step(x, x0, now, nxt, eta=0.0, noise=None):
+def ddim_step(
+    x: jax.Array, x0: jax.Array, now: Level, nxt: Level, eta: float = 0.0, noise: jax.Array | None = None
+) -> jax.Array:
     """Song et al. 2021 (arXiv:2010.02502), eq. 12 and 16; eta = 0 is deterministic, eta = 1 ancestral.
 
     x, x0, noise [b,...]; now.sigma > 0 and nxt.alpha > 0; now.alpha may be zero.
@@ -25,7 +28,7 @@ def ddim_step(x, x0, now, nxt, eta=0.0, noise=None):
     return nxt.alpha * x0 + kept * direction + spread * noise
 
 
-def dpmpp_2m_step(x, x0, x0_last, last, now, nxt):
+def dpmpp_2m_step(x: jax.Array, x0: jax.Array, x0_last: jax.Array, last: Level, now: Level, nxt: Level) -> jax.Array:
     """DPM-Solver++(2M), Lu et al. 2022 (arXiv:2211.01095), algorithm 2.
 
     x0_last was predicted at the level `last`. The step is of first order where no earlier prediction is of use: at the
@@ -35,7 +38,9 @@ def dpmpp_2m_step(x, x0, x0_last, last, now, nxt):
     return nxt.sigma / now.sigma * x - nxt.alpha * jnp.expm1(-h) * d
 
 
-def dpmpp_2m_sde_step(x, x0, x0_last, last, now, nxt, noise):
+def dpmpp_2m_sde_step(
+    x: jax.Array, x0: jax.Array, x0_last: jax.Array, last: Level, now: Level, nxt: Level, noise: jax.Array
+) -> jax.Array:
     """SDE-DPM-Solver++(2M) of the same paper: the diffusion SDE, whose noise [b,...] is an argument.
 
     Of first order where `dpmpp_2m_step` is; a step to the clean level gives x0, whatever the noise.
@@ -53,7 +58,7 @@ def _second_order(x0, x0_last, last, now, nxt):
     return h, jnp.where(second, extrapolated, x0)
 
 
-def half_log_snr(level):
+def half_log_snr(level: Level) -> jax.Array:
     """lambda = log(alpha / sigma): minus infinity for pure noise, infinity for a clean sample."""
     return jnp.log(level.alpha) - jnp.log(level.sigma)
 

@@ -6,11 +6,14 @@ import einops
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from st2v_jax.models.layers import VIDEO, GroupNorm, LayerNorm, Linear
 
+KeysValues = tuple[jax.Array, jax.Array]  # [b, s, n, d] each
 
-def attend(q, k, v):
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Softmax attention of q [b, t, n, d] over k, v [b, s, n, d] -> [b, t, n, d], in float32 inside.
 
     Long sequences in half precision take cuDNN's flash attention on a GPU; it never holds the [t, s] matrix.
@@ -29,7 +32,16 @@ def attend(q, k, v):
 class Attention(nnx.Module):
     """Multi-head attention with heads of `head_size`; keys and values can be made ahead of the queries."""
 
-    def __init__(self, channels, *, head_size, heads=None, context_width=None, dtype=jnp.float32, rngs):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        head_size: int,
+        heads: int | None = None,
+        context_width: int | None = None,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         heads = heads or channels // head_size
         context_width = context_width or channels
         linear = partial(Linear, dtype=dtype, rngs=rngs)
@@ -39,16 +51,16 @@ class Attention(nnx.Module):
         self.to_v = linear(context_width, heads * head_size, use_bias=False)
         self.to_out = linear(heads * head_size, channels)
 
-    def keys_values(self, tokens):
+    def keys_values(self, tokens: jax.Array) -> KeysValues:
         """tokens [b, s, c] -> keys, values [b, s, n, d]."""
         return self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
 
-    def __call__(self, x, keys_values):
+    def __call__(self, x: jax.Array, keys_values: KeysValues) -> jax.Array:
         """x [b, t, c] asks, keys and values [b, s, n, d] answer -> [b, t, c]."""
         y = attend(self._split(self.to_q(x)), *keys_values)
         return self.to_out(einops.rearrange(y, 'b t n d -> b t (n d)'))
 
-    def over_frames(self, x):
+    def over_frames(self, x: jax.Array) -> jax.Array:
         """Self-attention over the frames of x [b, f, p, c], each pixel p on its own."""
         q, k, v = (
             einops.rearrange(to(x), 'b f p (n d) -> (b p) f n d', n=self.heads)
@@ -64,11 +76,11 @@ class Attention(nnx.Module):
 class FeedForward(nnx.Module):
     """GEGLU: value * gelu(gate) with four times the width; the value is the first half of the projection."""
 
-    def __init__(self, channels, *, dtype=jnp.float32, rngs):
+    def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.proj = Linear(channels, 8 * channels, dtype=dtype, rngs=rngs)
         self.out = Linear(4 * channels, channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         value, gate = jnp.split(self.proj(x), 2, axis=-1)
         return self.out(value * nnx.gelu(gate, approximate=False))
 
@@ -79,7 +91,16 @@ class SpatialTransformer(nnx.Module):
     x [b, f, h, w, c]; keys_values: [b, s, n, d] each, of this layer's context, from `attn2.keys_values`.
     """
 
-    def __init__(self, channels, *, head_size, context_width, groups, dtype=jnp.float32, rngs):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        head_size: int,
+        context_width: int,
+        groups: int,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         attention = partial(Attention, channels, head_size=head_size, dtype=dtype, rngs=rngs)
         layer_norm = partial(LayerNorm, channels, dtype=dtype, rngs=rngs)
         self.norm = GroupNorm(channels, groups, epsilon=1e-6, dtype=dtype)
@@ -89,7 +110,7 @@ class SpatialTransformer(nnx.Module):
         self.norm3, self.ff = layer_norm(), FeedForward(channels, dtype=dtype, rngs=rngs)
         self.proj_out = Linear(channels, channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x, keys_values):
+    def __call__(self, x: jax.Array, keys_values: KeysValues) -> jax.Array:
         b, f, h, w, _ = x.shape
         y = einops.rearrange(self.proj_in(self.norm(x)), 'b f h w c -> (b f) (h w) c')
         pixels = self.norm1(y)
@@ -107,7 +128,16 @@ class TemporalTransformer(nnx.Module):
     x [b, f, h, w, c] -> same. `heads` sets the inner width heads * head_size; left out, it is c. No position code.
     """
 
-    def __init__(self, channels, *, head_size, groups, heads=None, dtype=jnp.float32, rngs):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        head_size: int,
+        groups: int,
+        heads: int | None = None,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         heads = heads or channels // head_size
         width = heads * head_size
         attention = partial(Attention, width, head_size=head_size, dtype=dtype, rngs=rngs)
@@ -119,7 +149,7 @@ class TemporalTransformer(nnx.Module):
         self.norm3, self.ff = layer_norm(), FeedForward(width, dtype=dtype, rngs=rngs)
         self.proj_out = Linear(width, channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         _, _, h, w, _ = x.shape
         y = einops.rearrange(self.proj_in(self.norm(x)), 'b f h w c -> b f (h w) c')
         y = y + self.attn1.over_frames(self.norm1(y))

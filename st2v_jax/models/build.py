@@ -8,13 +8,14 @@ import dataclasses
 import functools
 import types
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from st2v_jax.models.clip import ImageTower, TextTower
 from st2v_jax.models.config import ModelConfig
@@ -32,10 +33,10 @@ class Network:
       abstract: its parameters as a nested dict of jax.ShapeDtypeStruct with string keys.
     """
 
-    graphdef: Any
+    graphdef: nnx.GraphDef
     abstract: dict[str, Any]
 
-    def __call__(self, params, *args, method='__call__', **kwargs):
+    def __call__(self, params: Mapping[str, Any], *args: Any, method: str = '__call__', **kwargs: Any) -> Any:
         """Calls `method` of the module with these parameters; pure, so it may be traced by jax.jit."""
         # Networks that are not at hand stay shapes: a Video-LDM runs before there is a CAM or an APM.
         module = nnx.merge(self.graphdef, _integer_keys({**self.abstract, **params}))
@@ -55,7 +56,7 @@ def _string_keys(tree):
     return {str(key): _string_keys(value) for key, value in tree.items()}
 
 
-def network(module, *args, dtype=jnp.float32) -> Network:
+def network(module: Callable[..., nnx.Module], *args: Any, dtype: DTypeLike = jnp.float32) -> Network:
     """The Network of `module(*args)`, computing in `dtype`; nothing is allocated, and equal calls get the same one."""
     return _network(module, args, jnp.dtype(dtype))
 
@@ -68,27 +69,27 @@ def _network(module, args, dtype):
     return Network(graphdef, _string_keys(nnx.to_pure_dict(state)))
 
 
-def denoiser(config: ModelConfig, dtype=jnp.float32) -> Network:
+def denoiser(config: ModelConfig, dtype: DTypeLike = jnp.float32) -> Network:
     """UNet, CAM and APM: `StreamingDenoiser`, with parameters under 'unet', 'cam' and 'apm'."""
     return network(StreamingDenoiser, config.backbone, config.cam, config.apm, dtype=dtype)
 
 
-def vae(config: ModelConfig, dtype=jnp.float32) -> Network:
+def vae(config: ModelConfig, dtype: DTypeLike = jnp.float32) -> Network:
     """Frame-wise autoencoder with methods 'encode' and 'decode': `Autoencoder`."""
     return network(Autoencoder, config.vae, dtype=dtype)
 
 
-def text_tower(config: ModelConfig, dtype=jnp.float32) -> Network:
+def text_tower(config: ModelConfig, dtype: DTypeLike = jnp.float32) -> Network:
     """Token ids [b, 77] -> text tokens [b, 77, c]: `TextTower`."""
     return network(TextTower, config.text, dtype=dtype)
 
 
-def image_tower(config: ModelConfig, dtype=jnp.float32) -> Network:
+def image_tower(config: ModelConfig, dtype: DTypeLike = jnp.float32) -> Network:
     """Preprocessed frames [b, s, s, 3] -> CLIP embeddings [b, e]: `ImageTower`."""
     return network(ImageTower, config.image, dtype=dtype)
 
 
-def refiner(config: ModelConfig, dtype=jnp.float32) -> Network:
+def refiner(config: ModelConfig, dtype: DTypeLike = jnp.float32) -> Network:
     """The UNet of the refinement stage: `UNet3D`.
 
     Its autoencoder and text tower are `vae` and `text_tower` of `config.for_refinement`.
@@ -108,7 +109,7 @@ _ZERO = (
 )
 
 
-def init(key, network: Network):
+def init(key: jax.Array, network: Network) -> dict[str, Any]:
     """Fresh float32 parameters: kernels are normal with variance 1 / fan-in, biases 0, scales 1, embeddings 0.02.
 
     Each leaf depends on `key` and its own path only. Made on the host, so that nothing is compiled.
@@ -128,18 +129,18 @@ def init(key, network: Network):
     return jax.tree.map_with_path(born, network.abstract)
 
 
-def copy_encoder(params):
+def copy_encoder(params: dict[str, Any]) -> dict[str, Any]:
     """params with CAM's feature extractor made equal to the UNet's encoder and middle block (how CAM starts)."""
     if 'extractor' not in params['cam']:  # Conc-Cond has none
         return params
     return {**params, 'cam': {**params['cam'], 'extractor': params['unet']['encoder']}}
 
 
-def cast(params, dtype):
+def cast(params: dict[str, Any], dtype: DTypeLike) -> dict[str, Any]:
     """params with kernels and embeddings in `dtype`, so that sampling does not convert them at every step."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params)
 
 
-def parameter_count(abstract) -> int:
+def parameter_count(abstract: Any) -> int:
     """Number of parameters in a tree of arrays or shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(abstract))

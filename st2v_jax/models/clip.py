@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from st2v_jax.models.layers import Conv, Embed, LayerNorm, Linear
 
@@ -71,7 +72,7 @@ class TextTower(nnx.Module):
     ids [b,t] int32 with t <= max_tokens -> states [b,t,width]. The text of the denoiser are the states of all tokens.
     """
 
-    def __init__(self, config: TextConfig, *, dtype=jnp.float32, rngs):
+    def __init__(self, config: TextConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.max_tokens, self.dtype = config.max_tokens, dtype
         self.tokens = Embed(config.vocab_size, config.width, rngs=rngs)
         self.positions = Embed(config.max_tokens, config.width, rngs=rngs)
@@ -83,7 +84,7 @@ class TextTower(nnx.Module):
             else Linear(config.width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs)
         )
 
-    def __call__(self, ids):
+    def __call__(self, ids: jax.Array) -> jax.Array:
         _, length = ids.shape
         if length > self.max_tokens:
             raise ValueError(f'{length} tokens do not fit a text tower of max_tokens={self.max_tokens}')
@@ -92,7 +93,7 @@ class TextTower(nnx.Module):
             x = block(x)
         return self.norm_out(x)
 
-    def embed(self, ids):
+    def embed(self, ids: jax.Array) -> jax.Array:
         """ids [b,t] -> [b,embed_dim], not normalised: the state at the end token, projected.
 
         The end token is the one with the largest id, in CLIP's vocabulary as in a smaller one.
@@ -109,7 +110,7 @@ class ImageTower(nnx.Module):
     images [b,h,w,3] as `preprocess` gives them -> [b,embed_dim], not normalised.
     """
 
-    def __init__(self, config: ImageConfig, *, dtype=jnp.float32, rngs):
+    def __init__(self, config: ImageConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         patch = (config.patch, config.patch)
         self.image_size, self.dtype = config.image_size, dtype
         self.patches = Conv(3, config.width, patch, strides=patch, padding=0, use_bias=False, dtype=dtype, rngs=rngs)
@@ -120,7 +121,7 @@ class ImageTower(nnx.Module):
         self.norm_out = _layer_norm(config, dtype, rngs)
         self.projection = Linear(config.width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs)
 
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> jax.Array:
         b, height, width, _ = images.shape
         if (height, width) != (self.image_size, self.image_size):
             raise ValueError(f'images of {height}x{width} do not fit an image tower of image_size={self.image_size}')
@@ -136,14 +137,14 @@ class ImageTower(nnx.Module):
 class Block(nnx.Module):
     """x [b,t,width] plus attention, plus a two-layer perceptron, each behind a layer norm."""
 
-    def __init__(self, config, *, causal, dtype, rngs):
+    def __init__(self, config: TextConfig | ImageConfig, *, causal: bool, dtype: DTypeLike, rngs: nnx.Rngs):
         width, linear = config.width, partial(Linear, dtype=dtype, rngs=rngs)
         self.heads, self.causal, self.activation = config.heads, causal, config.activation
         self.norm1, self.norm2 = (_layer_norm(config, dtype, rngs) for _ in range(2))
         self.to_q, self.to_k, self.to_v, self.to_out = (linear(width, width) for _ in range(4))
         self.fc1, self.fc2 = linear(width, config.mlp_width), linear(config.mlp_width, width)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         split = partial(einops.rearrange, pattern='b t (n d) -> b t n d', n=self.heads)
         y = self.norm1(x)
         q, k, v = (split(to(y)) for to in (self.to_q, self.to_k, self.to_v))
@@ -152,7 +153,7 @@ class Block(nnx.Module):
         return x + self.fc2(ACTIVATIONS[self.activation](self.fc1(self.norm2(x))))
 
 
-def preprocess(images, size):
+def preprocess(images: jax.Array, size: int) -> jax.Array:
     """What CLIP's image tower sees: images [b,h,w,3] in [-1,1] -> [b,size,size,3] of CLIP's mean and deviation.
 
     As the release resizes: a Gaussian blur when an axis shrinks, then bicubic with aligned corners. Both are linear

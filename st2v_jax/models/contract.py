@@ -7,6 +7,8 @@ no change there.
 import math
 from dataclasses import dataclass
 
+import jax
+
 from st2v_jax.diffusion.schedule import DiffusionConfig
 
 
@@ -69,7 +71,7 @@ class Contract:
         """(f, h, w, c) of a chunk's latents."""
         return self.latents(self.frames(first)), *self.latent_size
 
-    def begins_at(self, index, first: bool):
+    def begins_at(self, index: int | jax.Array, first: bool) -> int | jax.Array:
         """The absolute number of the first latent frame of chunk `index`, which may be traced."""
         start = index * self.latents(self.stride)
         if not first and self.first_frames != self.later_frames:

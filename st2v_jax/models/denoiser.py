@@ -1,14 +1,16 @@
 """The streaming denoiser: Video-LDM with CAM and APM, eps_theta(x_t, t, tau, conditioning frames, anchor frame)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from einops import repeat
 from flax import nnx
+from jax.typing import DTypeLike
 
 from st2v_jax.models.ablations import CONCATENATION, ConcCond
 from st2v_jax.models.apm import Apm, ApmConfig
+from st2v_jax.models.attention import KeysValues
 from st2v_jax.models.cam import Cam, CamConfig
 from st2v_jax.models.unet3d import UNet3D, UNetConfig
 
@@ -22,9 +24,9 @@ class Condition(NamedTuple):
       memory: features [k, m, h, w, c] of the conditioning frames, or None.
     """
 
-    unet: Any
-    extractor: Any = None
-    memory: Any = None
+    unet: list[KeysValues]
+    extractor: list[KeysValues] | None = None
+    memory: jax.Array | None = None
 
 
 class StreamingDenoiser(nnx.Module):
@@ -33,18 +35,22 @@ class StreamingDenoiser(nnx.Module):
     `cam` may be another short-term memory, see `CamConfig.fusion`; without an ApmConfig there is no long-term one.
     """
 
-    def __init__(self, unet: UNetConfig, cam: CamConfig, apm: ApmConfig | None, *, dtype=jnp.float32, rngs):
+    def __init__(
+        self, unet: UNetConfig, cam: CamConfig, apm: ApmConfig | None, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+    ):
         kind = dict(dtype=dtype, rngs=rngs)
         self.unet = UNet3D(unet, **kind)
         self.cam = ConcCond(unet, **kind) if cam.fusion == CONCATENATION else Cam(cam, unet, **kind)
         if apm is not None:
             self.apm = Apm(apm, unet.context_width, len(self.unet.cross_attentions()), **kind)
 
-    def anchor_tokens(self, image_embedding):
+    def anchor_tokens(self, image_embedding: jax.Array) -> jax.Array:
         """CLIP embeddings [b, e] of anchor frames -> the tokens [b, s, c] that `condition` takes."""
         return self.apm.anchor(image_embedding)
 
-    def condition(self, text, frames=None, anchor=None, *, texts=1):
+    def condition(
+        self, text: jax.Array, frames: jax.Array | None = None, anchor: jax.Array | None = None, *, texts: int = 1
+    ) -> Condition:
         """The chunk's Condition, for a batch of n * b: n guidance branches of b videos.
 
         Args:
@@ -62,7 +68,7 @@ class StreamingDenoiser(nnx.Module):
         memory = repeat(self.cam.encode(frames), 'b ... -> (n b) ...', n=texts)
         return Condition(unet, self.cam.keys_values(text[:own]), memory)
 
-    def __call__(self, x, t, condition, *, remat='none'):
+    def __call__(self, x: jax.Array, t: jax.Array, condition: Condition, *, remat: str = 'none') -> jax.Array:
         """Prediction [b, f, h, w, 4], float32, for noisy latents x [b, f, h, w, 4] at diffusion steps t [b].
 
         remat: which values are kept for a gradient, as in `UNet3D`.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from jax.typing import DTypeLike
 
 from st2v_jax.models import ablations, build
 from st2v_jax.models.clip import preprocess
@@ -24,7 +25,7 @@ class System:
     denoiser: Callable
 
 
-def system(config: build.ModelConfig, dtype=jnp.float32) -> System:
+def system(config: build.ModelConfig, dtype: DTypeLike = jnp.float32) -> System:
     """The System of a config, computing in `dtype`; equal calls get the same one, so nothing is compiled twice."""
     return _system(config, jnp.dtype(dtype))
 

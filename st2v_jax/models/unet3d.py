@@ -4,14 +4,16 @@ Its encoder and middle block are a module of their own, because CAM's feature ex
 """
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
-from st2v_jax.models.attention import SpatialTransformer, TemporalTransformer
+from st2v_jax.models.attention import Attention, KeysValues, SpatialTransformer, TemporalTransformer
 from st2v_jax.models.layers import (
     Conv,
     Downsample,
@@ -59,7 +61,7 @@ class UNetConfig:
             raise ValueError(f'one attention flag a level: {len(self.channels)} levels, {len(self.attention)} flags')
 
     @property
-    def skips(self):
+    def skips(self) -> tuple[int, ...]:
         """Widths of the skip connections in the order in which the encoder makes them."""
         widths = [self.channels[0]]
         for level, width in enumerate(self.channels):
@@ -73,7 +75,9 @@ class UNetLevel(nnx.Module):
     widths: (in, out) channels of each residual block.
     """
 
-    def __init__(self, config, widths, attention, *, dtype, rngs):
+    def __init__(
+        self, config: UNetConfig, widths: list[tuple[int, int]], attention: bool, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
         out = widths[0][1]
         kind = dict(groups=config.groups, dtype=dtype)
         resnet = partial(ResidualBlock, time_width=4 * config.channels[0], rngs=rngs, **kind)
@@ -81,7 +85,7 @@ class UNetLevel(nnx.Module):
         self.temp_convs = nnx.List([TemporalConvBlock(out, **kind) for _ in widths])
         self.attentions, self.temp_attentions = _transformers(config, out, len(widths) * attention, kind, rngs)
 
-    def layers(self):
+    def layers(self) -> Iterator[tuple[nnx.Module | None, ...]]:
         """Rows of (residual block, temporal convolution, spatial, temporal transformer); None where there is none."""
         none = [None] * len(self.resnets)
         return zip(self.resnets, self.temp_convs, self.attentions or none, self.temp_attentions or none, strict=True)
@@ -90,7 +94,7 @@ class UNetLevel(nnx.Module):
 class UNetMiddle(nnx.Module):
     """Residual block, then transformers and a second residual block, at the lowest resolution."""
 
-    def __init__(self, config, *, dtype, rngs):
+    def __init__(self, config: UNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         width = config.channels[-1]
         kind = dict(groups=config.groups, dtype=dtype)
         resnet = partial(ResidualBlock, width, width, 4 * config.channels[0], rngs=rngs, **kind)
@@ -98,7 +102,7 @@ class UNetMiddle(nnx.Module):
         self.temp_convs = nnx.List([TemporalConvBlock(width, **kind) for _ in range(2)])
         self.attentions, self.temp_attentions = _transformers(config, width, 1, kind, rngs)
 
-    def __call__(self, x, time, keys_values):
+    def __call__(self, x: jax.Array, time: jax.Array, keys_values: KeysValues) -> jax.Array:
         x = self.temp_convs[0](self.resnets[0](x, time))
         x = self.temp_attentions[0](self.attentions[0](x, keys_values))
         return self.temp_convs[1](self.resnets[1](x, time))
@@ -138,7 +142,7 @@ def _rematerialised(run, policy):
 class UNetEncoder(nnx.Module):
     """First convolution, way down and middle block: what the UNet has and CAM copies."""
 
-    def __init__(self, config: UNetConfig, *, dtype=jnp.float32, rngs):
+    def __init__(self, config: UNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         first, last = config.channels[0], len(config.channels) - 1
         self.dtype = dtype
         self.time_embedding = TimeEmbedding(first, dtype=dtype, rngs=rngs)
@@ -162,12 +166,21 @@ class UNetEncoder(nnx.Module):
         )
         self.mid_block = UNetMiddle(config, dtype=dtype, rngs=rngs)
 
-    def cross_attentions(self):
+    def cross_attentions(self) -> list[Attention]:
         """Every cross-attention to the text, in the order of computation."""
         levels = [*self.down_blocks, self.mid_block]
         return [transformer.attn2 for level in levels for transformer in level.attentions]
 
-    def __call__(self, x, t, keys_values, *, concatenated=None, added=None, remat='none'):
+    def __call__(
+        self,
+        x: jax.Array,
+        t: jax.Array,
+        keys_values: list[KeysValues],
+        *,
+        concatenated: jax.Array | None = None,
+        added: jax.Array | None = None,
+        remat: str = 'none',
+    ) -> tuple[list[jax.Array], jax.Array, jax.Array]:
         """Features of noisy latents at every skip connection and after the middle block.
 
         Args:
@@ -203,7 +216,7 @@ class UNetEncoder(nnx.Module):
 class UNetDecoder(nnx.Module):
     """Way up: every residual block takes the feature of its skip connection beside its own input."""
 
-    def __init__(self, config: UNetConfig, *, dtype=jnp.float32, rngs):
+    def __init__(self, config: UNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         skips = list(config.skips)
         width = config.channels[-1]
         self.up_blocks = nnx.List()
@@ -219,10 +232,18 @@ class UNetDecoder(nnx.Module):
         self.conv_norm_out = GroupNorm(width, config.groups, epsilon=1e-5, dtype=dtype)
         self.conv_out = Conv(width, config.out_channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
 
-    def cross_attentions(self):
+    def cross_attentions(self) -> list[Attention]:
         return [transformer.attn2 for level in self.up_blocks for transformer in level.attentions]
 
-    def __call__(self, x, skips, time, keys_values, *, remat='none'):
+    def __call__(
+        self,
+        x: jax.Array,
+        skips: list[jax.Array],
+        time: jax.Array,
+        keys_values: list[KeysValues],
+        *,
+        remat: str = 'none',
+    ) -> jax.Array:
         keys_values, skips = iter(keys_values), list(skips)
         for i, level in enumerate(self.up_blocks):
             for layer in level.layers():
@@ -235,21 +256,30 @@ class UNetDecoder(nnx.Module):
 class UNet3D(nnx.Module):
     """eps_theta(x_t, t, tau) of the Video-LDM, with places where memory may be injected between encoder and decoder."""
 
-    def __init__(self, config: UNetConfig, *, dtype=jnp.float32, rngs):
+    def __init__(self, config: UNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.encoder = UNetEncoder(config, dtype=dtype, rngs=rngs)
         self.decoder = UNetDecoder(config, dtype=dtype, rngs=rngs)
 
-    def cross_attentions(self):
+    def cross_attentions(self) -> list[Attention]:
         """Every cross-attention, encoder first, in the order of computation."""
         return self.encoder.cross_attentions() + self.decoder.cross_attentions()
 
-    def keys_values(self, contexts):
+    def keys_values(self, contexts: jax.Array | list[jax.Array]) -> list[KeysValues]:
         """Keys and values of every cross-attention: contexts [b, 77, c], one for all layers or a list with one each."""
         attentions = self.cross_attentions()
         contexts = contexts if isinstance(contexts, list) else [contexts] * len(attentions)
         return [attention.keys_values(context) for attention, context in zip(attentions, contexts, strict=True)]
 
-    def __call__(self, x, t, keys_values, *, inject=None, concatenated=None, remat='none'):
+    def __call__(
+        self,
+        x: jax.Array,
+        t: jax.Array,
+        keys_values: list[KeysValues],
+        *,
+        inject: Callable | None = None,
+        concatenated: jax.Array | None = None,
+        remat: str = 'none',
+    ) -> jax.Array:
         """Prediction [b, f, h, w, out_channels] in float32 for noisy latents x [b, f, h, w, in_channels] at step t [b].
 
         keys_values: keys and values for each of `cross_attentions()`.

@@ -7,6 +7,7 @@ import einops
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from st2v_jax.models.layers import Conv, GroupNorm, Linear
 
@@ -43,7 +44,7 @@ class Autoencoder(nnx.Module):
     Latents are not scaled here; the model that diffuses them multiplies by its own scale factor.
     """
 
-    def __init__(self, config: VaeConfig, *, dtype=jnp.float32, rngs):
+    def __init__(self, config: VaeConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.downsampling = config.downsampling
         make = _Maker(config, dtype, rngs)
         self.encoder = Encoder(config, make)
@@ -51,7 +52,7 @@ class Autoencoder(nnx.Module):
         self.post_quant_conv = make.linear(config.latent_channels, config.latent_channels)
         self.decoder = Decoder(config, make)
 
-    def encode(self, images):
+    def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """images [n,H,W,3] -> mean, logvar of the posterior, both [n,h,w,latent_channels] float32."""
         _, height, width, _ = images.shape
         if height % self.downsampling or width % self.downsampling:
@@ -60,7 +61,7 @@ class Autoencoder(nnx.Module):
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, -30, 20)
 
-    def decode(self, latents):
+    def decode(self, latents: jax.Array) -> jax.Array:
         """latents [n,h,w,latent_channels] -> images [n,H,W,3] float32, not clipped."""
         return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)
 
@@ -68,7 +69,7 @@ class Autoencoder(nnx.Module):
 class Encoder(nnx.Module):
     """images [n,H,W,3] -> moments [n,h,w,2*latent_channels]."""
 
-    def __init__(self, config, make):
+    def __init__(self, config: VaeConfig, make: '_Maker'):
         widths = config.block_channels
         self.conv_in = make.conv(3, widths[0], (3, 3))
         blocks = []
@@ -80,7 +81,7 @@ class Encoder(nnx.Module):
         self.norm_out = make.norm(widths[-1])
         self.to_moments = make.conv(widths[-1], 2 * config.latent_channels, (3, 3))
 
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> jax.Array:
         x = self.conv_in(images)
         for level in self.down:
             x = level(x)
@@ -90,12 +91,12 @@ class Encoder(nnx.Module):
 class EncoderLevel(nnx.Module):
     """Residual blocks, then (except at the last level) a strided convolution."""
 
-    def __init__(self, before, channels, layers, *, downsample, make):
+    def __init__(self, before: int, channels: int, layers: int, *, downsample: bool, make: '_Maker'):
         widths = [before] + [channels] * layers
         self.resnets = nnx.List([ResidualBlock(a, channels, make) for a in widths[:-1]])
         self.downsample = make.conv(channels, channels, (3, 3), strides=2, padding=0) if downsample else None
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         for block in self.resnets:
             x = block(x)
         if self.downsample is None:
@@ -107,7 +108,7 @@ class EncoderLevel(nnx.Module):
 class Decoder(nnx.Module):
     """latents [n,h,w,latent_channels] -> images [n,H,W,3]; `up` runs from the coarsest level to full resolution."""
 
-    def __init__(self, config, make):
+    def __init__(self, config: VaeConfig, make: '_Maker'):
         widths = config.block_channels[::-1]
         self.conv_in = make.conv(config.latent_channels, widths[0], (3, 3))
         self.mid = Middle(widths[0], make)
@@ -119,7 +120,7 @@ class Decoder(nnx.Module):
         self.norm_out = make.norm(widths[-1])
         self.to_image = make.conv(widths[-1], 3, (3, 3))
 
-    def __call__(self, latents):
+    def __call__(self, latents: jax.Array) -> jax.Array:
         x = self.mid(self.conv_in(latents))
         for level in self.up:
             x = level(x)
@@ -129,12 +130,12 @@ class Decoder(nnx.Module):
 class DecoderLevel(nnx.Module):
     """Residual blocks, then (except at full resolution) nearest doubling and a convolution."""
 
-    def __init__(self, before, channels, layers, *, upsample, make):
+    def __init__(self, before: int, channels: int, layers: int, *, upsample: bool, make: '_Maker'):
         widths = [before] + [channels] * layers
         self.resnets = nnx.List([ResidualBlock(a, channels, make) for a in widths[:-1]])
         self.upsample = make.conv(channels, channels, (3, 3)) if upsample else None
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         for block in self.resnets:
             x = block(x)
         if self.upsample is None:
@@ -145,11 +146,11 @@ class DecoderLevel(nnx.Module):
 class Middle(nnx.Module):
     """Residual block, self-attention over all pixels of a frame, residual block."""
 
-    def __init__(self, channels, make):
+    def __init__(self, channels: int, make: '_Maker'):
         self.resnets = nnx.List([ResidualBlock(channels, channels, make) for _ in range(2)])
         self.attention = PixelAttention(channels, make)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         first, second = self.resnets
         return second(self.attention(first(x)))
 
@@ -157,14 +158,14 @@ class Middle(nnx.Module):
 class ResidualBlock(nnx.Module):
     """Twice group norm, SiLU, 3x3 convolution; a linear map on the shortcut where the width changes."""
 
-    def __init__(self, before, channels, make):
+    def __init__(self, before: int, channels: int, make: '_Maker'):
         self.norm1 = make.norm(before)
         self.conv1 = make.conv(before, channels, (3, 3))
         self.norm2 = make.norm(channels)
         self.conv2 = make.conv(channels, channels, (3, 3))
         self.conv_shortcut = make.linear(before, channels) if before != channels else None
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         y = self.conv1(nnx.silu(self.norm1(x)))
         y = self.conv2(nnx.silu(self.norm2(y)))
         return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
@@ -173,11 +174,11 @@ class ResidualBlock(nnx.Module):
 class PixelAttention(nnx.Module):
     """One head as wide as the features, with biases: x [n,h,w,c] plus what its pixels say to each other."""
 
-    def __init__(self, channels, make):
+    def __init__(self, channels: int, make: '_Maker'):
         self.norm = make.norm(channels)
         self.to_q, self.to_k, self.to_v, self.to_out = (make.linear(channels, channels) for _ in range(4))
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         _, height, _, _ = x.shape
         tokens = einops.rearrange(self.norm(x), 'n h w c -> n (h w) 1 c')
         y = jax.nn.dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))

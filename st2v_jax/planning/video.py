@@ -4,15 +4,17 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from st2v_jax.cost import Cost, cost
 from st2v_jax.diffusion import sampling
 from st2v_jax.models import build
 from st2v_jax.models.system import encode_prompt, system
-from st2v_jax.open_model import default_dtype, open_model
+from st2v_jax.open_model import OpenModel, default_dtype, open_model
 from st2v_jax.planning.device import Rates
 from st2v_jax.refinement import blend, sdedit
 from st2v_jax.refinement.enhancer import Enhancer, decode_latents, encode_frames, encode_texts, enhancer_of
@@ -40,14 +42,14 @@ class Stage:
         return max(device, host) if self.ahead else device + host
 
 
-def abstract_model(folder=None, dtype=None) -> Model:
+def abstract_model(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Model:
     """What `streaming.generate.load` gives, with shapes for parameters and without a tokenizer; nothing is read."""
     model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype
     return Model(model.config, None, _held(model.config, model.networks, dtype), system(model.config, dtype))
 
 
-def abstract_enhancer(folder=None, dtype=None) -> Enhancer:
+def abstract_enhancer(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Enhancer:
     """The same of `refinement.enhancer.load_enhancer`, for one device."""
     model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype

@@ -28,7 +28,7 @@ BASELINES = ('B', 'B+S')  # chunks on their own; with shared noise only
 VARIANTS = BASELINES + BLENDING
 
 
-def check_variant(variant: str):
+def check_variant(variant: str) -> None:
     """Raises ValueError for what is not one of VARIANTS."""
     if variant not in VARIANTS:
         raise ValueError(f'variant is one of {VARIANTS}, not {variant!r}')

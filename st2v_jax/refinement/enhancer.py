@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from st2v_jax import sharding
 from st2v_jax.models import build
+from st2v_jax.models.attention import KeysValues
 from st2v_jax.open_model import OpenModel, default_dtype, on_device, open_model
 from st2v_jax.refinement import blend, sdedit
 from st2v_jax.refinement.canvas import Canvas, crop, fit, to_canvas
@@ -47,7 +49,7 @@ class Enhancer:
     text: build.Network
     mesh: jax.sharding.Mesh | None = None
 
-    def settings(self, **overrides) -> sdedit.RefineSettings:
+    def settings(self, **overrides: Any) -> sdedit.RefineSettings:
         """How this model refines: its own settings, as many chunks at once as devices, then the overrides.
 
         Raises ValueError for a name or value that does not exist.
@@ -60,12 +62,14 @@ class Enhancer:
         """Where frames of (height, width) pixels lie; its `size` is that of the enhanced ones."""
         return fit(size, self.config.refiner.box, self.config.refiner.unet, self.config.vae.downsampling)
 
-    def job(self, settings: sdedit.RefineSettings, condition, keys: blend.Keys) -> sdedit.Job:
+    def job(self, settings: sdedit.RefineSettings, condition: list[KeysValues], keys: blend.Keys) -> sdedit.Job:
         """The refinement of a video; condition as from `encode_texts`."""
         return sdedit.Job(self.refiner, settings, self.params['refiner'], condition, keys, self.mesh)
 
 
-def load_enhancer(folder: str | Path | OpenModel | None = None, dtype=None, *, devices: int = 1) -> Enhancer:
+def load_enhancer(
+    folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None, *, devices: int = 1
+) -> Enhancer:
     """The enhancer of a model on disk: whatever `open_model` takes, also what it gave; None is the shipped one.
 
     dtype: as for `load`. devices: how many of the devices work together, each on chunks of its own.
@@ -84,7 +88,13 @@ def load_enhancer(folder: str | Path | OpenModel | None = None, dtype=None, *, d
     return enhancer_of(model.config, params, dtype, tokenizer, mesh)
 
 
-def enhancer_of(config: build.ModelConfig, params, dtype, tokenizer=None, mesh=None) -> Enhancer:
+def enhancer_of(
+    config: build.ModelConfig,
+    params: dict[str, Any],
+    dtype: DTypeLike,
+    tokenizer: Tokenizer | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Enhancer:
     """The Enhancer of a whole model's config and its parameters by network, which may be shapes."""
     params = {part: params[name] for part, name in layout.refinement(config).items()}
     own = config.for_refinement
@@ -103,7 +113,7 @@ def enhance(
     decode_frames: int = 4,
     folder: str | Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
-    **settings,
+    **settings: Any,
 ) -> Iterator[np.ndarray]:
     """Enhances a video: larger, sharper, with what its prompt says; as many frames as it has, with its aspect.
 
@@ -186,7 +196,7 @@ def _encoded(enhancer, profile, pieces, folder):
 
 
 @jax.jit
-def encode_texts(enhancer: Enhancer, ids: jax.Array):
+def encode_texts(enhancer: Enhancer, ids: jax.Array) -> list[KeysValues]:
     """Keys and values of the texts [unconditional, conditional] with token ids [2,t], for all steps."""
     params = enhancer.params
     return enhancer.refiner.unet(params['refiner'], enhancer.text(params['text'], ids), method='keys_values')

@@ -23,6 +23,7 @@ from st2v_jax.diffusion.log_snr import RefinerProcess, refiner_levels, sdedit_le
 from st2v_jax.diffusion.noise import frame_noise
 from st2v_jax.diffusion.sampling import Trajectory
 from st2v_jax.diffusion.schedule import Level
+from st2v_jax.models.attention import KeysValues
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.refinement import blend
@@ -63,7 +64,7 @@ class RefineSettings:
         return blend.Plan(frames, self.length, self.overlap)
 
 
-def settings_for(config: ModelConfig, **overrides) -> RefineSettings:
+def settings_for(config: ModelConfig, **overrides: Any) -> RefineSettings:
     """The settings a model's Refiner is sampled with: its own, the blending of its profile, then the overrides."""
     known, stored = ({field.name for field in dataclasses.fields(cls)} for cls in (RefineSettings, config.refiner))
     if unknown := overrides.keys() - known:
@@ -123,7 +124,7 @@ class Job:
     refiner: Refiner
     settings: RefineSettings
     params: dict[str, Any]
-    condition: Any
+    condition: list[KeysValues]
     keys: blend.Keys
     mesh: jax.sharding.Mesh | None = None
 

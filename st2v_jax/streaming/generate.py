@@ -1,12 +1,13 @@
 """A long video from one prompt, as functions: `load` a model once, `generate` as many videos as you like."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.typing import DTypeLike
 
 from st2v_jax.models import build
 from st2v_jax.models.system import System, encode_prompt, system
@@ -35,12 +36,12 @@ class Model:
         """Frames of a video at most: infinity, or one chunk where there is a Video-LDM without CAM and APM."""
         return math.inf if 'cam' in self.params else self.config.contract.first_frames
 
-    def settings(self, **overrides) -> SampleSettings:
+    def settings(self, **overrides: Any) -> SampleSettings:
         """How this model is sampled: see `settings_for`."""
         return settings_for(self.config, **overrides)
 
 
-def load(folder: str | Path | OpenModel | None = None, dtype=None) -> Model:
+def load(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Model:
     """A model on disk: whatever `open_model` takes, also what it gave; None is the one that ships with the package.
 
     dtype: what networks compute in; None is bfloat16 on a GPU or TPU and float32 on a CPU, where bfloat16 gains
@@ -53,7 +54,7 @@ def load(folder: str | Path | OpenModel | None = None, dtype=None) -> Model:
     return Model(model.config, tokenizer, params, system(model.config, dtype))
 
 
-def check(prompts, seeds):
+def check(prompts: Sequence[str], seeds: Sequence[int]) -> None:
     """Raises ValueError for an empty prompt and for a seed out of range."""
     if not prompts or not all(text.strip() for text in prompts):
         raise ValueError('the prompt is empty: say in a sentence what the video shows')
@@ -64,13 +65,13 @@ def check(prompts, seeds):
 
 def stream(
     model: Model,
-    prompt,
+    prompt: str | Sequence[str],
     *,
-    seed=0,
-    negative_prompt='',
+    seed: int | Sequence[int] = 0,
+    negative_prompt: str = '',
     state: StreamState | None = None,
     settings: SampleSettings | None = None,
-    on_step=None,
+    on_step: Callable[[int, int, int], None] | None = None,
 ) -> Iterator[tuple[np.ndarray, StreamState]]:
     """Iterator over the chunks of a video, each (its new frames, the state after it): endless, but one without CAM.
 
@@ -108,7 +109,7 @@ def stream(
     return chunks()
 
 
-def generate(model: Model, prompt, num_frames: int = 48, **options) -> Iterator[np.ndarray]:
+def generate(model: Model, prompt: str | Sequence[str], num_frames: int = 48, **options: Any) -> Iterator[np.ndarray]:
     """The frames of a video, chunk by chunk, exactly num_frames in all; options and frames as for `stream`.
 
     num_frames: any number >= 1; how many have been made before costs neither time nor memory.
@@ -121,7 +122,7 @@ def generate(model: Model, prompt, num_frames: int = 48, **options) -> Iterator[
     return first_frames((frames for frames, _ in stream(model, prompt, **options)), num_frames)
 
 
-def first_frames(pieces, count: int) -> Iterator:
+def first_frames(pieces: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
     """The pieces [..., n, H, W, 3] of a video until they are `count` frames; the last is cut, none is made after."""
     for frames in pieces:
         yield frames[..., :count, :, :, :]

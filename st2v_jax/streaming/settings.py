@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from st2v_jax.diffusion.guidance import Guidance, text_and_anchor, text_guidance, text_with_anchor
 from st2v_jax.diffusion.solvers import sampling_levels, solver_named
@@ -75,7 +75,7 @@ class SampleSettings:
         return Sampling(self.solver, self.steps, self.eta, guidance)
 
 
-def settings_for(config: ModelConfig, **overrides) -> SampleSettings:
+def settings_for(config: ModelConfig, **overrides: Any) -> SampleSettings:
     """The settings a model is sampled with: its profile's rules, its own guidance scales, then the overrides.
 
     `steps` also sets `first_steps`, and `guidance_text` `first_guidance`, for a first chunk knows the text alone;

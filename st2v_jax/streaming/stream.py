@@ -8,7 +8,7 @@ memories: the plain Video-LDM draws it (the Initialization stage). Pixels go fro
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from einops import rearrange
 
 from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.noise import frame_noise
+from st2v_jax.diffusion.schedule import Level
 from st2v_jax.diffusion.solvers import sampling_levels
 from st2v_jax.models.system import Prompt, System, encode_image, remembered
 from st2v_jax.streaming.settings import SampleSettings
@@ -53,7 +54,7 @@ class StreamState(NamedTuple):
         }
 
     @classmethod
-    def from_arrays(cls, arrays) -> 'StreamState':
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> 'StreamState':
         """The state that `to_arrays` gave. Raises ValueError naming what is missing."""
         if missing := {'key', 'key_kind', 'index'} - set(arrays):
             raise ValueError(f'not the arrays of a state: {", ".join(sorted(missing))} missing')
@@ -69,7 +70,7 @@ def start(keys: jax.Array) -> StreamState:
     return StreamState(None, None, keys, jnp.int32(0))
 
 
-def video_keys(seeds) -> jax.Array:
+def video_keys(seeds: Sequence[int]) -> jax.Array:
     """The keys [b] of videos with these seeds [b]; a video has the same key in every batch."""
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 0))(jnp.asarray(seeds, jnp.uint32))
 
@@ -140,7 +141,7 @@ def stream(
         yield frames, state
 
 
-def levels_of(system: System, settings: SampleSettings, state: StreamState):
+def levels_of(system: System, settings: SampleSettings, state: StreamState) -> Level:
     """The noise levels that the chunk to come steps through, leaves [steps + 1]."""
     chunk = settings.of_chunk(state.is_first, state.anchor is not None)
     return sampling_levels(system.config.contract.process, chunk.solver, chunk.steps)
@@ -167,7 +168,9 @@ def _denoised(run, levels, params, prompt, state, on_step):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def next_chunk(system: System, settings: SampleSettings, params: dict[str, Any], prompt: Prompt, state: StreamState):
+def next_chunk(
+    system: System, settings: SampleSettings, params: dict[str, Any], prompt: Prompt, state: StreamState
+) -> tuple[jax.Array, StreamState]:
     """One chunk as a single program: (its new frames [b, n, H, W, 3], the state after it).
 
     For composition with other programs; it equals a chunk of `stream` up to rounding.

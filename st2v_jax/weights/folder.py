@@ -103,7 +103,7 @@ def save(
     params: Mapping[str, Any],
     dtype: np.typing.DTypeLike = np.float16,
     tokenizer: Tokenizer | None = None,
-):
+) -> None:
     """Writes the networks of `params`, the config, and the rows, words and padding of the `tokenizer`.
 
     Each file is there whole or not at all, and takes the memory of one array. Networks of an earlier save that `params`
