@@ -16,21 +16,28 @@ KeysValues = tuple[jax.Array, jax.Array]  # [b, s, n, d] each
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Softmax attention of q [b, t, n, d] over k, v [b, s, n, d] -> [b, t, n, d], in float32 inside.
 
-    Long sequences in half precision take cuDNN's flash attention on a GPU; it never holds the [t, s] matrix.
+    On a GPU, long sequences in half precision use cuDNN's flash attention, which never holds the [t, s] matrix.
     """
     half = q.dtype in (jnp.bfloat16, jnp.float16)
     if jax.default_backend() != 'gpu' or not half or q.shape[1] < 64 or q.shape[1] % 2:
         return jax.nn.dot_product_attention(q, k, v, implementation='xla')
     b, length = k.shape[:2]
     lengths = None
-    if length % 2:  # its gradient wants even lengths, and a text has 77 tokens: one more, which nobody sees
+    if length % 2:  # the gradient needs an even length and a text has 77 tokens: add one that is masked
         k, v = (jnp.pad(a, ((0, 0), (0, 1), (0, 0), (0, 0))) for a in (k, v))
         lengths = jnp.full(b, length, jnp.int32)
     return jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, implementation='cudnn')
 
 
 class Attention(nnx.Module):
-    """Multi-head attention with heads of `head_size`; keys and values can be made ahead of the queries."""
+    """Multi-head attention; keys and values can be computed before the queries.
+
+    Args:
+      channels: width of the queries' tokens and of the result.
+      head_size: width of a head.
+      heads: their number, by default channels // head_size.
+      context_width: width of the tokens that keys and values are made of, by default `channels`.
+    """
 
     def __init__(
         self,
@@ -52,16 +59,16 @@ class Attention(nnx.Module):
         self.to_out = linear(heads * head_size, channels)
 
     def keys_values(self, tokens: jax.Array) -> KeysValues:
-        """tokens [b, s, c] -> keys, values [b, s, n, d]."""
+        """Keys and values [b, s, n, d] of tokens [b, s, c]."""
         return self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
 
     def __call__(self, x: jax.Array, keys_values: KeysValues) -> jax.Array:
-        """x [b, t, c] asks, keys and values [b, s, n, d] answer -> [b, t, c]."""
+        """Attention of x [b, t, c] to keys and values [b, s, n, d] -> [b, t, c]."""
         y = attend(self._split(self.to_q(x)), *keys_values)
         return self.to_out(einops.rearrange(y, 'b t n d -> b t (n d)'))
 
     def over_frames(self, x: jax.Array) -> jax.Array:
-        """Self-attention over the frames of x [b, f, p, c], each pixel p on its own."""
+        """Self-attention over the frames of x [b, f, p, c], for each pixel p on its own."""
         q, k, v = (
             einops.rearrange(to(x), 'b f p (n d) -> (b p) f n d', n=self.heads)
             for to in (self.to_q, self.to_k, self.to_v)
@@ -86,9 +93,9 @@ class FeedForward(nnx.Module):
 
 
 class SpatialTransformer(nnx.Module):
-    """Self-attention over the pixels of a frame, cross-attention to its context, feed-forward, around a residual.
+    """Self-attention over the pixels of a frame, cross-attention to the context and a feed-forward, with a residual.
 
-    x [b, f, h, w, c]; keys_values: [b, s, n, d] each, of this layer's context, from `attn2.keys_values`.
+    x [b, f, h, w, c] -> the same shape. keys_values are those of this layer's context, from `attn2.keys_values`.
     """
 
     def __init__(
@@ -123,9 +130,9 @@ class SpatialTransformer(nnx.Module):
 
 
 class TemporalTransformer(nnx.Module):
-    """Two self-attentions over frames and a feed-forward, each pixel on its own, around a residual.
+    """Two self-attentions over frames and a feed-forward, for each pixel on its own, with a residual.
 
-    x [b, f, h, w, c] -> same. `heads` sets the inner width heads * head_size; left out, it is c. No position code.
+    x [b, f, h, w, c] -> the same shape. The inner width is heads * head_size, by default c. There is no position code.
     """
 
     def __init__(

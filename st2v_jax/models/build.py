@@ -26,7 +26,7 @@ from st2v_jax.models.vae import Autoencoder
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """A module as a pure function; `network` makes one for each module, config and dtype, so identity is equality.
+    """A module as a pure function. `network` makes one for each module, config and dtype, so equal ones are identical.
 
     Attributes:
       graphdef: the module without its parameters.
@@ -38,13 +38,13 @@ class Network:
 
     def __call__(self, params: Mapping[str, Any], *args: Any, method: str = '__call__', **kwargs: Any) -> Any:
         """Calls `method` of the module with these parameters; pure, so it may be traced by jax.jit."""
-        # Networks that are not at hand stay shapes: a Video-LDM runs before there is a CAM or an APM.
+        # Networks without parameters stay shapes, so that a Video-LDM runs without CAM and APM.
         module = nnx.merge(self.graphdef, _integer_keys({**self.abstract, **params}))
         return getattr(module, method)(*args, **kwargs)
 
 
 def _integer_keys(tree):
-    """Lists inside modules are keyed by integers; outside the door all keys are strings."""
+    """Modules key their lists by integers; outside this file all keys are strings."""
     if not isinstance(tree, Mapping):
         return tree
     return {int(key) if key.isdigit() else key: _integer_keys(value) for key, value in tree.items()}
@@ -57,13 +57,13 @@ def _string_keys(tree):
 
 
 def network(module: Callable[..., nnx.Module], *args: Any, dtype: DTypeLike = jnp.float32) -> Network:
-    """The Network of `module(*args)`, computing in `dtype`; nothing is allocated, and equal calls get the same one."""
+    """The Network of `module(*args)`, computing in `dtype`. Nothing is allocated; equal calls return the same one."""
     return _network(module, args, jnp.dtype(dtype))
 
 
 @functools.cache
 def _network(module, args, dtype):
-    # Initialisers ask for a key and ignore it; drawing real ones would take most of the time of building.
+    # Initialisers take a key and ignore it; making real keys would take most of the time.
     unborn = types.SimpleNamespace(params=lambda: None)
     graphdef, state = nnx.split(nnx.eval_shape(lambda: module(*args, dtype=dtype, rngs=unborn)))
     return Network(graphdef, _string_keys(nnx.to_pure_dict(state)))
@@ -97,8 +97,8 @@ def refiner(config: ModelConfig, dtype: DTypeLike = jnp.float32) -> Network:
     return network(UNet3D, config.refiner.unet, dtype=dtype)
 
 
-# Layers that start at zero, by the ending of their path: every transformer and CAM's injectors start as the identity,
-# temporal convolutions too; CAM's frames and a UNet's prediction start at zero; APM starts without anchor (eq. 6).
+# Layers that start at zero, by the end of their path. So transformers, temporal convolutions and CAM's injectors start
+# as the identity, CAM's encoded frames and the UNet's prediction as zero, and APM without the anchor (eq. 6).
 _ZERO = (
     'proj_out/kernel',
     'convs/3/kernel',
@@ -110,9 +110,10 @@ _ZERO = (
 
 
 def init(key: jax.Array, network: Network) -> dict[str, Any]:
-    """Fresh float32 parameters: kernels are normal with variance 1 / fan-in, biases 0, scales 1, embeddings 0.02.
+    """Fresh float32 parameters, which depend on `key` and their own path alone.
 
-    Each leaf depends on `key` and its own path only. Made on the host, so that nothing is compiled.
+    Kernels are normal with variance 1 / fan-in, embeddings with standard deviation 0.02; biases are 0 and scales 1.
+    They are made on the host, so that nothing is compiled.
     """
     seed = [int(word) for word in np.ravel(jax.random.key_data(key))]
 
@@ -130,14 +131,14 @@ def init(key: jax.Array, network: Network) -> dict[str, Any]:
 
 
 def copy_encoder(params: dict[str, Any]) -> dict[str, Any]:
-    """params with CAM's feature extractor made equal to the UNet's encoder and middle block (how CAM starts)."""
+    """The parameters with the UNet's encoder and middle block copied to CAM's feature extractor, where CAM starts."""
     if 'extractor' not in params['cam']:  # Conc-Cond has none
         return params
     return {**params, 'cam': {**params['cam'], 'extractor': params['unet']['encoder']}}
 
 
 def cast(params: dict[str, Any], dtype: DTypeLike) -> dict[str, Any]:
-    """params with kernels and embeddings in `dtype`, so that sampling does not convert them at every step."""
+    """The parameters with kernels and embeddings in `dtype`, so that sampling does not convert them at every step."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params)
 
 

@@ -49,7 +49,7 @@ class CamConfig:
 class ConditioningEncoder(nnx.Module):
     """E_cond: conditioning frames [b, m, H, W, 3] in [-1, 1] -> [b, m, h, w, c]; its last layer starts at 0.
 
-    Add-Cond's has the mask of given frames as a fourth channel.
+    In Add-Cond the mask of given frames is a fourth channel.
     """
 
     def __init__(self, config: CamConfig, out_channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
@@ -74,7 +74,7 @@ class ConditioningEncoder(nnx.Module):
 class FeatureInjector(nnx.Module):
     """Each pixel of a skip feature attends, over time, to the features of the conditioning frames (eq. 4, 5).
 
-    x [b, f, h, w, c] asks, memory [b, m, h, w, c] answers; returns [b, f, h, w, c].
+    Queries come from x [b, f, h, w, c], keys and values from memory [b, m, h, w, c]; returns [b, f, h, w, c].
     proj_out starts at zero, so an untrained memory leaves the base model as it was.
     """
 
@@ -95,7 +95,7 @@ class FeatureInjector(nnx.Module):
 
 
 class Cam(nnx.Module):
-    """Conditioning encoder, feature extractor and injectors; of Add-Cond, what adds features instead."""
+    """Conditioning encoder, feature extractor and injectors; Add-Cond has adders instead of injectors."""
 
     def __init__(self, config: CamConfig, unet: UNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         injector = partial(FeatureInjector, head_size=config.head_size, groups=unet.groups)
@@ -112,7 +112,7 @@ class Cam(nnx.Module):
         return self.encoder(frames)
 
     def keys_values(self, text: jax.Array) -> list[KeysValues]:
-        """Keys and values of the extractor's cross-attentions, which see the text [b, 77, c] alone."""
+        """Keys and values of the extractor's cross-attentions, which see only the text [b, 77, c]."""
         return [attention.keys_values(text) for attention in self.extractor.cross_attentions()]
 
     def extract(
@@ -123,7 +123,7 @@ class Cam(nnx.Module):
         Args:
           x: [b, f, h, w, 4] noisy latents of the chunk, of which the first m are used (Add-Cond: m = f).
           t: [b] diffusion steps.
-          keys_values: those of the text alone, from `keys_values`.
+          keys_values: those of the text, from `keys_values`.
           conditioning: [b, m, h, w, c] from `encode`.
           remat: as in `UNet3D`.
         """
@@ -133,7 +133,7 @@ class Cam(nnx.Module):
         return skips, middle
 
     def joins(self, memory: Features) -> dict[str, Callable]:
-        """Where memory = (skips, middle) enters the UNet: the keyword arguments of `UNet3D` that do it."""
+        """The keyword arguments that bring memory = (skips, middle) into `UNet3D`."""
         return {'inject': partial(self.inject, memory=memory)}
 
     def inject(self, skips: list[jax.Array], middle: jax.Array, memory: Features) -> Features:

@@ -20,8 +20,8 @@ class Condition(NamedTuple):
 
     Attributes:
       unet: keys and values of each cross-attention of the UNet.
-      extractor: the same for CAM's extractor, or None where there is none.
-      memory: features [k, m, h, w, c] of the conditioning frames, or None.
+      extractor: the same of CAM's extractor, or None without one.
+      memory: features [texts * b, m, h, w, c] of the conditioning frames, or None.
     """
 
     unet: list[KeysValues]
@@ -30,9 +30,9 @@ class Condition(NamedTuple):
 
 
 class StreamingDenoiser(nnx.Module):
-    """UNet, CAM and APM. Without frames and anchor it is the plain Video-LDM that makes the first chunk.
+    """UNet, CAM and APM. Without frames and anchor it is the plain Video-LDM that generates the first chunk.
 
-    `cam` may be another short-term memory, see `CamConfig.fusion`; without an ApmConfig there is no long-term one.
+    The short-term memory may be another one than CAM, see `CamConfig.fusion`; with apm=None there is no long-term one.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class StreamingDenoiser(nnx.Module):
             self.apm = Apm(apm, unet.context_width, len(self.unet.cross_attentions()), **kind)
 
     def anchor_tokens(self, image_embedding: jax.Array) -> jax.Array:
-        """CLIP embeddings [b, e] of anchor frames -> the tokens [b, s, c] that `condition` takes."""
+        """The tokens [b, s, c] that `condition` receives for anchor frames, from their CLIP embeddings [b, e]."""
         return self.apm.anchor(image_embedding)
 
     def condition(
@@ -55,11 +55,11 @@ class StreamingDenoiser(nnx.Module):
 
         Args:
           text: [n * b, 77, c] text tokens.
-          frames: what `ablations.remembered` makes of the conditioning frames, for CAM themselves, [b, m, H, W, 3] in
-            [-1, 1]; or None: no short-term memory.
-          anchor: [n * b, s, c] tokens of the anchor frame, or None: no long-term memory.
-          texts: how many branches, the first ones, differ in their text. The others differ from the ones before them in
-            the anchor alone, which CAM does not see, so they share what it remembers.
+          frames: what `ablations.remembered` makes of the conditioning frames; for CAM these are the frames themselves,
+            [b, m, H, W, 3] in [-1, 1]. None means no short-term memory.
+          anchor: [n * b, s, c] tokens of the anchor frame; None means no long-term memory.
+          texts: how many branches have a text of their own; they come first. The others differ from the last of these
+            in the anchor alone, which CAM does not see, so CAM's features are computed once and shared.
         """
         unet = self.unet.keys_values(text if anchor is None else self.apm.contexts(text, anchor))
         if frames is None:
@@ -69,9 +69,13 @@ class StreamingDenoiser(nnx.Module):
         return Condition(unet, self.cam.keys_values(text[:own]), memory)
 
     def __call__(self, x: jax.Array, t: jax.Array, condition: Condition, *, remat: str = 'none') -> jax.Array:
-        """Prediction [b, f, h, w, 4], float32, for noisy latents x [b, f, h, w, 4] at diffusion steps t [b].
+        """Float32 prediction [b, f, h, w, 4] for noisy latents x [b, f, h, w, 4] at diffusion steps t [b].
 
-        remat: which values are kept for a gradient, as in `UNet3D`.
+        Args:
+          x: noisy latents.
+          t: diffusion steps.
+          condition: as from `condition`.
+          remat: which values are kept for a gradient, as in `UNet3D`.
         """
         if condition.memory is None:
             return self.unet(x, t, condition.unet, remat=remat)

@@ -1,7 +1,7 @@
 """Layers of the Video-LDM UNet: norms, time embedding, residual block, temporal convolution, resampling.
 
-Everywhere x is [b, f, h, w, c]. Weights are declared here and born in `build.init`, so the initialisers are zeros:
-building a module costs nothing.
+x is [b, f, h, w, c] everywhere. `build.init` makes the weights; the initialisers here are zeros, so that building a
+module costs nothing.
 """
 
 from functools import partial
@@ -50,7 +50,7 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
-        # Moments per channel first: the large tensor keeps its layout, and groups are joined on c numbers only.
+        # Moments per channel first: then the large tensor keeps its layout, and only c numbers are joined into groups.
         mean = jnp.mean(wide, self.axes, keepdims=True)
         square = jnp.mean(jnp.square(wide), self.axes, keepdims=True)
         mean, square = (self._join(m) for m in (mean, square))
@@ -85,7 +85,7 @@ class TimeEmbedding(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """Group norm, SiLU, 3x3 convolution, twice, with the time embedding added in between; frames stay apart.
+    """Twice group norm, SiLU and 3x3 convolution on each frame, with the time embedding added in between.
 
     x [b, f, h, w, in_channels], time [b, time_width] -> [b, f, h, w, out_channels].
     """
@@ -140,7 +140,7 @@ class FrameConv(nnx.Module):
 
 
 class TemporalConvBlock(nnx.Module):
-    """Four times [group norm over the video, SiLU, convolution over frames], with a residual around them all."""
+    """Four times [group norm over the video, SiLU, convolution over frames], with a residual around all four."""
 
     def __init__(self, channels: int, *, groups: int, dtype: DTypeLike = jnp.float32):
         norm = partial(GroupNorm, channels, groups, epsilon=1e-5, axes=VIDEO, dtype=dtype)
@@ -155,7 +155,7 @@ class TemporalConvBlock(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """3x3 convolution with stride 2; `padding` (rows, columns) is (1, 1), in the Refiner (2, 1)."""
+    """3x3 convolution with stride 2; `padding` is (rows, columns): (1, 1), or (2, 1) in the Refiner."""
 
     def __init__(self, channels: int, *, padding: tuple[int, int], dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         pads = [(p, p) for p in padding]
@@ -166,9 +166,9 @@ class Downsample(nnx.Module):
 
 
 class Upsample(nnx.Module):
-    """Nearest neighbours to the size (h, w) of the skip that comes next, then a 3x3 convolution.
+    """Nearest-neighbour resize to the size (h, w) of the next skip connection, then a 3x3 convolution.
 
-    Undoes `Downsample` with the same padding: what it padded beyond one row or column is cut away again.
+    Undoes the `Downsample` of the same padding: rows and columns that it padded beyond one are cut off again.
     """
 
     def __init__(self, channels: int, *, padding: tuple[int, int], dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):

@@ -1,4 +1,4 @@
-"""The networks of one model together: what a prompt, an anchor frame and remembered frames are to them."""
+"""The networks of one model together, and how they encode a prompt, an anchor frame and remembered frames."""
 
 import functools
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class System:
 
 
 def system(config: build.ModelConfig, dtype: DTypeLike = jnp.float32) -> System:
-    """The System of a config, computing in `dtype`; equal calls get the same one, so nothing is compiled twice."""
+    """The System of a config, computing in `dtype`; equal calls return the same one, so nothing is compiled twice."""
     return _system(config, jnp.dtype(dtype))
 
 
@@ -37,7 +37,13 @@ def _system(config, dtype):
 
 
 class Prompt(NamedTuple):
-    """What the prompt says, encoded: text and null_text [b, n, d], null_anchor [b, e] (the image without content)."""
+    """A prompt, encoded.
+
+    Attributes:
+      text: [b, n, d] states of the prompt's tokens.
+      null_text: [b, n, d] those of the empty or the negative prompt.
+      null_anchor: [b, e] embedding of an image without content; None without an image tower.
+    """
 
     text: jax.Array
     null_text: jax.Array
@@ -46,10 +52,9 @@ class Prompt(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def encode_prompt(system: System, params: dict[str, Any], ids: jax.Array, null_ids: jax.Array) -> Prompt:
-    """Prompt of token ids [b, n]; null_ids [b, n] are the empty string's or the negative prompt's.
+    """The Prompt of token ids [b, n]; null_ids [b, n] are those of the empty or the negative prompt.
 
-    The null anchor is the embedding of an image without content (mid grey), not a zero embedding; None without an image
-    tower.
+    The null anchor is the embedding of an image without content (mid grey), not an embedding of zeros.
     """
     contract, null_anchor = system.config.contract, None
     if 'image' in params:
@@ -66,7 +71,7 @@ def encode_image(system: System, params: dict[str, Any], frames: jax.Array) -> j
 
 
 def remembered(system: System, params: dict[str, Any], frames: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """What the model's short-term memory receives of frames [b, m, H, W, 3]: `ablations.remembered`; mask [b, m]."""
+    """What the model's short-term memory receives of frames [b, m, H, W, 3] and mask [b, m], see `ablations`."""
     config = system.config
 
     def encode(frames):

@@ -1,4 +1,4 @@
-"""The Video-LDM UNet: Stable Diffusion's UNet with time convolved and attended after every spatial layer.
+"""The Video-LDM UNet: Stable Diffusion's UNet with a temporal layer after every spatial one.
 
 Its encoder and middle block are a module of their own, because CAM's feature extractor is a copy of them.
 """
@@ -34,7 +34,7 @@ class UNetConfig:
     Attributes:
       channels: width of each level, highest resolution first.
       attention: whether a level has transformers.
-      blocks: residual blocks a level going down; one more going up.
+      blocks: residual blocks of a level on the way down; on the way up it has one more.
       head_size: width of an attention head.
       input_heads: heads of the temporal transformer after the first convolution.
       context_width: width of a text token.
@@ -58,7 +58,9 @@ class UNetConfig:
 
     def __post_init__(self):
         if len(self.channels) != len(self.attention):
-            raise ValueError(f'one attention flag a level: {len(self.channels)} levels, {len(self.attention)} flags')
+            raise ValueError(
+                f'attention has one flag for each level: {len(self.channels)} levels, {len(self.attention)} flags'
+            )
 
     @property
     def skips(self) -> tuple[int, ...]:
@@ -70,9 +72,12 @@ class UNetConfig:
 
 
 class UNetLevel(nnx.Module):
-    """The layers of one resolution: [residual block, temporal convolution, spatial and temporal transformer] each.
+    """The layers of one resolution: rows of residual block, temporal convolution, spatial and temporal transformer.
 
-    widths: (in, out) channels of each residual block.
+    Args:
+      config: of the UNet.
+      widths: (in, out) channels of each residual block.
+      attention: whether there are transformers.
     """
 
     def __init__(
@@ -86,7 +91,7 @@ class UNetLevel(nnx.Module):
         self.attentions, self.temp_attentions = _transformers(config, out, len(widths) * attention, kind, rngs)
 
     def layers(self) -> Iterator[tuple[nnx.Module | None, ...]]:
-        """Rows of (residual block, temporal convolution, spatial, temporal transformer); None where there is none."""
+        """Rows of (residual block, temporal convolution, spatial, temporal transformer); a transformer may be None."""
         none = [None] * len(self.resnets)
         return zip(self.resnets, self.temp_convs, self.attentions or none, self.temp_attentions or none, strict=True)
 
@@ -128,9 +133,9 @@ def _run(layer, x, time, keys_values, remat):
 
 
 def _rematerialised(run, policy):
-    """The function, of whose values the backward pass finds those that the policy saves, and computes the others anew.
+    """`run`, of whose values the backward pass reads those that the policy saves and computes the others again.
 
-    policy: 'none' saves all; else one of POLICIES, by their names in jax.checkpoint_policies.
+    policy: 'none' saves all; the others are the names in POLICIES, those of jax.checkpoint_policies.
     """
     if policy == 'none':
         return run
@@ -140,7 +145,7 @@ def _rematerialised(run, policy):
 
 
 class UNetEncoder(nnx.Module):
-    """First convolution, way down and middle block: what the UNet has and CAM copies."""
+    """First convolution, way down and middle block of the UNet, of which CAM's feature extractor is a copy."""
 
     def __init__(self, config: UNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         first, last = config.channels[0], len(config.channels) - 1
@@ -188,8 +193,8 @@ class UNetEncoder(nnx.Module):
           t: [b] diffusion steps.
           keys_values: keys and values for each of `cross_attentions()`.
           concatenated: [b, f, h, w, c], what further input channels add to the first convolution (Conc-Cond), or None.
-          added: [b, f, h, w, c], joined after the first temporal transformer (CAM's conditioning frames), or None.
-          remat: of every row of layers, see `_rematerialised`.
+          added: [b, f, h, w, c], added after the first temporal transformer (CAM's conditioning frames), or None.
+          remat: which values of a row of layers are kept for a gradient, see `_rematerialised`.
 
         Returns:
           skips (list of [b, f, h', w', c']), middle [b, f, h'', w'', c''], time embedding [b, 4 * c].
@@ -214,7 +219,7 @@ class UNetEncoder(nnx.Module):
 
 
 class UNetDecoder(nnx.Module):
-    """Way up: every residual block takes the feature of its skip connection beside its own input."""
+    """Way up of the UNet: every residual block reads a skip connection beside its own input."""
 
     def __init__(self, config: UNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         skips = list(config.skips)
@@ -233,6 +238,7 @@ class UNetDecoder(nnx.Module):
         self.conv_out = Conv(width, config.out_channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
 
     def cross_attentions(self) -> list[Attention]:
+        """Every cross-attention to the text, in the order of computation."""
         return [transformer.attn2 for level in self.up_blocks for transformer in level.attentions]
 
     def __call__(
@@ -254,7 +260,7 @@ class UNetDecoder(nnx.Module):
 
 
 class UNet3D(nnx.Module):
-    """eps_theta(x_t, t, tau) of the Video-LDM, with places where memory may be injected between encoder and decoder."""
+    """eps_theta(x_t, t, tau) of the Video-LDM; memory may be injected between encoder and decoder."""
 
     def __init__(self, config: UNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.encoder = UNetEncoder(config, dtype=dtype, rngs=rngs)
@@ -265,7 +271,7 @@ class UNet3D(nnx.Module):
         return self.encoder.cross_attentions() + self.decoder.cross_attentions()
 
     def keys_values(self, contexts: jax.Array | list[jax.Array]) -> list[KeysValues]:
-        """Keys and values of every cross-attention: contexts [b, 77, c], one for all layers or a list with one each."""
+        """Keys and values of every cross-attention, from contexts [b, 77, c]: one for all of them or a list."""
         attentions = self.cross_attentions()
         contexts = contexts if isinstance(contexts, list) else [contexts] * len(attentions)
         return [attention.keys_values(context) for attention, context in zip(attentions, contexts, strict=True)]
@@ -280,12 +286,15 @@ class UNet3D(nnx.Module):
         concatenated: jax.Array | None = None,
         remat: str = 'none',
     ) -> jax.Array:
-        """Prediction [b, f, h, w, out_channels] in float32 for noisy latents x [b, f, h, w, in_channels] at step t [b].
+        """Float32 prediction [b, f, h, w, out_channels] for noisy latents.
 
-        keys_values: keys and values for each of `cross_attentions()`.
-        inject: a function (skips, middle) -> (skips, middle), CAM's feature injector; None leaves them as they are.
-        concatenated: of `UNetEncoder`.
-        remat: which values of the layers are kept for a gradient: 'none' means all, see `_rematerialised`.
+        Args:
+          x: [b, f, h, w, in_channels] noisy latents.
+          t: [b] diffusion steps.
+          keys_values: keys and values for each of `cross_attentions()`.
+          inject: a function (skips, middle) -> (skips, middle), CAM's feature injector; None leaves them as they are.
+          concatenated: as for `UNetEncoder`.
+          remat: which values of the layers are kept for a gradient; 'none' keeps all, see `_rematerialised`.
         """
         encoded = len(self.encoder.cross_attentions())
         skips, middle, time = self.encoder(x, t, keys_values[:encoded], concatenated=concatenated, remat=remat)

@@ -1,4 +1,4 @@
-"""The frame-wise autoencoder: every frame of a video is one image to it, [n,h,w,3] <-> latents [n,h/s,w/s,4]."""
+"""The frame-wise autoencoder: every frame of a video is an image, [n, h, w, 3] <-> latents [n, h/s, w/s, 4]."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +16,10 @@ from st2v_jax.models.layers import Conv, GroupNorm, Linear
 class VaeConfig:
     """Widths of the autoencoder; every level but the last halves height and width.
 
-    block_channels: channels of the levels, full resolution first.
-    layers_per_block: residual blocks of an encoder level (a decoder level has one more).
-    groups: of every group norm; channels must be a multiple of it.
+    Attributes:
+      block_channels: channels of the levels, full resolution first.
+      layers_per_block: residual blocks of an encoder level (a decoder level has one more).
+      groups: of every group norm; channels must be a multiple of it.
     """
 
     block_channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -53,21 +54,23 @@ class Autoencoder(nnx.Module):
         self.decoder = Decoder(config, make)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """images [n,H,W,3] -> mean, logvar of the posterior, both [n,h,w,latent_channels] float32."""
+        """Mean and log variance of the posterior, float32 [n, h, w, latent_channels] each, of images [n, H, W, 3]."""
         _, height, width, _ = images.shape
         if height % self.downsampling or width % self.downsampling:
-            raise ValueError(f'images of {height}x{width} pixels are not a multiple of {self.downsampling} each way')
+            raise ValueError(
+                f'images of {height}x{width} pixels: height and width must be multiples of {self.downsampling}'
+            )
         moments = self.quant_conv(self.encoder(images)).astype(jnp.float32)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, -30, 20)
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """latents [n,h,w,latent_channels] -> images [n,H,W,3] float32, not clipped."""
+        """Float32 images [n, H, W, 3], not clipped, of latents [n, h, w, latent_channels]."""
         return self.decoder(self.post_quant_conv(latents)).astype(jnp.float32)
 
 
 class Encoder(nnx.Module):
-    """images [n,H,W,3] -> moments [n,h,w,2*latent_channels]."""
+    """Images [n, H, W, 3] -> moments [n, h, w, 2 * latent_channels]."""
 
     def __init__(self, config: VaeConfig, make: '_Maker'):
         widths = config.block_channels
@@ -101,12 +104,12 @@ class EncoderLevel(nnx.Module):
             x = block(x)
         if self.downsample is None:
             return x
-        # One row below and one column to the right only: symmetric padding would shift every latent by half a pixel.
+        # Only one row below and one column to the right: symmetric padding would shift every latent by half a pixel.
         return self.downsample(jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))))
 
 
 class Decoder(nnx.Module):
-    """latents [n,h,w,latent_channels] -> images [n,H,W,3]; `up` runs from the coarsest level to full resolution."""
+    """Latents [n, h, w, latent_channels] -> images [n, H, W, 3]; `up` goes from the coarsest level to the finest."""
 
     def __init__(self, config: VaeConfig, make: '_Maker'):
         widths = config.block_channels[::-1]
@@ -128,7 +131,7 @@ class Decoder(nnx.Module):
 
 
 class DecoderLevel(nnx.Module):
-    """Residual blocks, then (except at full resolution) nearest doubling and a convolution."""
+    """Residual blocks, then (except at full resolution) nearest-neighbour doubling and a convolution."""
 
     def __init__(self, before: int, channels: int, layers: int, *, upsample: bool, make: '_Maker'):
         widths = [before] + [channels] * layers
@@ -172,7 +175,7 @@ class ResidualBlock(nnx.Module):
 
 
 class PixelAttention(nnx.Module):
-    """One head as wide as the features, with biases: x [n,h,w,c] plus what its pixels say to each other."""
+    """Self-attention over the pixels of x [n, h, w, c], with a residual: one head of width c, with biases."""
 
     def __init__(self, channels: int, make: '_Maker'):
         self.norm = make.norm(channels)
@@ -186,7 +189,7 @@ class PixelAttention(nnx.Module):
 
 
 class _Maker:
-    """The layers of one autoencoder, its config and dtype filled in."""
+    """Makes the layers of one autoencoder, with its config and dtype filled in."""
 
     def __init__(self, config, dtype, rngs):
         self.conv = partial(Conv, padding=1, dtype=dtype, rngs=rngs)
