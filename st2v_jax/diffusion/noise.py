@@ -1,12 +1,12 @@
-"""Noise of videos, frame by frame: how chunks that share frames come to share their noise."""
+"""Noise of videos, frame by frame, so that chunks that share frames can share their noise."""
 
 import jax
 
 
 def frame_noise(key: jax.Array, noise_index: int | jax.Array, frames: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal noise [b, f, *shape] of absolute frames, however these are grouped.
+    """Standard normal noise [b, f, *shape].
 
-    The noise of a frame is a pure function of (key, noise_index, absolute frame).
+    The noise of a frame is a pure function of (key, noise_index, absolute frame), however frames are grouped.
 
     Args:
       key: [b] typed keys, one for each video.

@@ -1,4 +1,4 @@
-"""What a network predicts. A network here is a function (x [b,...], t [b]) -> prediction [b,...]."""
+"""What a network predicts. A network here is a function (x [b, ...], t [b]) -> prediction [b, ...]."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from st2v_jax.diffusion.schedule import PREDICTIONS, Level
 
 
 def _wide(value, x):
-    """A level's number, or one per example [b], shaped to multiply x [b,...]."""
+    """A level's scalar, or one number per example [b], shaped to multiply x [b, ...]."""
     value = jnp.asarray(value, x.dtype)
     return value.reshape(value.shape + (1,) * (x.ndim - value.ndim)) if value.ndim else value
 
@@ -30,6 +30,7 @@ def noise_from_x0(x: jax.Array, x0: jax.Array, level: Level) -> jax.Array:
 
 
 def noise_from_v(x: jax.Array, v: jax.Array, level: Level) -> jax.Array:
+    """The noise of x given v."""
     return _wide(level.sigma, x) * x + _wide(level.alpha, x) * v
 
 
@@ -44,7 +45,7 @@ def x0_from_v(x: jax.Array, v: jax.Array, level: Level) -> jax.Array:
 
 
 def denoiser(network: Callable, prediction: str) -> Callable:
-    """Turns a network that predicts 'epsilon' or 'v' into denoise(x, level) -> x0, all that a solver knows of it."""
+    """Turns a network that predicts 'epsilon' or 'v' into denoise(x, level) -> x0, which is all that solvers see."""
     if prediction not in PREDICTIONS:
         raise ValueError(f'prediction is one of {PREDICTIONS}, not {prediction!r}')
     to_x0 = x0_from_noise if prediction == 'epsilon' else x0_from_v
@@ -57,9 +58,9 @@ def denoiser(network: Callable, prediction: str) -> Callable:
 
 
 def at_entries(denoise: Callable, table: Level) -> Callable:
-    """denoise(x, level), told of the table's entry level.t instead of levels between entries, as the Refiner was.
+    """`denoise` that reads x at the table's entry level.t, also if the level lies between entries, as the release does.
 
-    table has float64 leaves [steps]; level.t is an integer. The solver goes on with the level between.
+    table has float64 leaves [steps] and level.t is an integer. The solver itself steps from the level between entries.
     """
 
     def at_entry(x, level):
