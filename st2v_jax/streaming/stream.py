@@ -1,9 +1,10 @@
 """The streaming stage: a long video as a fold over chunks.
 
-What one chunk owes the next is a small explicit state: the last frames (short-term memory, CAM), the anchor frame's
-embedding (long-term memory, APM), a key and a number. A chunk is a pure function of (parameters, prompt, state), so a
-video can be stopped, stored, continued, re-rolled or given another prompt at any chunk. Chunk 0 is the state without
-memories: the plain Video-LDM draws it (the Initialization stage). Pixels go from chunk to chunk as float32.
+What one chunk passes to the next is a small explicit state: the last frames (short-term memory, CAM), the anchor
+frame's embedding (long-term memory, APM), a key and a number. A chunk is a pure function of (parameters, prompt,
+state), so a video can be stopped, stored, continued, re-rolled or given another prompt at any chunk. Before chunk 0 the
+state has no memories, and the plain Video-LDM generates that chunk (the Initialization stage). Pixels are passed on as
+float32.
 """
 
 import functools
@@ -25,13 +26,13 @@ from st2v_jax.streaming.settings import SampleSettings
 
 
 class StreamState(NamedTuple):
-    """What one chunk owes the next.
+    """What one chunk passes to the next.
 
     Attributes:
       frames: [b, m, H, W, 3] the last frames so far, float32 in [-1, 1]; None before the first chunk.
       anchor: [b, e] CLIP embedding of the anchor frame; None before the first chunk, and without long-term memory.
-      key: [b] one random key per video.
-      index: number of the chunk to come, int32.
+      key: [b] one random key for each video.
+      index: number of the next chunk, int32.
     """
 
     frames: jax.Array | None
@@ -41,7 +42,7 @@ class StreamState(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """Whether the chunk to come is the first."""
+        """Whether the next chunk is the first."""
         return self.frames is None
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -55,7 +56,7 @@ class StreamState(NamedTuple):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> 'StreamState':
-        """The state that `to_arrays` gave. Raises ValueError naming what is missing."""
+        """The inverse of `to_arrays`. Raises ValueError with the names of missing arrays."""
         if missing := {'key', 'key_kind', 'index'} - set(arrays):
             raise ValueError(f'not the arrays of a state: {", ".join(sorted(missing))} missing')
         key = jax.random.wrap_key_data(jnp.asarray(arrays['key']), impl=str(arrays['key_kind']))
@@ -64,7 +65,7 @@ class StreamState(NamedTuple):
 
 
 def start(keys: jax.Array) -> StreamState:
-    """The state before the first chunk of b videos, from one typed key for each, [b]."""
+    """The state before the first chunk of b videos, from typed keys [b], one for each."""
     if keys.ndim != 1:
         raise ValueError(f'each video has a key of its own: keys are [b], not of shape {keys.shape}')
     return StreamState(None, None, keys, jnp.int32(0))
@@ -76,9 +77,9 @@ def video_keys(seeds: Sequence[int]) -> jax.Array:
 
 
 class Programs(NamedTuple):
-    """A chunk as four jitted programs, which are handed only the networks that they read.
+    """A chunk as four jitted programs.
 
-    Handing a program thousands of arrays takes the host a while.
+    Each receives only the networks that it reads, because dispatching thousands of arrays is slow.
 
     Attributes:
       begin: (params, prompt, state) -> (initial noise x [b, f, h, w, c], condition of the denoiser).
@@ -94,7 +95,7 @@ class Programs(NamedTuple):
 
 
 def programs(system: System, settings: SampleSettings) -> Programs:
-    """The Programs of a system and settings; they are compiled once for equal ones."""
+    """The Programs of a system and settings; for equal settings they are compiled once."""
 
     def begin(params, prompt, state):
         return _begin(system, settings, _some(params, (*_denoising(system, params, state), 'vae')), prompt, state)
@@ -113,7 +114,7 @@ def programs(system: System, settings: SampleSettings) -> Programs:
 
 
 def new_latents(system: System, x: jax.Array, state: StreamState) -> jax.Array:
-    """The latents of a chunk's new frames: all of the first chunk's, and of later ones those behind the memory."""
+    """The latents of a chunk's new frames: all of the first chunk, and those after the memory of a later one."""
     contract = system.config.contract
     return x if state.is_first else x[:, contract.latents(contract.memory) :]
 
@@ -127,10 +128,10 @@ def stream(
     *,
     on_step: Callable[[int, int, int], None] | None = None,
 ) -> Iterator[tuple[jax.Array, StreamState]]:
-    """Endless iterator over chunks, each (new frames [b, n, H, W, 3], the state after it), beginning at `state`.
+    """An endless iterator over chunks from `state` on, each as (new frames [b, n, H, W, 3], the state after it).
 
-    on_step(chunk, step, steps) is called when a denoising step has been computed, chunk from 0 and step from 1. The
-    steps are driven from the host, so that they can be watched and interrupted.
+    on_step(chunk, step, steps) is called when a denoising step has been computed; chunk counts from 0, step from 1. The
+    host starts every step, so steps can be watched and interrupted.
     """
     params = jax.device_put(params)  # once, not with every chunk
     run = programs(system, settings)
@@ -142,7 +143,7 @@ def stream(
 
 
 def levels_of(system: System, settings: SampleSettings, state: StreamState) -> Level:
-    """The noise levels that the chunk to come steps through, leaves [steps + 1]."""
+    """The noise levels that the next chunk steps through, leaves [steps + 1]."""
     chunk = settings.of_chunk(state.is_first, state.anchor is not None)
     return sampling_levels(system.config.contract.process, chunk.solver, chunk.steps)
 
@@ -161,7 +162,7 @@ def _denoised(run, levels, params, prompt, state, on_step):
     for i in range(total):
         before = trajectory
         trajectory = run.step(params, condition, state, trajectory, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
-        if i:  # told while the next step runs: the host takes a while to start one
+        if i:  # reported while the next step runs, because the host takes a while to start one
             tell(i, before)
     tell(total, trajectory)
     return trajectory.x
@@ -173,7 +174,7 @@ def next_chunk(
 ) -> tuple[jax.Array, StreamState]:
     """One chunk as a single program: (its new frames [b, n, H, W, 3], the state after it).
 
-    For composition with other programs; it equals a chunk of `stream` up to rounding.
+    It can be part of other programs, and equals a chunk of `stream` up to rounding.
     """
     run, levels = programs(system, settings), levels_of(system, settings, state)
     x, condition = run.begin(params, prompt, state)
@@ -183,7 +184,7 @@ def next_chunk(
     return frames, run.remember(params, frames, state)
 
 
-# Inlined where one program calls another, so that a chunk as a single program is one to the compiler too.
+# Inlined where one program calls another, so that the compiler sees `next_chunk` as a single program.
 _program = functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 
 
@@ -214,7 +215,7 @@ def _step(system, settings, params, condition, state, trajectory, inputs):
 
 @_program
 def _decode(system, settings, params, latents):
-    """A few frames at a time."""
+    """The frames of latents, a few at a time."""
     contract = system.config.contract
     latents = latents / system.config.scale_factor
     if contract.group_latents > 1:  # groups are decoded one after the other
@@ -234,14 +235,17 @@ def _remember(system, settings, params, frames, state):
     seen, anchor = frames, state.anchor
     if not state.is_first:
         seen = jnp.concatenate([state.frames, frames], 1)
-    elif 'image' in params:  # a Video-LDM by itself has none, and draws no other chunk
+    elif 'image' in params:  # a Video-LDM alone has no image tower, and makes no later chunk
         anchor = encode_image(system, params, frames[:, settings.anchor_frame])
     return StreamState(seen[:, -system.config.contract.memory :], anchor, state.key, state.index + 1)
 
 
 def _noise(system, state, noise_index):
-    """Noise of the chunk's absolute latent frames. Each chunk has its own, as it had in training: the frames a chunk is
-    conditioned on must not be correlated with the noise it denoises."""
+    """Noise of the chunk's absolute latent frames.
+
+    Each chunk has noise of its own, as in training: the frames that condition a chunk must not be correlated with the
+    noise that it denoises.
+    """
     contract = system.config.contract
     key = jax.vmap(jax.random.fold_in, (0, None))(state.key, state.index)
     count, *shape = contract.latent_shape(state.is_first)
@@ -256,7 +260,7 @@ def _denoiser(system, params, state):
 
 
 def _denoising(system, params, state):
-    """The networks that denoise this chunk."""
+    """The names of the networks that denoise this chunk."""
     backbone = system.config.backbone.KIND
     if state.is_first:
         return ('initial',) if 'initial' in params else (backbone,)
