@@ -112,12 +112,12 @@ def stage_times(model, settings, num_frames, at_most=None):
     """
     system, params, found = model.system, model.params, {}
     ids, null_ids = model.tokenizer.ids([PROMPT]), model.tokenizer.ids([''])
-    context, found['prompt'] = timed(encode_prompt, system, params, ids, null_ids)
+    prompt, found['prompt'] = timed(encode_prompt, system, params, ids, null_ids)
     state = stream.start(video_keys([0]))
     programs = stream.programs(system, settings)
     for chunk in range(model.config.contract.chunks(num_frames)):
         name = 'later chunk' if chunk else 'first chunk'
-        (x, condition), found[f'{name}, condition'] = timed(programs.begin, params, context, state)
+        (x, condition), found[f'{name}, condition'] = timed(programs.begin, params, prompt, state)
         levels = stream.levels_of(system, settings, state)
         count = at_most or len(levels.t) - 1
         trajectory, inputs = sampling.begin(x, levels), sampling.steps(levels)

@@ -1,6 +1,7 @@
 """Checkpoints of a training run: the newest is resumed; one that is being written never replaces a good one."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ class Checkpoints:
     Orbax writes each under a temporary name and renames it when it is complete.
     """
 
-    def __init__(self, folder, keep=2):
+    def __init__(self, folder: str | Path, keep: int = 2):
         self.folder = Path(folder).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -22,7 +23,7 @@ class Checkpoints:
         """The step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, step, state, progress):
+    def save(self, step: int, state: Any, progress: float) -> None:
         """Writes the state after `step` steps and the fraction of the run that they were; waits until it is on disk.
 
         Raises OSError where it cannot be written, such as on a full disk; the one before stays as it is.
@@ -41,7 +42,7 @@ class Checkpoints:
                 f'{remains}: make room and give the same command again'
             ) from error
 
-    def restore(self, abstract):
+    def restore(self, abstract: Any) -> tuple[Any, float]:
         """The newest state and its progress, placed as `abstract`, a state of jax.ShapeDtypeStruct with shardings.
 
         Raises ValueError where the checkpoint cannot be read or belongs to another model.
@@ -57,7 +58,7 @@ class Checkpoints:
             raise ValueError(f'checkpoint {broken} cannot be restored ({_reason(error)}); {remains}') from error
         return tree['state'], float(tree['progress'])
 
-    def close(self):
+    def close(self) -> None:
         self._manager.close()
 
 
@@ -65,7 +66,7 @@ def _reason(error):
     return str(error).strip().split('\n')[0][:200]
 
 
-def abstract(state, shardings):
+def abstract(state: Any, shardings: Any) -> Any:
     """What `restore` fills: the shapes of a state (arrays or shapes), to be placed by `shardings`."""
     place = lambda leaf, there: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there)
     return jax.tree.map(place, state, shardings)

@@ -32,7 +32,7 @@ class Cost:
     kernels: tuple[Kernel, ...]
     arguments: int
     temporary: int
-    handed: int
+    passed: int
 
     @property
     def flops(self) -> int:
@@ -45,12 +45,12 @@ def cost(function: Callable, *args) -> Cost:
     walk = _Walk()
     walk.program(closed)
     read = _read(closed.jaxpr)
-    handed = sum(v in read for v in closed.jaxpr.invars)
-    return Cost(tuple(walk.kernels), sum(_size(v.aval) for v in closed.jaxpr.invars), walk.peak(), handed)
+    passed = sum(v in read for v in closed.jaxpr.invars)
+    return Cost(tuple(walk.kernels), sum(_size(v.aval) for v in closed.jaxpr.invars), walk.peak(), passed)
 
 
 def _read(jaxpr):
-    """The variables that a program reads; a jitted function within it is handed only what it reads itself."""
+    """The variables that a program reads; a jitted function within it is passed only what it reads itself."""
     read = [*jaxpr.outvars]
     for equation in jaxpr.eqns:
         inner = equation.params['jaxpr'].jaxpr if equation.primitive.name in ('jit', 'pjit') else None

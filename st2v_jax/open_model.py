@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from st2v_jax.convert.assembly import Assembly, assemble
 from st2v_jax.convert.engine import ConversionError
@@ -76,7 +77,7 @@ class OpenModel:
             tokenizer, rows = self.stored.tokenizer, self.config.text.vocab_size
         else:
             tokenizer, rows = Tokenizer(pad=0, unescape=True), self.config.refiner.text.vocab_size
-        layout.check_rows(tokenizer, rows, self.source)
+        layout.check_tokenizer(tokenizer, rows, self.source)
         return tokenizer
 
     def params(
@@ -129,7 +130,7 @@ def load_weights(
     return model.config, model.params(names)
 
 
-def on_device(dtype, sharding: jax.sharding.Sharding | None = None) -> Callable[[np.ndarray], jax.Array]:
+def on_device(dtype: DTypeLike, sharding: jax.sharding.Sharding | None = None) -> Callable[[np.ndarray], jax.Array]:
     """A `place` for `params`: arrays on the device, kernels and embeddings in `dtype`, the others in float32."""
 
     def place(array):
@@ -142,6 +143,6 @@ def on_device(dtype, sharding: jax.sharding.Sharding | None = None) -> Callable[
     return place
 
 
-def default_dtype():
+def default_dtype() -> DTypeLike:
     """What networks compute in on the device at hand: bfloat16 on a GPU or TPU, float32 on a CPU."""
     return jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,7 +40,7 @@ RULES = (
 )
 
 
-def make_mesh(axes, devices=None) -> Mesh:
+def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of named axes over the devices, in their order.
 
     axes: {name: size}; one size may be -1, which takes all devices that the others leave.
@@ -56,17 +58,17 @@ def make_mesh(axes, devices=None) -> Mesh:
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices)
 
 
-def replicated(mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """The same values on every device."""
     return NamedSharding(mesh, P())
 
 
-def split_rows(mesh) -> NamedSharding:
+def split_rows(mesh: Mesh) -> NamedSharding:
     """The first axis of an array split over the data axes: batches, and the pools that they are drawn from."""
     return NamedSharding(mesh, P(_data_axes(mesh)))
 
 
-def check_rows(rows, mesh):
+def check_rows(rows: int, mesh: Mesh) -> None:
     """Raises ValueError where a first axis of this length cannot be split evenly."""
     count = math.prod(mesh.shape[axis] for axis in _data_axes(mesh))
     if rows % count:
@@ -77,7 +79,7 @@ def _data_axes(mesh):
     return tuple(axis for axis in (DATA, FSDP) if axis in mesh.shape)
 
 
-def shardings(tree, mesh, rules=RULES):
+def shardings(tree: Any, mesh: Mesh, rules: tuple[tuple[str, tuple], ...] = RULES) -> Any:
     """The sharding of every leaf of a tree of parameters, or of anything that repeats their paths (optimizer, EMA)."""
 
     def pick(path, leaf):
@@ -98,7 +100,7 @@ def _spec(shape, split, mesh):
     return P(*(axis if fits(size, axis) else None for size, axis in zip(shape, axes, strict=True)))
 
 
-def place(tree, places):
+def place(tree: Any, places: Any) -> Any:
     """Host arrays on the devices, as the shardings in `places` (a tree of them, or one) say.
 
     Leaf after leaf, and of each leaf its share alone on a device: no device needs to hold them all. Every process calls
@@ -110,7 +112,7 @@ def place(tree, places):
     return jax.tree.map(put, tree, places)
 
 
-def to_host(tree):
+def to_host(tree: Any) -> Any:
     """A tree of arrays on the devices of all processes as numpy arrays, leaf after leaf; called by every process."""
 
     def fetch(leaf):

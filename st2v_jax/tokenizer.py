@@ -202,7 +202,7 @@ def vocabulary() -> dict[str, int]:
     return {token: number for number, token in enumerate(_spelling())}
 
 
-def write_vocabulary(folder: str | Path, pad: int = END):
+def write_vocabulary(folder: str | Path, pad: int = END) -> None:
     """Writes CLIP's vocabulary as the files of transformers' CLIPTokenizer, which then pads with the id `pad`."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     settings = {'tokenizer_class': 'CLIPTokenizer', 'model_max_length': LENGTH, 'pad_token': _spelling()[pad]}

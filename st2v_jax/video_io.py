@@ -7,13 +7,18 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from st2v_jax.errors import InputError, OutputError
 from st2v_jax.storage.atomic import replacing
+
+if TYPE_CHECKING:
+    import jax
 
 ENDINGS = ('.mp4', '.gif', '.png')
 PIECE = 8  # frames read at a time
@@ -33,7 +38,9 @@ class VideoWriter:
     OutputError where nothing can be written.
     """
 
-    def __init__(self, path, fps, size, metadata=None):
+    def __init__(
+        self, path: str | Path, fps: float | Fraction, size: tuple[int, int], metadata: Mapping[str, Any] | None = None
+    ):
         if not fps > 0:
             raise ValueError(f'a video has more than 0 frames per second, not {fps}')
         check_output(path)
@@ -44,7 +51,7 @@ class VideoWriter:
         except OSError as error:
             raise OutputError(f'cannot write {path}: {error.strerror or error}') from error
 
-    def write(self, frames):
+    def write(self, frames: np.ndarray) -> None:
         """Append frames [n,h,w,3]: float in [-1, 1] (clipped), or uint8. Raises ValueError for NaN or another size."""
         frames = to_uint8(frames)
         if frames.ndim != 4 or frames.shape[1:] != (*self.size, 3):
@@ -53,20 +60,20 @@ class VideoWriter:
             self._file.add(frame)
             self.frames += 1
 
-    def close(self):
+    def close(self) -> None:
         """Finish the file; a second call does nothing."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
-    def __enter__(self):
+    def __enter__(self) -> 'VideoWriter':
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         self.close()
 
 
-def check_output(path):
+def check_output(path: str | Path) -> None:
     """Raise OutputError unless a VideoWriter could write to `path`; nothing that is there is touched."""
     ending = _ending(path)
     if ending not in ENDINGS:
@@ -86,7 +93,7 @@ def check_output(path):
         raise OutputError(f'cannot write {path}: {place.parent}: {error.strerror or error}') from error
 
 
-def to_uint8(frames):
+def to_uint8(frames: 'np.ndarray | jax.Array') -> np.ndarray:
     """Frames as uint8 0..255: float frames are in [-1, 1] and clipped, uint8 frames pass. ValueError for NaN."""
     frames = np.asarray(frames)
     if frames.dtype == np.uint8:
@@ -96,7 +103,7 @@ def to_uint8(frames):
     return np.uint8(np.round((np.clip(frames, -1, 1) + 1) * 127.5))
 
 
-def to_floats(frames):
+def to_floats(frames: 'np.ndarray | jax.Array') -> 'np.ndarray | jax.Array':
     """uint8 frames, an array of numpy or jax, to float32 in [-1, 1]."""
     return frames.astype(np.float32) / 127.5 - 1
 
@@ -115,7 +122,7 @@ class VideoReader:
     Raises InputError where there is no video to read: at once, or at the frame where a file is damaged.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path):
         self.path, self.fps, self.frames = str(path), None, None
         if not os.path.exists(path):
             raise InputError(f'cannot read {path}: there is no such file or folder')
@@ -125,7 +132,7 @@ class VideoReader:
             raise InputError(f'cannot read {path}: there are no frames in it')
         self.size = self._first.shape[:2]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         waiting, self._first = [self._first], None
         for frame in self._decoded:
             if len(waiting) == PIECE:
@@ -175,12 +182,12 @@ class VideoReader:
             raise InputError(f'cannot read {self.path}: {where}') from error
 
 
-def read_video(path):
+def read_video(path: str | Path) -> np.ndarray:
     """All frames of what a VideoReader reads: uint8 [n,h,w,3]."""
     return np.concatenate(list(VideoReader(path)))
 
 
-def read_metadata(path):
+def read_metadata(path: str | Path) -> dict[str, Any]:
     """The metadata that a VideoWriter stored in an mp4, gif or png; {} where there is none."""
     if _ending(path) == '.mp4':
         import av
@@ -274,7 +281,7 @@ def _numbers_frames(pattern):
         return False
 
 
-def is_folder(path):
+def is_folder(path: str | Path) -> bool:
     """Whether frames written to `path` become files of a folder."""
     return str(path).endswith(('/', os.sep)) or os.path.isdir(path)
 

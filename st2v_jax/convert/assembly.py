@@ -14,7 +14,7 @@ from st2v_jax.convert.sources import Published
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.weights.folder import Folder
-from st2v_jax.weights.layout import abstract, check_rows
+from st2v_jax.weights.layout import abstract, check_tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def assemble(found: Sequence[Published], onto: Folder | None = None, held: Colle
             config, tokenizer = ModelConfig.from_dict(ours['config']), Tokenizer.from_dict(ours['tokenizer'])
     config = dataclasses.replace(config, initial='initial' in (*files, *held))
     if 'text' in files:
-        check_rows(tokenizer, config.text.vocab_size, files['text'][0])
+        check_tokenizer(tokenizer, config.text.vocab_size, files['text'][0])
     if {'text', 'unet'} <= {*files, *held} and config.text.width != config.backbone.context_width:
         raise ValueError(
             f'the UNet reads text of width {config.backbone.context_width}, the text tower gives {config.text.width}'

@@ -54,12 +54,12 @@ IGNORED = Layout('ignored', None, None, None)
 VECTOR = Layout('vector [c]', 1, lambda w: w[None], lambda w: np.squeeze(w, 0))
 
 
-def fused(layout: Layout, parts: int) -> Layout:
-    """One tensor that holds `parts` of ours, one after the other along its first axis."""
+def fused(layout: Layout, count: int) -> Layout:
+    """One tensor that holds `count` of ours, one after the other along its first axis."""
     return Layout(
-        f'{parts} x {layout.name}',
+        f'{count} x {layout.name}',
         layout.rank,
-        lambda w: tuple(layout.to_ours(part) for part in np.split(w, parts)),
+        lambda w: tuple(layout.to_ours(part) for part in np.split(w, count)),
         lambda *ours: np.concatenate([layout.to_theirs(w) for w in ours]),
     )
 
@@ -98,7 +98,7 @@ def within(table: Table, theirs: str = '', ours: str = '') -> Table:
 
 def together(*tables: Table) -> Table:
     """One table with all their rows."""
-    return Table(*(sum(parts, ()) for parts in zip(*((t.rows, t.ignored, t.renamed) for t in tables))))
+    return Table(*(sum(fields, ()) for fields in zip(*((t.rows, t.ignored, t.renamed) for t in tables))))
 
 
 def linear(theirs: str, ours: str, *, bias: bool = True, layout: Layout = LINEAR) -> tuple[Row, ...]:

@@ -78,8 +78,8 @@ class _File:
     def under(self, prefix):
         return dataclasses.replace(self, prefix=prefix)
 
-    def part(self, name):
-        """The same file, where its settings have a part of this name with that."""
+    def section(self, name):
+        """The same file, where its settings have a section of this name with that."""
         return dataclasses.replace(self, settings=self.settings.get(name, self.settings))
 
     def has(self, name):
@@ -157,7 +157,7 @@ def _clip_text(file):
 
 
 def _clip_image(file):
-    said = file.part('vision_config').said
+    said = file.section('vision_config').said
     at = 'vision_model.embeddings'
     patch = file.size(f'{at}.patch_embedding.weight', -1)
     config = ImageConfig(
@@ -270,7 +270,7 @@ def _vae_config(file):
 
 
 def _text_config(file):
-    said = file.part('text_config').said
+    said = file.section('text_config').said
     heads, activation = file.model.text.heads, file.model.text.activation
     if file.settings:  # what a config.json leaves out is as transformers has it
         heads, activation = 8, 'quick_gelu'

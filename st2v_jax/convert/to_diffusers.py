@@ -56,9 +56,9 @@ def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = 
     _write_json(to / 'scheduler' / 'scheduler_config.json', _scheduler(config.diffusion))
     if tokenizer.rows is None:
         write_vocabulary(to / 'tokenizer', tokenizer.pad)
-    parts = {name: kind for name, kind in CLASSES.items() if (to / name).is_dir()}
+    components = {name: kind for name, kind in CLASSES.items() if (to / name).is_dir()}
     ours = {'config': config.to_dict(), 'networks': held, 'tokenizer': tokenizer.to_dict()}
-    _write_json(to / 'model_index.json', {'_class_name': 'TextToVideoSDPipeline', **parts, '_st2v_jax': ours})
+    _write_json(to / 'model_index.json', {'_class_name': 'TextToVideoSDPipeline', **components, '_st2v_jax': ours})
 
 
 def _in_one_file(config):

@@ -16,7 +16,7 @@ from st2v_jax.weights import folder as ours
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Conversion:
     """What a conversion is about to write; all of it has been checked.
 
     Attributes:
@@ -39,7 +39,7 @@ class Plan:
         return {name: sum(array.size for array in arrays.values()) for name, arrays in self.arrays.items()}
 
 
-def plan(sources: Sequence[str | Path], folder: str | Path, dtype: np.typing.DTypeLike = np.float16) -> Plan:
+def plan(sources: Sequence[str | Path], folder: str | Path, dtype: np.typing.DTypeLike = np.float16) -> Conversion:
     """Looks through the sources (see `sources.find`) and checks that they make a model with what is in the folder.
 
     Raises ValueError or OSError for what cannot be read, does not fit, or does not belong together.
@@ -56,32 +56,32 @@ def plan(sources: Sequence[str | Path], folder: str | Path, dtype: np.typing.DTy
     # The UNet comes last: with CAM in the folder a run that goes on knows it for the streaming model's.
     names = sorted((name for name in files if name not in done), key=lambda name: name == 'unet')
     left_out = tuple(file for place in found for file in place.left_out)
-    return Plan(folder, np.dtype(dtype), assembly, assembly.arrays(names), done, left_out, initial)
+    return Conversion(folder, np.dtype(dtype), assembly, assembly.arrays(names), done, left_out, initial)
 
 
-def carry_out(plan: Plan, on_array: Callable[[str, int], None] = lambda network, size: None):
+def carry_out(conversion: Conversion, on_array: Callable[[str, int], None] = lambda network, size: None) -> None:
     """Writes the folder; each file appears when it is complete, and config.json last.
 
     on_array: told the network and the number of parameters of every array that is written.
     """
-    folder = plan.folder
+    folder = conversion.folder
     folder.mkdir(parents=True, exist_ok=True)
     atomic.clear(folder)
-    if plan.initial:
+    if conversion.initial:
         (folder / 'unet.safetensors').rename(folder / 'initial.safetensors')
-    for name, arrays in plan.arrays.items():
-        file, checkpoint = plan.assembly.files[name]
+    for name, arrays in conversion.arrays.items():
+        file, checkpoint = conversion.assembly.files[name]
 
         def written(size, name=name, tensors=checkpoint.tensors):
             tensors.forget()
             on_array(name, size)
 
         try:
-            notes = _notes(file, plan.dtype)
-            write(folder / f'{name}.safetensors', arrays, plan.dtype, notes=notes, on_array=written)
+            notes = _notes(file, conversion.dtype)
+            write(folder / f'{name}.safetensors', arrays, conversion.dtype, notes=notes, on_array=written)
         except ValueError as error:
             raise ValueError(f'{name}/{error}; --dtype float32 or bfloat16 holds it') from error
-    ours.save(folder, plan.assembly.config, {}, tokenizer=plan.assembly.tokenizer)
+    ours.save(folder, conversion.assembly.config, {}, tokenizer=conversion.assembly.tokenizer)
 
 
 def _notes(file, dtype):

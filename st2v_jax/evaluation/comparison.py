@@ -15,7 +15,7 @@ from st2v_jax.evaluation import generation, pictures, record, sheets, survey
 from st2v_jax.metrics.sharpness import psnr, sharpness
 from st2v_jax.metrics.steadiness import border_ratio, flow_lengths, frame_changes
 from st2v_jax.refinement.blend import VARIANTS
-from st2v_jax.refinement.canvas import place
+from st2v_jax.refinement.canvas import to_canvas
 from st2v_jax.refinement.enhancer import enhance, load_enhancer
 from st2v_jax.streaming.generate import load
 from st2v_jax.video_io import to_floats, to_uint8
@@ -144,7 +144,7 @@ def enlarged(enhancer, videos):
     """uint8 videos [n, f, H, W, 3]: as refinement enlarges them, before any noise."""
     canvas = enhancer.canvas(videos.shape[2:4])
     (top, left), (height, width) = canvas.corner, canvas.size
-    large = [np.asarray(place(to_floats(video), canvas)) for video in videos]
+    large = [np.asarray(to_canvas(to_floats(video), canvas)) for video in videos]
     return to_uint8(np.stack(large)[:, :, top : top + height, left : left + width])
 
 

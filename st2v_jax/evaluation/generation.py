@@ -103,8 +103,8 @@ def make_videos(model, settings, prompts, num_frames, *, seed, batch):
         numbers = np.minimum(np.arange(first, first + batch), len(prompts) - 1)  # the last batch is filled up
         ids, null_ids = (model.tokenizer.ids(texts) for texts in ([prompts[i] for i in numbers], [''] * batch))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
-        context = encode_prompt(model.system, params, *place((ids, null_ids)))
-        chunks = stream.stream(model.system, settings, params, context, stream.start(place(keys)))
+        encoded = encode_prompt(model.system, params, *place((ids, null_ids)))
+        chunks = stream.stream(model.system, settings, params, encoded, stream.start(place(keys)))
         frames = [to_uint8(some) for some in first_frames((frames for frames, _ in chunks), num_frames)]
         videos.append(np.concatenate(frames, 1)[: len(prompts) - first])
         print(f'{first + len(videos[-1])} of {len(prompts)} videos', flush=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from st2v_jax.cost import Cost, Kernel, cost, flops
 from st2v_jax.models.attention import attend
@@ -53,7 +54,7 @@ def device_memory() -> int | None:
     return None
 
 
-def measure(dtype=jnp.bfloat16) -> Rates:
+def measure(dtype: DTypeLike = jnp.bfloat16) -> Rates:
     """The Rates of the device at hand, in a few seconds: each from a kernel such as the networks have them."""
     cpu = jax.default_backend() == 'cpu'
     array = lambda *shape: jax.random.normal(jax.random.key(math.prod(shape)), shape, jnp.float32).astype(dtype)
@@ -112,7 +113,7 @@ def matmul_size() -> int:
     return 1024 if jax.default_backend() == 'cpu' else 8192
 
 
-def matmul_rate(dtype=jnp.bfloat16, n: int | None = None, blocks: int = 5) -> float:
+def matmul_rate(dtype: DTypeLike = jnp.bfloat16, n: int | None = None, blocks: int = 5) -> float:
     """FLOP/s of [n, n] x [n, n] matrix products on one device at hand, measured now. n: None is `matmul_size`."""
     n = n or matmul_size()
     square = jax.random.normal(jax.random.key(n), (n, n)).astype(dtype)

@@ -4,15 +4,17 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from st2v_jax.cost import Cost, cost
 from st2v_jax.diffusion import sampling
 from st2v_jax.models import build
 from st2v_jax.models.system import encode_prompt, system
-from st2v_jax.open_model import default_dtype, open_model
+from st2v_jax.open_model import OpenModel, default_dtype, open_model
 from st2v_jax.planning.device import Rates
 from st2v_jax.refinement import blend, sdedit
 from st2v_jax.refinement.enhancer import Enhancer, decode_latents, encode_frames, encode_texts, enhancer_of
@@ -36,18 +38,18 @@ class Stage:
 
     def seconds(self, rates: Rates) -> float:
         """Of one run."""
-        device, host = rates.program_seconds(self.cost), self.cost.handed * rates.argument
+        device, host = rates.program_seconds(self.cost), self.cost.passed * rates.argument
         return max(device, host) if self.ahead else device + host
 
 
-def abstract_model(folder=None, dtype=None) -> Model:
+def abstract_model(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Model:
     """What `streaming.generate.load` gives, with shapes for parameters and without a tokenizer; nothing is read."""
     model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype
     return Model(model.config, None, _held(model.config, model.networks, dtype), system(model.config, dtype))
 
 
-def abstract_enhancer(folder=None, dtype=None) -> Enhancer:
+def abstract_enhancer(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Enhancer:
     """The same of `refinement.enhancer.load_enhancer`, for one device."""
     model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype
@@ -111,13 +113,13 @@ def _streaming(model, settings, num_frames):
     ids = jax.ShapeDtypeStruct((1, model.config.text.max_tokens), jnp.int32)
     encode = lambda params, ids: encode_prompt(system, params, ids, ids)
     found = [Stage('prompt', cost(encode, params, ids), 1)]
-    context = jax.eval_shape(encode, params, ids)
+    prompt = jax.eval_shape(encode, params, ids)
     state = jax.eval_shape(lambda: stream.start(jax.random.key(0)[None]))
     chunks = model.config.contract.chunks(num_frames)
     run = stream.programs(system, settings)
     counts = {'first chunk': 1} | ({'later chunk': chunks - 1} if chunks > 1 else {})
     for name, count in counts.items():
-        x, condition = jax.eval_shape(run.begin, params, context, state)
+        x, condition = jax.eval_shape(run.begin, params, prompt, state)
         levels = stream.levels_of(system, settings, state)
         steps = len(levels.t) - 1
         inputs = jax.tree.map(lambda leaf: leaf[0], sampling.steps(levels))
@@ -125,7 +127,7 @@ def _streaming(model, settings, num_frames):
         frames = jax.eval_shape(run.decode, params, latents)
         trajectory = jax.eval_shape(lambda x, levels=levels: sampling.begin(x, levels), x)
         found += [
-            Stage(f'{name}, condition', cost(run.begin, params, context, state), count),
+            Stage(f'{name}, condition', cost(run.begin, params, prompt, state), count),
             Stage(
                 f'{name}, step', cost(run.step, params, condition, state, trajectory, inputs), count * steps, ahead=True
             ),

@@ -26,13 +26,13 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_bytes(path: str | Path, data: bytes):
+def write_bytes(path: str | Path, data: bytes) -> None:
     """Writes a whole file, see `replacing`."""
     with replacing(path) as file:
         file.write(data)
 
 
-def clear(folder: str | Path):
+def clear(folder: str | Path) -> None:
     """Removes unfinished files of killed processes; for a folder that no other process writes at this moment."""
     for left in Path(folder).glob('.*.part'):
         left.unlink(missing_ok=True)

@@ -45,7 +45,7 @@ class Sharded(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._shards[self._places[name]][name]
 
-    def forget(self):
+    def forget(self) -> None:
         """See `PickledTensors.forget`."""
         for shard in self._shards.values():
             shard.forget()

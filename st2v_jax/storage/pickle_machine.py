@@ -7,6 +7,7 @@ UnsafeCheckpointError, and so does a program that is larger than any checkpoint'
 """
 
 import math
+import mmap
 import pickletools
 import struct
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ class Machine:
     After `run`, `at` is where the next byte lies and `storages` has every storage that the pickle named, by key.
     """
 
-    def __init__(self, data, at: int, end: int):
+    def __init__(self, data: bytes | mmap.mmap, at: int, end: int):
         self.data, self.at, self.end = data, at, min(end, at + MAX_BYTES)
         self.stack, self.marks, self.memo = [], [], {}
         self.storages: dict[str, Storage] = {}
@@ -184,22 +185,22 @@ class Machine:
                 raise UnsafeCheckpointError(f'pickle at byte {start}, opcode at byte {here}: {error}') from None
         raise UnsafeCheckpointError(f'pickle at byte {start}: more than {MAX_OPCODES} opcodes')
 
-    def take(self, n):
+    def take(self, n: int) -> bytes:
         if n > self.end - self.at:
             _refuse(f'{n} bytes are wanted where {self.end - self.at} are left (at most {MAX_BYTES} in all)')
         self.at += n
         return bytes(self.data[self.at - n : self.at])
 
-    def number(self, layout):
+    def number(self, layout: str) -> int | float:
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
-    def text(self, n, encoding='utf-8'):
+    def text(self, n: int, encoding: str = 'utf-8') -> str:
         try:
             return self.take(n).decode(encoding)
         except UnicodeDecodeError:
             _refuse('text that is not UTF-8')
 
-    def line(self):
+    def line(self) -> str:
         stop = self.data.find(b'\n', self.at, min(self.end, self.at + 256))
         if stop < 0:
             _refuse('a name takes at most 255 bytes and ends with a new line')
@@ -207,15 +208,15 @@ class Machine:
         self.at += 1
         return name
 
-    def push(self, value):
+    def push(self, value: Any) -> None:
         self.stack.append(value)
 
-    def pop(self):
+    def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             _refuse('a value is wanted where none is left')
         return self.stack.pop()
 
-    def pop_many(self):
+    def pop_many(self) -> list[Any]:
         """The values since the last mark."""
         if not self.marks:
             _refuse('a mark is wanted where there is none')
@@ -224,20 +225,20 @@ class Machine:
         del self.stack[start:]
         return values
 
-    def tuple_of(self, n):
+    def tuple_of(self, n: int) -> None:
         self.push(tuple(self.pop() for _ in range(n))[::-1])
 
-    def top(self, kind):
+    def top(self, kind: type) -> Any:
         value = self.pop()
         if type(value) is not kind:
             _refuse(f'a {kind.__name__} is wanted, got {show(value)}')
         self.push(value)
         return value
 
-    def append(self, values):
+    def append(self, values: list[Any]) -> None:
         self.top(list).extend(values)
 
-    def set_items(self, values):
+    def set_items(self, values: list[Any]) -> None:
         items = self.top(dict)
         if len(values) % 2:
             _refuse(f'keys and values come in pairs, got {len(values)}')
@@ -249,17 +250,17 @@ class Machine:
                 _refuse(f'{show(key)} comes twice')
             items[key] = value
 
-    def get(self, index):
+    def get(self, index: int) -> None:
         if index not in self.memo:
             _refuse(f'value {index} was never remembered')
         self.push(self.memo[index])
 
-    def put(self, index):
+    def put(self, index: int) -> None:
         value = self.pop()
         self.push(value)
         self.memo[index] = value
 
-    def name(self, module, name):
+    def name(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
             _refuse(f'a name is two words, got {show(module)} and {show(name)}')
         asked = Name(module, name)
@@ -267,11 +268,11 @@ class Machine:
             _refuse(f'{show(asked)} is not among the names that weights need; nothing was imported')
         self.push(asked)
 
-    def name_on_stack(self):
+    def name_on_stack(self) -> None:
         name, module = self.pop(), self.pop()
         self.name(module, name)
 
-    def call(self):
+    def call(self) -> None:
         args, function = self.pop(), self.pop()
         if type(args) is not tuple or not isinstance(function, Name):
             _refuse(f'a call is a name and a tuple, got {show(function)} and {show(args)}')
@@ -282,7 +283,7 @@ class Machine:
         else:
             _refuse(f'{show(function)} is not called in a checkpoint')
 
-    def set_state(self):
+    def set_state(self) -> None:
         """Attributes of a dict of tensors (versions of its modules) or of a note: left unread."""
         state = self.pop()
         value = self.pop()
@@ -290,7 +291,7 @@ class Machine:
             _refuse(f'{show(value)} takes no attributes')
         self.push(value)
 
-    def storage(self):
+    def storage(self) -> None:
         """('storage', type, key, device, count), in older files with None at the end."""
         told = self.pop()
         if type(told) is not tuple or len(told) not in (5, 6) or told[0] != 'storage' or told[5:] not in ((), (None,)):
@@ -306,18 +307,18 @@ class Machine:
             _refuse(f'storage {show(key)} was {was.count} of {was.dtype} and is now {count} of {storage.dtype}')
         self.push(storage)
 
-    def protocol(self):
+    def protocol(self) -> None:
         version = self.number('B')
         if not 2 <= version <= 5:
             _refuse(f'checkpoints are pickles of protocol 2 to 5, got {version}')
 
-    def long(self):
+    def long(self) -> None:
         size = self.number('B')
         if size > 16:
             _refuse(f'whole numbers take at most 16 bytes, got {size}')
         self.push(int.from_bytes(self.take(size), 'little', signed=True))
 
-    def result(self):
+    def result(self) -> Any:
         value = self.pop()
         if self.stack or self.marks:
             _refuse(f'the pickle ends with {len(self.stack)} values and {len(self.marks)} marks too many')

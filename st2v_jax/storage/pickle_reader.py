@@ -69,7 +69,7 @@ class PickledTensors(Mapping[str, np.ndarray]):
         steps = [stride * storage.dtype.itemsize if n > 1 else 0 for n, stride in zip(tensor.shape, tensor.strides)]
         return np.lib.stride_tricks.as_strided(row, tensor.shape, steps, writeable=False)
 
-    def forget(self):
+    def forget(self) -> None:
         """Pages that were read stay in the cache of the system, but no longer count as memory of this process."""
         if hasattr(mmap, 'MADV_DONTNEED'):
             self._data.madvise(mmap.MADV_DONTNEED)

@@ -69,7 +69,7 @@ class SafeTensors(Mapping[str, np.ndarray]):
             return np.zeros(shape, dtype)
         return np.frombuffer(self._data, dtype, math.prod(shape), self._start + begin).reshape(shape)
 
-    def forget(self):
+    def forget(self) -> None:
         """Pages that were read stay in the cache of the system, but no longer count as memory of this process."""
         if hasattr(mmap, 'MADV_DONTNEED'):
             self._data.madvise(mmap.MADV_DONTNEED)
@@ -88,7 +88,7 @@ def write(
     *,
     notes: Mapping[str, str] | None = None,
     on_array: Callable[[int], None] | None = None,
-):
+) -> None:
     """Writes a file whole or not at all, see `replacing`.
 
     Args:

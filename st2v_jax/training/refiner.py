@@ -16,7 +16,7 @@ from st2v_jax.data import pool
 from st2v_jax.diffusion.log_snr import refiner_levels
 from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions, sdedit_noise
 from st2v_jax.models import build
-from st2v_jax.refinement.canvas import fit, place
+from st2v_jax.refinement.canvas import fit, to_canvas
 from st2v_jax.training.batch import corrupted, each_frame
 from st2v_jax.training.objective import Objective, require
 from st2v_jax.training.pools import captioned_pool, video, windows
@@ -66,8 +66,8 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     def loss(params, examples, remat=config.remat):
         ids, clean, noise, t = examples
         text = tower(params[names['text']], ids)
-        contexts = network(params['refiner'], text, method='keys_values')
-        predict = partial(network, params['refiner'], contexts=contexts, remat=remat)
+        keys_values = network(params['refiner'], text, method='keys_values')
+        predict = partial(network, params['refiner'], keys_values=keys_values, remat=remat)
         return diffusion_loss(predict, clean, noise, t, table, 'v'), {}
 
     is_trained = lambda path: path.startswith('refiner/')
@@ -101,7 +101,7 @@ def make_data(config, model, params, tokenizer, mesh, key) -> Data:
     canvas = fit(small, model.refiner.box, model.refiner.unet, own.vae.downsampling)
 
     def encode(params, videos):
-        videos = place(videos, canvas, 'paper')
+        videos = to_canvas(videos, canvas, 'paper')
         latents, _ = each_frame(partial(large_vae, params['large_vae'], method='encode'), videos)
         return (latents * own.scale_factor).astype(jnp.float16)
 

@@ -20,7 +20,7 @@ from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.storage.untrusted import UnsafeCheckpointError, read_json
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.trees import flatten
-from st2v_jax.weights.layout import abstract, check_rows, networks
+from st2v_jax.weights.layout import abstract, check_tokenizer, networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Folder:
                 tokenizer = Tokenizer.from_dict(listed)
             except (KeyError, TypeError, ValueError) as error:
                 raise WeightsError(f'{words}: {error!r}') from error
-        check_rows(tokenizer, self.config.text.vocab_size, self.path)
+        check_tokenizer(tokenizer, self.config.text.vocab_size, self.path)
         return tokenizer
 
     def arrays(self, only: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
@@ -103,7 +103,7 @@ def save(
     params: Mapping[str, Any],
     dtype: np.typing.DTypeLike = np.float16,
     tokenizer: Tokenizer | None = None,
-):
+) -> None:
     """Writes the networks of `params`, the config, and the rows, words and padding of the `tokenizer`.
 
     Each file is there whole or not at all, and takes the memory of one array. Networks of an earlier save that `params`

@@ -71,7 +71,7 @@ def abstract(config: ModelConfig, only: Iterable[str]) -> dict[str, Any]:
     return {name: trees[name] for name in only}
 
 
-def check_rows(tokenizer: Tokenizer, rows: int, place: str | Path):
-    """Raises WeightsError where the text tower in `place` has not one of its `rows` for each id of its tokenizer."""
+def check_tokenizer(tokenizer: Tokenizer, rows: int, source: str | Path) -> None:
+    """Raises WeightsError where the text tower in `source` has not one of its `rows` for each id of its tokenizer."""
     if tokenizer.size != rows:
-        raise WeightsError(f'{place}: the text tower has {rows} rows, its tokenizer {tokenizer.size}')
+        raise WeightsError(f'{source}: the text tower has {rows} rows, its tokenizer {tokenizer.size}')

@@ -98,8 +98,8 @@ def check_g2(case):
 
     @jax.jit
     def run(params, x, t, text, frames):
-        contexts = network(params, text, method='keys_values')
-        return network(params, x, t, contexts, network(params, frames, method='encode'), method='extract')
+        keys_values = network(params, text, method='keys_values')
+        return network(params, x, t, keys_values, network(params, frames, method='encode'), method='extract')
 
     batch = io['sample'].shape[0]
     frames = ours(io['controlnet_cond_u8'].astype(np.float32) / 127.5 - 1, '(b f) c h w -> b f h w c', b=batch)

@@ -87,7 +87,7 @@ def test_towers_say_what_does_not_fit(text, image):
         clip.TextConfig(width=10, heads=4)
     with pytest.raises(ValueError, match='image_size=20 is not a multiple of patch=8'):
         clip.ImageConfig(image_size=20, patch=8)
-    with pytest.raises(ValueError, match="'relu' is none of"):
+    with pytest.raises(ValueError, match="'relu' is not one of"):
         clip.TextConfig(activation='relu')
     network = build.network(clip.TextTower, clip.TextConfig(vocab_size=5, width=4, layers=1, heads=1, mlp_width=4))
     with pytest.raises(ValueError, match='embed_dim=None'):

@@ -115,7 +115,7 @@ def test_the_extractor_sees_only_the_first_noisy_frames_and_the_text(params, inp
     def features(x, anchor):
         tokens = network(params, anchor, method='anchor_tokens')
         condition = network(params, inputs['text'], inputs['frames'], tokens, method='condition')
-        given = jnp.array([3, 700]), condition.extractor, condition.frames
+        given = jnp.array([3, 700]), condition.extractor, condition.memory
         return cam(params['cam'], x, *given, method='extract')
 
     changed = inputs['x'].copy()

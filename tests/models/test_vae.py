@@ -82,7 +82,7 @@ def test_half_precision_returns_float32(encode, params, images):
 
 
 def test_says_what_does_not_fit(network, params):
-    with pytest.raises(ValueError, match='16x18 pixels are not a multiple of 4'):
+    with pytest.raises(ValueError, match='16x18 pixels: height and width must be multiples of 4'):
         network(params, np.zeros((1, 16, 18, 3), np.float32), method='encode')
     with pytest.raises(ValueError, match='not multiples of groups=32'):
         vae.VaeConfig(block_channels=(48, 64))

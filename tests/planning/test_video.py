@@ -21,7 +21,7 @@ RATES = Rates(dict.fromkeys(('product', 'convolution', 'attention', 'other'), 1e
 def test_a_program_takes_what_the_host_takes_to_start_it_unless_it_runs_ahead():
     array = jax.ShapeDtypeStruct((10,), jnp.float32)
     many = cost(jax.jit(lambda arrays: jax.jit(lambda a, b, c: a + b)(*arrays[:3])), [array] * 100)
-    assert many.handed == 2, 'arrays that nothing reads are not handed on'
+    assert many.passed == 2, 'arrays that nothing reads are not passed on'
     device, host = RATES.program_seconds(many), 2 * RATES.argument
     assert planning.Stage('alone', many, 1).seconds(RATES) == device + host
     assert planning.Stage('one after the other', many, 5, ahead=True).seconds(RATES) == max(device, host)

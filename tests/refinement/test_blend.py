@@ -71,13 +71,13 @@ def test_unknown_variants_are_refused():
         blend.denoising_step(pointwise, Plan(48), 'S', TWO)
 
 
-@pytest.mark.parametrize('draw', [0, 3])
-def test_each_chunk_repeats_its_neighbours_noise_on_the_overlap(draw):
+@pytest.mark.parametrize('noise_index', [0, 3])
+def test_each_chunk_repeats_its_neighbours_noise_on_the_overlap(noise_index):
     plan = Plan(240)
-    noise = blend.noise('B+S', KEYS, draw, plan, SHAPE)
+    noise = blend.noise('B+S', KEYS, noise_index, plan, SHAPE)
     assert noise.shape == (2, plan.count, 24, *SHAPE)
     np.testing.assert_array_equal(noise[:, 1:-1, :8], noise[:, :-2, -8:])
-    np.testing.assert_array_equal(blend.join(noise, plan), blend.noise('paper', KEYS, draw, plan, SHAPE))
+    np.testing.assert_array_equal(blend.join(noise, plan), blend.noise('paper', KEYS, noise_index, plan, SHAPE))
 
 
 def test_noise_does_not_depend_on_the_length_of_the_video():

@@ -24,7 +24,7 @@ def enhancer(tiny_folder):
 
 
 def moving(frames=7, size=(32, 32)):
-    """uint8 [n,H,W,3]: a bright square on its way over a dark ground. 7 frames are two chunks of the tiny model."""
+    """uint8 [n, H, W, 3]: a bright square moves over a dark ground. 7 frames are two chunks of the tiny model."""
     video = np.full((frames, *size, 3), 40, np.uint8)
     for number, frame in enumerate(video):
         frame[8:16, number % 20 : number % 20 + 8] = (220, 90, 60)
@@ -110,7 +110,7 @@ def test_the_impossible_is_refused_before_anything_is_computed(enhancer, options
 
 @pytest.mark.parametrize('frames', [[], moving(0), [moving(2), moving(2, (16, 32))], moving()[0], moving()[..., :1]])
 def test_what_is_no_video_is_refused(enhancer, frames):
-    with pytest.raises(ValueError, match=r'at least 1 frame, not 0|arrays \[n,H,W,3\] of one size, not'):
+    with pytest.raises(ValueError, match=r'at least 1 frame, not 0|arrays \[n, H, W, 3\] of one size, not'):
         run(enhancer, frames)
 
 

@@ -45,8 +45,8 @@ def chunks(model):
     networks = system(config)
     settings = settings_for(config, steps=2)
     ids = np.zeros((1, 77), np.int32)
-    context = encode_prompt(networks, params, ids + 2, ids)
-    advance = lambda state: stream.next_chunk(networks, settings, params, context, state)
+    prompt = encode_prompt(networks, params, ids + 2, ids)
+    advance = lambda state: stream.next_chunk(networks, settings, params, prompt, state)
     first, state = advance(stream.start(stream.video_keys([3])))
     return first, state, advance
 

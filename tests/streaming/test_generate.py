@@ -69,7 +69,7 @@ def test_steps_are_reported_in_order(model):
         ({'prompt': []}, 'the prompt is empty'),
         ({'num_frames': 0}, 'at least 1 frame, not 0'),
         ({'seed': -1}, 'a seed is between 0 and'),
-        ({'seed': [1, 2]}, '1 prompts make 1 videos, not 2'),
+        ({'seed': [1, 2]}, '1 prompts need as many seeds, or a state of 1 videos, not 2'),
     ],
 )
 def test_the_impossible_is_refused_before_anything_is_computed(model, options, rule):
@@ -106,7 +106,7 @@ def test_a_stream_goes_on_from_a_kept_state_also_with_another_prompt(model):
     np.testing.assert_array_equal(np.concatenate([first, second]), whole[:24])
     other, _ = next(st2v_jax.stream(model, 'a blue star', state=kept, settings=settings))
     assert np.abs(other - second).max() > 1e-5
-    with pytest.raises(ValueError, match='2 prompts make 2 videos, not 1'):
+    with pytest.raises(ValueError, match='a state of 2 videos, not 1'):
         st2v_jax.stream(model, [PROMPT] * 2, state=kept)
 
 

@@ -56,6 +56,6 @@ def test_trees_are_of_the_networks_asked_for(tiny_config):
 
 
 def test_a_text_tower_has_a_row_for_each_token():
-    layout.check_rows(Tokenizer(), 49408, 'here')
+    layout.check_tokenizer(Tokenizer(), 49408, 'here')
     with pytest.raises(WeightsError, match='here: the text tower has 12 rows, its tokenizer 49408'):
-        layout.check_rows(Tokenizer(), 12, 'here')
+        layout.check_tokenizer(Tokenizer(), 12, 'here')
