@@ -159,7 +159,7 @@ def test_where_no_source_can_be_had_one_line_names_them_and_the_option(tmp_path,
     monkeypatch.setattr(huggingface_hub, 'list_repo_files', unreachable)
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', unreachable)
     monkeypatch.chdir(tmp_path)
-    assert main(['train', '--config', str(CONFIGS / 'cam.py')]) == 2  # at released size
+    assert main(['train', '--config', str(CONFIGS / 'cam.py')]) == 2  # at full size
     (line,) = capsys.readouterr().err.strip().split('\n')
     for part in (
         'stage cam starts from trained vae, text, unet, which no source has',
