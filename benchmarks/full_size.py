@@ -66,7 +66,7 @@ def write_full(folder):
 def write_tiny(folder):
     """The same of a model that only shows that this program works."""
     from configs import common
-    from st2v_jax.data.captions import world_tokenizer
+    from st2v_jax.data.caption_tokens import world_tokenizer
     from st2v_jax.models import build
 
     config = build.ModelConfig.from_dict(common.model('tiny').to_dict())

@@ -5,7 +5,7 @@ full: that of the released model. small: that of the model that ships. tiny: jus
 
 from ml_collections import ConfigDict
 
-from st2v_jax.data.captions import world_tokenizer
+from st2v_jax.data.caption_tokens import world_tokenizer
 from st2v_jax.diffusion.log_snr import RefinerProcess
 from st2v_jax.diffusion.schedule import DiffusionConfig
 from st2v_jax.models.apm import ApmConfig

@@ -15,7 +15,7 @@ from data.videos import write_folder
 
 from st2v_jax import sharding
 from st2v_jax.cli.run import main
-from st2v_jax.data import captions
+from st2v_jax.data import caption_tokens
 from st2v_jax.data.clips import INDEX
 from st2v_jax.models import build
 from st2v_jax.tokenizer import Tokenizer
@@ -25,7 +25,7 @@ from st2v_jax.weights.folder import save
 # One level alone, which compiles in half the time
 LEVEL = {'model.backbone.channels': '(8,)', 'model.backbone.attention': '(True,)'}
 MODEL = build.ModelConfig.from_dict(stage_config('apm', **LEVEL).model.to_dict())
-TOKENIZER = captions.tokenizer_for(MODEL.text.vocab_size)
+TOKENIZER = caption_tokens.tokenizer_for(MODEL.text.vocab_size)
 jitted = partial(jax.jit, compiler_options=stage_config('apm').compiler_options.to_dict())
 OPTIONS = ('--frames', '32', '--fps', '12', '--videos-per-shard', '2', '--workers', '1', '--quiet')
 ROOT = Path(__file__).parents[2]

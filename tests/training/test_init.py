@@ -10,7 +10,7 @@ from configs_of import ABLATIONS, CONFIGS, STAGES, stage_config
 
 from st2v_jax import sharding
 from st2v_jax.cli.run import main
-from st2v_jax.data import captions
+from st2v_jax.data import caption_tokens
 from st2v_jax.models import build
 from st2v_jax.open_model import SHIPPED, open_model
 from st2v_jax.training import init, loop, pools
@@ -42,7 +42,7 @@ def networks(seed, *names):
 
 
 def write(folder, params):
-    save(folder, MODEL, params, tokenizer=captions.tokenizer_for(MODEL.text.vocab_size))
+    save(folder, MODEL, params, tokenizer=caption_tokens.tokenizer_for(MODEL.text.vocab_size))
     return folder
 
 
