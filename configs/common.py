@@ -109,11 +109,11 @@ def denoising(stage, size):
     config.frozen = r''
     config.conditioning_noise = 0.0  # of the latents that conditioning frames are decoded from, at most
     config.dropout = ConfigDict({'text': 0.05, 'anchor': 0.05, 'both': 0.05})
-    config.samples = ConfigDict()  # videos that the average draws on the way
-    config.samples.every = 0  # steps; 0 draws none
-    config.samples.prompts = ('a red ball moves left over sand', 'a blue star moves right over grass')
-    config.samples.frames = 24
-    config.samples.steps = 20
+    config.previews = ConfigDict()  # videos that the average draws on the way
+    config.previews.every = 0  # steps; 0 draws none
+    config.previews.prompts = ('a red ball moves left over sand', 'a blue star moves right over grass')
+    config.previews.frames = 24
+    config.previews.steps = 20
     config.data.source = 'world'  # or a folder of st2v prepare-data, or tfds:NAME, a dataset with video and text
     config.data.folder = ''  # where tensorflow-datasets keeps its data; '' is its own default
     config.data.split = 'train'  # of that dataset
