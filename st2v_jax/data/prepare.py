@@ -167,7 +167,7 @@ def clips_of(entry: Entry, folder, settings: Settings) -> Outcome:
     records, still = [], 0
     try:
         for start, frames in samples(Path(folder, entry.file), settings):
-            if motion(frames) < settings.min_motion:
+            if mean_flow(frames) < settings.min_motion:
                 still += 1
                 continue
             records.append(clips.record(frames, entry.caption, entry.file, start))
@@ -195,7 +195,7 @@ def samples(path, settings: Settings):
     detector = AdaptiveDetector(min_scene_len=1)
     waiting, kept = [], 0  # [(number, frame)] of the scene at hand that are in no sample yet
     for number, frame in enumerate(frame for piece in video for frame in piece):
-        frame = fit(frame, settings.size)
+        frame = resize_and_crop(frame, settings.size)
         for cut in detector.process_frame(FrameTimecode(number, rate), frame[..., ::-1]):
             waiting = [pair for pair in waiting if pair[0] >= cut.frame_num]
         if number >= round(kept * rate / settings.fps):
@@ -208,7 +208,7 @@ def samples(path, settings: Settings):
             yield sample[0][0] / rate, np.stack([frame for _, frame in sample])
 
 
-def fit(frame, size):
+def resize_and_crop(frame, size):
     """A frame uint8 [h, w, 3] at `size` (height, width): resized until it covers that, of which the middle is cut."""
     import cv2
 
@@ -220,6 +220,6 @@ def fit(frame, size):
     return np.ascontiguousarray(frame[top : top + size[0], left : left + size[1]])
 
 
-def motion(frames):
+def mean_flow(frames):
     """Mean length in pixels of the optical flow between successive frames uint8 [n,h,w,3]."""
     return float(flow_length([flow(a, b) for a, b in zip(frames, frames[1:])]).mean())

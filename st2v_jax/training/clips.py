@@ -15,7 +15,7 @@ import numpy as np
 
 from st2v_jax import sharding
 from st2v_jax.data import encoding
-from st2v_jax.data.prepare import fit
+from st2v_jax.data.prepare import resize_and_crop
 from st2v_jax.data.sources import open_source
 from st2v_jax.models import build
 from st2v_jax.models.clip import preprocess
@@ -153,7 +153,7 @@ def cut(clip, random: np.random.Generator, *, frames, anchored, size, tokenizer,
     if anchored:
         numbers = np.append(numbers, anchor)
     pixels = clip.frames(numbers) if len(numbers) else ()
-    pixels = [frame if frame.shape[:2] == size else fit(frame, size) for frame in pixels]
+    pixels = [frame if frame.shape[:2] == size else resize_and_crop(frame, size) for frame in pixels]
     with _TOKENIZING:
         ids = tokenizer.ids([clip.caption])[0]
     return Clips(

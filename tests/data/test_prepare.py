@@ -49,7 +49,7 @@ def test_no_sample_of_a_real_film_holds_a_cut():
 
 def test_one_real_take_is_not_cut():
     found = list(prepare.samples(shipped('carphone_pristine.mp4'), prepare.Settings(frames=12)))
-    assert len(found) == 1 and 3 < prepare.motion(found[0][1]) < 12
+    assert len(found) == 1 and 3 < prepare.mean_flow(found[0][1]) < 12
 
 
 def test_frames_are_those_nearest_to_thirds_of_seconds(tmp_path):
@@ -71,7 +71,7 @@ def test_the_middle_of_a_frame_is_kept_with_its_aspect(shape, size):
     frame = np.zeros((*shape, 3), np.uint8)
     middle = tuple(side // 2 for side in shape[::-1])
     cv2.circle(frame, middle, min(shape) // 4, (255, 255, 255), -1)
-    made = prepare.fit(frame, size)
+    made = prepare.resize_and_crop(frame, size)
     assert made.shape == (*size, 3)
     bright = np.argwhere(made[..., 0] > 127)
     scale = max(new / old for new, old in zip(size, shape))
@@ -104,7 +104,7 @@ def test_only_good_samples_are_kept_and_the_rest_is_listed(prepared):
 
 def test_frames_come_back_from_their_files(prepared, videos):
     clip = clips.Folder(prepared)[2]
-    whole = np.stack([prepare.fit(frame, (32, 32)) for frame in read_video(videos / 'cut.mp4')[36:48:4]])
+    whole = np.stack([prepare.resize_and_crop(frame, (32, 32)) for frame in read_video(videos / 'cut.mp4')[36:48:4]])
     kept = clip.frames([0, 1, 2])
     assert kept.dtype == np.uint8 and np.abs(kept - whole.astype(float)).mean() < 3
     np.testing.assert_array_equal(clip.frames([2, 1]), kept[[2, 1]])
@@ -237,5 +237,5 @@ def test_a_full_disk_is_one_line_and_exit_code_1(videos, capsys, tmp_path, monke
 
 
 def test_a_scene_of_blocks_moves():
-    frames = np.stack([prepare.fit(frame, (64, 64)) for frame in scene(0, 3 * FPS)[::4]])
-    assert prepare.motion(frames) > 2 > 0.3 > prepare.motion(frames[:1].repeat(3, 0))
+    frames = np.stack([prepare.resize_and_crop(frame, (64, 64)) for frame in scene(0, 3 * FPS)[::4]])
+    assert prepare.mean_flow(frames) > 2 > 0.3 > prepare.mean_flow(frames[:1].repeat(3, 0))
