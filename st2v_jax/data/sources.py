@@ -55,7 +55,7 @@ class Dataset:
     def __getitem__(self, i):
         example = self._examples[i]
         caption = example[self._caption]
-        return Example(example[self._video], caption.decode() if isinstance(caption, bytes) else caption)
+        return ClipInMemory(example[self._video], caption.decode() if isinstance(caption, bytes) else caption)
 
 
 def _only(name, kind, keys):
@@ -64,7 +64,7 @@ def _only(name, kind, keys):
     return keys[0]
 
 
-class Example:
+class ClipInMemory:
     """A clip whose frames [t,h,w,3] are in memory."""
 
     def __init__(self, frames, caption):

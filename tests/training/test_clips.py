@@ -14,7 +14,7 @@ from data.videos import scene, write_folder
 from st2v_jax import sharding
 from st2v_jax.cli.run import main
 from st2v_jax.data import caption_tokens
-from st2v_jax.data.sources import Example
+from st2v_jax.data.sources import ClipInMemory
 from st2v_jax.models import build
 from st2v_jax.open_model import load_weights
 from st2v_jax.training import clips
@@ -38,7 +38,9 @@ class Numbers:
 
 
 def numbered(length, size=4):
-    return Example(np.arange(length, dtype=np.uint8)[:, None, None, None] * np.ones((1, size, size, 3), np.uint8), '7')
+    return ClipInMemory(
+        np.arange(length, dtype=np.uint8)[:, None, None, None] * np.ones((1, size, size, 3), np.uint8), '7'
+    )
 
 
 def test_a_step_sees_successive_frames_and_an_anchor_of_the_chunk_before():
