@@ -162,7 +162,7 @@ def test_a_stopped_run_says_how_to_resume(capsys, tmp_path, monkeypatch):
     argv = ['--config', CAM, '--workdir', str(tmp_path), '--config.steps=7']
     monkeypatch.setattr(sys, 'argv', ['train.py'])
     assert main(['train', *argv]) == 0
-    assert capsys.readouterr().out.strip() == f'stopped and saved; resume with: python train.py {" ".join(argv)}'
+    assert capsys.readouterr().out.strip() == f'stopped and saved; to resume: python train.py {" ".join(argv)}'
 
 
 def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(capsys, tmp_path, monkeypatch):

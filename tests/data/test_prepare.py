@@ -191,14 +191,14 @@ def said(capsys, *argv):
 
 def test_what_is_said(prepared, videos, capsys, tmp_path):
     code, line = said(capsys, '--videos', videos, '--output', prepared, *OPTIONS)  # all shards are there
-    assert (code, line) == (0, f'7 samples of 4 frames in {prepared}; 2 that stood still were dropped')
+    assert (code, line) == (0, f'7 clips of 4 frames in {prepared}; dropped 2 that stood still')
     code, line = said(capsys, '--videos', videos, '--output', prepared, '--frames', '5', *OPTIONS[2:])
     assert (code, line) == (
         2,
         f'error: {prepared} was begun with frames=4 and not 5: name another folder, or delete it',
     )
     code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'none', '--workers', '1', '--quiet')
-    assert (code, line) == (1, f'error: no video gave a sample; {tmp_path / "none" / "skipped.jsonl"} says why')
+    assert (code, line) == (1, f'error: no video gave a clip; {tmp_path / "none" / "skipped.jsonl"} says why')
     assert not (tmp_path / 'none' / clips.INDEX).exists()
 
 
