@@ -97,7 +97,7 @@ def measure(config, dtype, *, frames, piece, runs, blocks, matmul, trace_dir=Non
 
 
 def autoencoder(config, dtype, shape, *, runs, blocks):
-    """Milliseconds a frame of encoding and decoding `shape` [n,H,W,3]."""
+    """Milliseconds a frame of encoding and decoding `shape` [n, H, W, 3]."""
     network = build.vae(config, dtype)
     params = probes.random_parameters(network.abstract, dtype)
     encode = jax.jit(lambda frames: network(params, frames, method='encode')[0])

@@ -29,11 +29,11 @@ class Clips(NamedTuple):
     """A batch of clips as it is read; what a stage does not read is None.
 
     Attributes:
-      pixels: [b,f,H,W,3] uint8; where there are latents, of the conditioning frames only.
-      ids: [b,77] token ids.
-      anchor: [b,H,W,3] uint8, that frame.
-      latents: [b,f,h,w,c] float16, scaled.
-      text: [b,77,c] float16, text embeddings.
+      pixels: [b, f, H, W, 3] uint8; where there are latents, of the conditioning frames only.
+      ids: [b, 77] token ids.
+      anchor: [b, H, W, 3] uint8, that frame.
+      latents: [b, f, h, w, c] float16, scaled.
+      text: [b, 77, c] float16, text embeddings.
     """
 
     pixels: jax.Array | None
@@ -47,12 +47,12 @@ class RawBatch(NamedTuple):
     """The examples of a step before they are encoded: `encode` makes a Batch of them.
 
     Attributes:
-      pixels: [b,f,H,W,3] uint8, the frames to denoise; None where there are latents.
-      latents: [b,f,h,w,c] float16, scaled; None where there are pixels.
+      pixels: [b, f, H, W, 3] uint8, the frames to denoise; None where there are latents.
+      latents: [b, f, h, w, c] float16, scaled; None where there are pixels.
       ids, mask, text: as in a Batch.
-      frames: [b,m,H,W,3] the conditioning frames in [-1, 1]; None without memory, and where there is noise.
-      noise: [b,m,h,w,c] the noise in the latents that conditioning frames are decoded from, or None.
-      anchor: [b,H,W,3] the anchor frame in [-1, 1], or None.
+      frames: [b, m, H, W, 3] the conditioning frames in [-1, 1]; None without memory, and where there is noise.
+      noise: [b, m, h, w, c] the noise in the latents that conditioning frames are decoded from, or None.
+      anchor: [b, H, W, 3] the anchor frame in [-1, 1], or None.
     """
 
     pixels: jax.Array | None

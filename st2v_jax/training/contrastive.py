@@ -56,7 +56,7 @@ def _is_trained(path):
 
 
 def contrast(texts, images, scale, group):
-    """(loss, accuracy) of matching texts [b,e] with images [b,e], both ways.
+    """(loss, accuracy) of matching texts [b, e] with images [b, e], both ways.
 
     Pairs of the same group [b] fit each other as well as themselves; they share the target evenly.
     """

@@ -66,7 +66,7 @@ class Logs:
         self._pending.append((number, metrics))
 
     def show(self, number, picture):
-        """A picture [H,W,3] uint8 of step `number`, for TensorBoard."""
+        """A picture [H, W, 3] uint8 of step `number`, for TensorBoard."""
         if self._board:
             self._board.add_image('previews', picture, number, dataformats='HWC')
 

@@ -95,9 +95,9 @@ def test_only_good_samples_are_kept_and_the_rest_is_listed(prepared):
     lines = map(json.loads, (prepared / 'skipped.jsonl').read_text().splitlines())
     reasons = {line['file']: line['reason'] for line in lines}
     assert list(reasons) == [f'{name}.mp4' for name in ('still', 'short', 'slow', 'text', 'damaged', 'missing')]
-    assert reasons['still.mp4'] == 'all 2 samples stand still'
-    assert reasons['short.mp4'] == 'no scene lasts for 4 frames at 3 a second'
-    assert reasons['slow.mp4'] == 'the file has 1 frames a second, too few for 3'
+    assert reasons['still.mp4'] == 'all 2 clips stand still'
+    assert reasons['short.mp4'] == 'no scene lasts 4 frames at 3 per second'
+    assert reasons['slow.mp4'] == 'the file has 1 frames per second, but clips need 3'
     assert 'it is no video' in reasons['text.mp4'] and 'it is damaged after' in reasons['damaged.mp4']
     assert 'there is no such file' in reasons['missing.mp4']
 
@@ -145,7 +145,7 @@ def test_a_lost_shard_is_named_and_made_again(prepared, videos, tmp_path):
     shard = output / '00003.array_record'
     whole = shard.read_bytes()
     shard.unlink()
-    with pytest.raises(ValueError, match='00003.array_record is in the index and not there: run st2v '):
+    with pytest.raises(ValueError, match='00003.array_record is in the index but missing: run st2v '):
         clips.Folder(output)
     assert main(['prepare-data', '--videos', str(videos), '--output', str(output), *OPTIONS, '--quiet']) == 0
     assert shard.read_bytes() == whole and len(clips.Folder(output)) == 7
@@ -195,7 +195,7 @@ def test_what_is_said(prepared, videos, capsys, tmp_path):
     code, line = said(capsys, '--videos', videos, '--output', prepared, '--frames', '5', *OPTIONS[2:])
     assert (code, line) == (
         2,
-        f'error: {prepared} was begun with frames=4 and not 5: name another folder, or delete it',
+        f'error: {prepared} was begun with frames=4 instead of 5: choose another folder, or delete this one',
     )
     code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'none', '--workers', '1', '--quiet')
     assert (code, line) == (1, f'error: no video gave a clip; {tmp_path / "none" / "skipped.jsonl"} says why')
@@ -207,8 +207,8 @@ def test_what_is_said(prepared, videos, capsys, tmp_path):
     [
         (None, 'No such file or directory'),
         ('', 'names no videos'),
-        ('{"file": "a.mp4"}', """line 1: a line is {"file": "...", "caption": "..."}, not '{"file": "a.mp4"}'"""),
-        ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: a line is'),
+        ('{"file": "a.mp4"}', """line 1: a line must be {"file": "...", "caption": "..."}, not '{"file": "a.mp4"}'"""),
+        ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: a line must be'),
         ('{"file": "a.mp4", "caption": " "}', 'line 1'),
     ],
 )

@@ -150,7 +150,7 @@ def said(capsys, *argv):
 def test_sources_that_are_no_good_are_one_line(made, capsys, tmp_path):
     command = ('--config', CAM, '--from', made / WEIGHTS, '--workdir', tmp_path / 'run')
     for source, message in (
-        ('nowhere', 'nowhere is no folder (there is no nowhere/index.json)'),
+        ('nowhere', 'nowhere is not a folder (there is no nowhere/index.json)'),
         (str(made / 'videos'), 'videos is not finished: run st2v prepare-data again'),
         ('tfds:nothing_such', 'tfds:nothing_such, split train: '),
     ):

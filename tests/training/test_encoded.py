@@ -174,12 +174,11 @@ def test_killed_while_encoding_and_continued_equals_undisturbed(made, capsys):
     assert all((made / 'encoded' / name).read_bytes() == (output / name).read_bytes() for name in names)
 
 
-def test_encoding_wants_frames_as_the_model_sees_them(made, capsys, tmp_path):
+def test_encoding_needs_the_size_of_the_model(made, capsys, tmp_path):
     for more, message in (
         (
             ('--size', '24', '--encode', made / 'weights'),
-            'error: latents are of frames as the model sees them: '
-            f'--size is 16x16 with --encode {made / "weights"}, not 24x24',
+            f'error: with --encode {made / "weights"}, --size must be that of the model, 16x16, not 24x24',
         ),
         (('--encode', 'nowhere'), 'error: there is no folder of weights nowhere'),
     ):
