@@ -66,7 +66,7 @@ def train_on_world(
 
 
 def _round_trip(vae, params):
-    """clips [n,f,h,w,3] -> clips through the autoencoder."""
+    """clips [n, f, h, w, 3] -> clips through the autoencoder."""
 
     def reconstruct(clips):
         frames = rearrange(clips, 'n f h w c -> (n f) h w c')

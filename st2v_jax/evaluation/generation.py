@@ -46,7 +46,7 @@ def study(
     if (size, size) != (height, width):
         raise ValueError(f'{checker_file} is for {size}x{size} pixels, the model makes {height}x{width}')
     settings = model.settings(**chosen)
-    survey.places(frames)  # raises where there are too few
+    survey.windows_of(frames)  # raises where there are too few
     out.mkdir(parents=True, exist_ok=True)
     indices, scenes = survey.unseen_scenes(seed, captions)
     prompts = survey.captions(scenes)

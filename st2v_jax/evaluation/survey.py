@@ -20,7 +20,7 @@ PLACES = (8, 64, 240)
 ASKED = ('colour', 'shape', 'motion')  # what every caption names
 
 
-def places(num_frames):
+def windows_of(num_frames):
     """{place: slice of 16 frames around it} for the places within the video, and for its end."""
     if num_frames < FRAMES:
         raise ValueError(f'a video needs {FRAMES} frames or more to be looked at, got {num_frames}')
@@ -96,7 +96,7 @@ def survey(videos, scenes, checker):
     n, num_frames, size = videos.shape[:3]
     if about['size'] != size:
         raise ValueError(f'the checker was trained on {about["size"]} pixels, the videos have {size}')
-    labels, windows = said(scenes), places(num_frames)
+    labels, windows = said(scenes), windows_of(num_frames)
     believed, result = {}, {'places': {}}
     for place, window in windows.items():
         truth = rendering(scenes, range(window.start, window.stop), size)

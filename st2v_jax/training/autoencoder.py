@@ -58,7 +58,7 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
 
 
 def reconstruction(made, frames):
-    """(L1, mean square, edge distance) of two batches of images [b,h,w,3].
+    """(L1, mean square, edge distance) of two batches of images [b, h, w, 3].
 
     The edge distance is the L1 distance of horizontal and vertical differences at full, half and quarter size: it keeps
     textures that a mean over pixels would let blur.

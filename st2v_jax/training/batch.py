@@ -11,12 +11,12 @@ class Batch(NamedTuple):
     """The examples of a step, encoded.
 
     Attributes:
-      latents: [b,f,h,w,c] float32, scaled.
-      ids: [b,77] token ids.
-      frames: [b,m,H,W,3] the conditioning frames in [-1, 1]; None without memory.
-      anchor: [b,e] image embedding of the anchor frame; None without anchor.
-      mask: [b,m] which of the frames are given; None is all of them.
-      text: [b,77,c] text embeddings, which replace the ids; None where the text tower runs.
+      latents: [b, f, h, w, c] float32, scaled.
+      ids: [b, 77] token ids.
+      frames: [b, m, H, W, 3] the conditioning frames in [-1, 1]; None without memory.
+      anchor: [b, e] image embedding of the anchor frame; None without anchor.
+      mask: [b, m] which of the frames are given; None is all of them.
+      text: [b, 77, c] text embeddings, which replace the ids; None where the text tower runs.
     """
 
     latents: jax.Array
@@ -33,8 +33,8 @@ class Data(NamedTuple):
     Attributes:
       videos: `pools.Videos`, or `clips.Clips`, the batch of one step.
       empty_ids: [77] the tokens of the empty text.
-      empty_anchor: the grey picture, [e] embedded, or with clips [H,W,3]; None without anchor.
-      empty_text: [77,c] the embedding of the empty text where the videos have embeddings.
+      empty_anchor: the grey picture, [e] embedded, or with clips [H, W, 3]; None without anchor.
+      empty_text: [77, c] the embedding of the empty text where the videos have embeddings.
     """
 
     videos: Any
@@ -61,7 +61,7 @@ def window(length: int, frames: int, below: Callable, *, anchored: bool):
 
 
 def corrupted(noise: float, key: jax.Array, latents: jax.Array) -> jax.Array:
-    """Latents [t,h,w,c] of a video with noise of one level for all frames, drawn from U(0, noise).
+    """Latents [t, h, w, c] of a video with noise of one level for all frames, drawn from U(0, noise).
 
     While sampling, conditioning frames are the model's own; a CAM that has only seen flawless ones lets errors grow.
     """

@@ -15,7 +15,7 @@ import numpy as np
 
 from st2v_jax import sharding
 from st2v_jax.data import encoding
-from st2v_jax.data.prepare import fit
+from st2v_jax.data.prepare import resize_and_crop
 from st2v_jax.data.sources import open_source
 from st2v_jax.models import build
 from st2v_jax.models.clip import preprocess
@@ -29,11 +29,11 @@ class Clips(NamedTuple):
     """A batch of clips as it is read; what a stage does not read is None.
 
     Attributes:
-      pixels: [b,f,H,W,3] uint8; where there are latents, of the conditioning frames only.
-      ids: [b,77] token ids.
-      anchor: [b,H,W,3] uint8, that frame.
-      latents: [b,f,h,w,c] float16, scaled.
-      text: [b,77,c] float16, text embeddings.
+      pixels: [b, f, H, W, 3] uint8; where there are latents, of the conditioning frames only.
+      ids: [b, 77] token ids.
+      anchor: [b, H, W, 3] uint8, that frame.
+      latents: [b, f, h, w, c] float16, scaled.
+      text: [b, 77, c] float16, text embeddings.
     """
 
     pixels: jax.Array | None
@@ -47,12 +47,12 @@ class RawBatch(NamedTuple):
     """The examples of a step before they are encoded: `encode` makes a Batch of them.
 
     Attributes:
-      pixels: [b,f,H,W,3] uint8, the frames to denoise; None where there are latents.
-      latents: [b,f,h,w,c] float16, scaled; None where there are pixels.
+      pixels: [b, f, H, W, 3] uint8, the frames to denoise; None where there are latents.
+      latents: [b, f, h, w, c] float16, scaled; None where there are pixels.
       ids, mask, text: as in a Batch.
-      frames: [b,m,H,W,3] the conditioning frames in [-1, 1]; None without memory, and where there is noise.
-      noise: [b,m,h,w,c] the noise in the latents that conditioning frames are decoded from, or None.
-      anchor: [b,H,W,3] the anchor frame in [-1, 1], or None.
+      frames: [b, m, H, W, 3] the conditioning frames in [-1, 1]; None without memory, and where there is noise.
+      noise: [b, m, h, w, c] the noise in the latents that conditioning frames are decoded from, or None.
+      anchor: [b, H, W, 3] the anchor frame in [-1, 1], or None.
     """
 
     pixels: jax.Array | None
@@ -153,7 +153,7 @@ def cut(clip, random: np.random.Generator, *, frames, anchored, size, tokenizer,
     if anchored:
         numbers = np.append(numbers, anchor)
     pixels = clip.frames(numbers) if len(numbers) else ()
-    pixels = [frame if frame.shape[:2] == size else fit(frame, size) for frame in pixels]
+    pixels = [frame if frame.shape[:2] == size else resize_and_crop(frame, size) for frame in pixels]
     with _TOKENIZING:
         ids = tokenizer.ids([clip.caption])[0]
     return Clips(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax.data import captions, pool, world
+from st2v_jax.data import caption_tokens, pool, world
 from st2v_jax.models import build
 from st2v_jax.models.clip import preprocess
 from st2v_jax.training.objective import Objective
@@ -27,7 +27,7 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     temperature = {'log_scale': np.float32(np.log(1 / 0.07))}
 
     indices = world.split_indices('train', data.seed, 0, data.scenes)
-    ids, group = captions.token_table(tokenizer, data.seed, indices, data.captions)
+    ids, group = caption_tokens.token_table(tokenizer, data.seed, indices, data.captions)
     table = {'scene': indices, 'ids': ids, 'group': group}
     table = {name: pool.rows(values, config.batch_size, mesh) for name, values in table.items()}
 
@@ -56,7 +56,7 @@ def _is_trained(path):
 
 
 def contrast(texts, images, scale, group):
-    """(loss, accuracy) of matching texts [b,e] with images [b,e], both ways.
+    """(loss, accuracy) of matching texts [b, e] with images [b, e], both ways.
 
     Pairs of the same group [b] fit each other as well as themselves; they share the target evenly.
     """

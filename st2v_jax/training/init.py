@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from st2v_jax.data import captions
+from st2v_jax.data import caption_tokens
 from st2v_jax.errors import WeightsError
 from st2v_jax.models import build
 from st2v_jax.open_model import open_model
@@ -49,7 +49,9 @@ def start(config, key: jax.Array, source=None) -> Start:
     init, model = config.init, build.ModelConfig.from_dict(config.model.to_dict())
     needed, sources = tuple(init.networks), (source,) if source is not None else tuple(init.sources)
     if not sources:
-        return Start(model, born(model, needed, key), captions.tokenizer_for(model.text.vocab_size), 'fresh networks')
+        return Start(
+            model, born(model, needed, key), caption_tokens.tokenizer_for(model.text.vocab_size), 'fresh networks'
+        )
     wanted = layout.networks(model) if init.continued else (*needed, *init.carried)
     params, tokenizer, origins, absent = {}, None, [], []
     for place in sources:
@@ -76,7 +78,7 @@ def start(config, key: jax.Array, source=None) -> Start:
             f'({"; ".join([*origins, *absent])}): name weights that have them with --from'
         )
     if tokenizer is None:
-        tokenizer = captions.tokenizer_for(model.text.vocab_size)
+        tokenizer = caption_tokens.tokenizer_for(model.text.vocab_size)
     return Start(model, params, tokenizer, ', '.join(origins))
 
 

@@ -66,9 +66,9 @@ class Logs:
         self._pending.append((number, metrics))
 
     def show(self, number, picture):
-        """A picture [H,W,3] uint8 of step `number`, for TensorBoard."""
+        """A picture [H, W, 3] uint8 of step `number`, for TensorBoard."""
         if self._board:
-            self._board.add_image('samples', picture, number, dataformats='HWC')
+            self._board.add_image('previews', picture, number, dataformats='HWC')
 
     def write(self, progress):
         """Writes the mean of the metrics collected since the last time; returns them as [(step, dict of floats)]."""

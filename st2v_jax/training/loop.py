@@ -16,7 +16,7 @@ from st2v_jax import sharding, trees
 from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.models import build
 from st2v_jax.planning.device import matmul_rate
-from st2v_jax.training import autoencoder, contrastive, denoising, init, processes, refiner, samples, state, step
+from st2v_jax.training import autoencoder, contrastive, denoising, init, previews, processes, refiner, state, step
 from st2v_jax.training.diagnosis import check_finite
 from st2v_jax.training.limits import Clock, Signals
 from st2v_jax.training.logs import Logs
@@ -75,12 +75,12 @@ def train(config, workdir, source=None, *, command=''):
             averaged = trees.join(objective.params, sharding.to_host(now.ema))
             return objective.finish(averaged, model) if processes.is_first() else ({}, model)
 
-        def sample(number, now):
+        def preview(number, now):
             networks, sized = finished(now)
             if processes.is_first():
-                (workdir / 'samples').mkdir(exist_ok=True)
-                path = workdir / 'samples' / f'step-{number:07}.mp4'
-                logs.show(number, samples.draw(config.samples, path, networks, sized, tokenizer, config.dtype))
+                (workdir / 'previews').mkdir(exist_ok=True)
+                path = workdir / 'previews' / f'step-{number:07}.mp4'
+                logs.show(number, previews.write(config.previews, path, networks, sized, tokenizer, config.dtype))
 
         clock = Clock(config, progress, began)
         waiting = collections.deque()
@@ -108,8 +108,8 @@ def train(config, workdir, source=None, *, command=''):
                 check_finite(logs.write(clock.progress(number)), objective, now, frozen, key)
             if saves:
                 checkpoints.save(number, now, clock.progress(number))
-            if 'samples' in config and config.samples.every and number % config.samples.every == 0:
-                sample(number, now)
+            if 'previews' in config and config.previews.every and number % config.previews.every == 0:
+                preview(number, now)
             if jax.process_count() == 1 or number % config.log_every == 0:  # asking the others takes time
                 stop = processes.any_of(signals.stop)
         check_finite(logs.write(clock.progress(number)), objective, now, frozen, key)

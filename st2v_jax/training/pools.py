@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from st2v_jax.data import captions, pool, world
+from st2v_jax.data import caption_tokens, pool, world
 from st2v_jax.models import build
 from st2v_jax.models.clip import preprocess
 from st2v_jax.training.batch import Batch, Data, corrupted, each_frame, window
@@ -71,7 +71,7 @@ def captioned_pool(make, params, tokenizer, config, mesh, key):
     """
     data = config.data
     indices = world.split_indices('train', data.seed, 0, data.scenes)
-    ids, _ = captions.token_table(tokenizer, data.seed, indices, data.captions)
+    ids, _ = caption_tokens.token_table(tokenizer, data.seed, indices, data.captions)
 
     def columns(indices, params):
         rows, n = indices.shape

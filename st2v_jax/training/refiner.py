@@ -59,7 +59,7 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         batch = draw(batch_key, data.pairs, model.refiner.length)
         no_text, _ = drop_conditions(drop_key, len(batch.ids), text=config.dropout, anchor=0, both=0)
         ids = jnp.where(no_text[:, None], data.empty_ids, batch.ids)
-        start, t = levels(t_key, len(ids), first, last)
+        start, t = sdedit_times(t_key, len(ids), first, last)
         noise = jax.random.normal(noise_key, batch.clean.shape)
         return ids, batch.clean, sdedit_noise(batch.clean, batch.source, noise, t, table, start), t
 
@@ -75,7 +75,7 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     return Objective(started, is_trained, data, examples, loss, partial(loss, remat='none'), finish)
 
 
-def levels(key, count, first, last):
+def sdedit_times(key, count, first, last):
     """(start [count], t [count]): entries where SDEdit begins, uniform in first..last, and where it is, in 0..start."""
     start_key, t_key = jax.random.split(key)
     start = jax.random.randint(start_key, (count,), first, last + 1)

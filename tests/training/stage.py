@@ -5,7 +5,7 @@ import numpy as np
 from configs_of import stage_config
 
 from st2v_jax import sharding, trees
-from st2v_jax.data import captions
+from st2v_jax.data import caption_tokens
 from st2v_jax.models import build
 from st2v_jax.training import loop, state, step
 
@@ -17,7 +17,7 @@ class Stage:
         self.config = stage_config(name)
         self.mesh = sharding.make_mesh({'data': -1}, jax.devices()[:devices])
         self.model = build.ModelConfig.from_dict(self.config.model.to_dict())
-        tokenizer = captions.tokenizer_for(self.model.text.vocab_size)
+        tokenizer = caption_tokens.tokenizer_for(self.model.text.vocab_size)
         objective = loop.OBJECTIVES[self.config.objective]
         self.objective = objective(self.config, self.model, params, tokenizer, self.mesh, jax.random.key(0))
         trained, frozen = state.split(self.objective.params, self.objective.trained)

@@ -15,7 +15,7 @@ from data.videos import write_folder
 
 from st2v_jax import sharding
 from st2v_jax.cli.run import main
-from st2v_jax.data import captions
+from st2v_jax.data import caption_tokens
 from st2v_jax.data.clips import INDEX
 from st2v_jax.models import build
 from st2v_jax.tokenizer import Tokenizer
@@ -25,7 +25,7 @@ from st2v_jax.weights.folder import save
 # One level alone, which compiles in half the time
 LEVEL = {'model.backbone.channels': '(8,)', 'model.backbone.attention': '(True,)'}
 MODEL = build.ModelConfig.from_dict(stage_config('apm', **LEVEL).model.to_dict())
-TOKENIZER = captions.tokenizer_for(MODEL.text.vocab_size)
+TOKENIZER = caption_tokens.tokenizer_for(MODEL.text.vocab_size)
 jitted = partial(jax.jit, compiler_options=stage_config('apm').compiler_options.to_dict())
 OPTIONS = ('--frames', '32', '--fps', '12', '--videos-per-shard', '2', '--workers', '1', '--quiet')
 ROOT = Path(__file__).parents[2]
@@ -175,12 +175,11 @@ def test_killed_while_encoding_and_continued_equals_undisturbed(made, capsys):
     assert all((made / 'encoded' / name).read_bytes() == (output / name).read_bytes() for name in names)
 
 
-def test_encoding_wants_frames_as_the_model_sees_them(made, capsys, tmp_path):
+def test_encoding_needs_the_size_of_the_model(made, capsys, tmp_path):
     for more, message in (
         (
             ('--size', '24', '--encode', made / 'weights'),
-            'error: latents are of frames as the model sees them: '
-            f'--size is 16x16 with --encode {made / "weights"}, not 24x24',
+            f'error: with --encode {made / "weights"}, --size must be that of the model, 16x16, not 24x24',
         ),
         (('--encode', 'nowhere'), 'error: there is no folder of weights nowhere'),
     ):

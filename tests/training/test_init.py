@@ -10,7 +10,7 @@ from configs_of import ABLATIONS, CONFIGS, STAGES, stage_config
 
 from st2v_jax import sharding
 from st2v_jax.cli.run import main
-from st2v_jax.data import captions
+from st2v_jax.data import caption_tokens
 from st2v_jax.models import build
 from st2v_jax.open_model import SHIPPED, open_model
 from st2v_jax.training import init, loop, pools
@@ -42,7 +42,7 @@ def networks(seed, *names):
 
 
 def write(folder, params):
-    save(folder, MODEL, params, tokenizer=captions.tokenizer_for(MODEL.text.vocab_size))
+    save(folder, MODEL, params, tokenizer=caption_tokens.tokenizer_for(MODEL.text.vocab_size))
     return folder
 
 
@@ -159,7 +159,7 @@ def test_where_no_source_can_be_had_one_line_names_them_and_the_option(tmp_path,
     monkeypatch.setattr(huggingface_hub, 'list_repo_files', unreachable)
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', unreachable)
     monkeypatch.chdir(tmp_path)
-    assert main(['train', '--config', str(CONFIGS / 'cam.py')]) == 2  # at released size
+    assert main(['train', '--config', str(CONFIGS / 'cam.py')]) == 2  # at full size
     (line,) = capsys.readouterr().err.strip().split('\n')
     for part in (
         'stage cam starts from trained vae, text, unet, which no source has',

@@ -98,16 +98,16 @@ def test_a_run_leaves_metrics_and_a_summary(line, tmp_path):
     assert (tmp_path / 'weights' / 'config.json').is_file()
 
 
-def test_samples_are_drawn_from_the_average_on_the_way(line, tmp_path, monkeypatch):
-    drawn = []
+def test_previews_are_written_at_the_steps_that_the_config_says(line, tmp_path, monkeypatch):
+    written = []
 
-    def draw(settings, path, params, *_):
-        drawn.append(path.name)
+    def write(settings, path, params, *_):
+        written.append(path.name)
         return np.zeros((4, 4, 3), np.uint8)
 
-    monkeypatch.setattr(loop.samples, 'draw', draw)
-    loop.train(config_of(samples={'every': 6}, steps=12), tmp_path)
-    assert drawn == ['step-0000006.mp4', 'step-0000012.mp4']
+    monkeypatch.setattr(loop.previews, 'write', write)
+    loop.train(config_of(previews={'every': 6}, steps=12), tmp_path)
+    assert written == ['step-0000006.mp4', 'step-0000012.mp4']
 
 
 def test_not_a_number_names_the_step_and_leaves_the_last_checkpoint(line, tmp_path):

@@ -50,7 +50,7 @@ def test_only_some_networks_can_be_read(tiny_folder, tmp_path):
         model.arrays(('lora',))
 
 
-@pytest.mark.parametrize('size', ['tiny', 'released'])
+@pytest.mark.parametrize('size', ['tiny', 'full'])
 def test_a_config_comes_back(size, tiny_config, tmp_path):
     config = tiny_config if size == 'tiny' else build.ModelConfig()
     ours.save(tmp_path, config, {})

@@ -15,8 +15,8 @@ FPS = 8
 SHOWN = 8  # frames of each video in a picture
 
 
-def draw(settings, path, params, model, tokenizer, dtype):
-    """Writes one video of all prompts side by side to `path`, and returns [H,W,3] uint8: a row of frames for each.
+def write(settings, path, params, model, tokenizer, dtype):
+    """Writes one video of all prompts side by side to `path`, and returns [H, W, 3] uint8: a row of frames for each.
 
     settings: prompts, frames, steps. params: of the networks that there are, on the host; without CAM a video is one
     chunk long, and an APM that is yet to come has no effect.
