@@ -68,9 +68,9 @@ def test_the_paper_resizes_bilinearly():
     pillow = np.asarray(Image.fromarray(pixels).resize((48, 48), Image.Resampling.BILINEAR))
     canvas = fit((16, 16), (48, 48), UNetConfig((4,), (False,)))
     frames = np.repeat(pixels[..., None], 3, -1)
-    ours = crop(place(frames, canvas, 'paper'), canvas)
+    ours = crop(to_canvas(frames, canvas, 'paper'), canvas)
     np.testing.assert_allclose(ours, np.repeat(pillow[..., None], 3, -1), atol=1e-5)
-    assert np.abs(ours - crop(place(frames, canvas, 'release'), canvas)).max() > 0.1
+    assert np.abs(ours - crop(to_canvas(frames, canvas, 'release'), canvas)).max() > 0.1
 
 
 def test_the_release_resizes_like_pillow():
