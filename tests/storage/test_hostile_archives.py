@@ -46,7 +46,7 @@ def test_the_watch_over_hostile_files_notices_what_runs(tmp_path):
 def test_another_kind_of_file_is_told_in_a_word(data, tmp_path):
     path = tmp_path / 'x'
     path.write_bytes(data)
-    refused(path, 'neither a zip archive nor a pickle that starts with the number of torch')
+    refused(path, 'neither a zip archive nor a pickle that starts with the magic number of torch')
 
 
 def rewritten(change=None, more=(), rename=lambda name: name, without=(), **options):

@@ -29,7 +29,7 @@ def test_a_refiner_may_share_them_with_the_streaming_stage(tiny_config):
     assert layout.refinement(tiny_config) == {'refiner': 'refiner', 'vae': 'vae', 'text': 'text'}
     assert layout.networks(tiny_config) == (*WHOLE, 'refiner')
     assert tiny_config.for_refinement.scale_factor == tiny_config.scale_factor
-    with pytest.raises(ValueError, match='no such network: refiner_vae; they are vae, .*refiner'):
+    with pytest.raises(ValueError, match='no such network: refiner_vae; the model has vae, .*refiner'):
         layout.abstract(tiny_config, ('refiner_vae',))
 
 
