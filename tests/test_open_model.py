@@ -100,7 +100,7 @@ def test_what_published_files_lack_is_named(published, tmp_path):
 def test_what_is_not_a_model_is_named(tmp_path):
     with pytest.raises(WeightsError, match='no folder of weights .*nowhere'):
         open_model(tmp_path / 'nowhere')
-    with pytest.raises(WeightsError, match='no config.json of ours, and .* holds none of the files we know'):
+    with pytest.raises(WeightsError, match='no config.json of st2v_jax, and .* holds none of the files we know'):
         open_model(tmp_path)
     (tmp_path / 'config.json').write_text('{"colour": 1}')
     with pytest.raises(WeightsError, match=r'config\.json: .*unknown key colour'):
