@@ -1,4 +1,4 @@
-"""One door to a model on disk: ours or published, opened once, and read when asked."""
+"""One way to a model on disk, in our format or published: opened once, and read when asked."""
 
 import shutil
 
@@ -27,7 +27,7 @@ def published(tiny_folder, tmp_path_factory):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """[(how, what)] of all that is opened from here on: 'find' published files, 'read' a folder of ours."""
+    """[(how, what)] of everything that is opened from here on: 'find' for published files, 'read' for our folders."""
     seen = []
 
     def counted(module, name):

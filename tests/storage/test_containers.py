@@ -1,4 +1,4 @@
-"""Tensors of any container, alone or spread over several files by an index, which has to be right."""
+"""Tensors in any container, alone or spread over several files by an index, which is checked."""
 
 import json
 

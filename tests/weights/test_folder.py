@@ -1,4 +1,4 @@
-"""A folder of weights comes back as it was saved, and one that does not fit says everything that is wrong with it."""
+"""A folder of weights comes back as it was saved, and the error for a wrong one lists everything that is wrong."""
 
 import dataclasses
 import json
