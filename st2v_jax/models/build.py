@@ -131,7 +131,7 @@ def init(key: jax.Array, network: Network) -> dict[str, Any]:
 
 
 def copy_encoder(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters with the UNet's encoder and middle block copied to CAM's feature extractor, where CAM starts."""
+    """The parameters with a copy of the UNet's encoder and middle block as CAM's feature extractor, as CAM starts."""
     if 'extractor' not in params['cam']:  # Conc-Cond has none
         return params
     return {**params, 'cam': {**params['cam'], 'extractor': params['unet']['encoder']}}

@@ -32,7 +32,7 @@ class Condition(NamedTuple):
 class StreamingDenoiser(nnx.Module):
     """UNet, CAM and APM. Without frames and anchor it is the plain Video-LDM that generates the first chunk.
 
-    The short-term memory may be another one than CAM, see `CamConfig.fusion`; with apm=None there is no long-term one.
+    The short-term memory may be one other than CAM, see `CamConfig.fusion`; with apm=None there is no long-term one.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a video will take before anything is loaded: parameters, and time and memory of each stage."""
+"""What a video will take, computed before anything is loaded: parameters, and time and memory of each stage."""
 
 import dataclasses
 import math
@@ -28,7 +28,8 @@ from st2v_jax.weights.layout import abstract
 class Stage:
     """A program of the sampler, what one run of it costs, and how often it runs.
 
-    ahead: whether the host starts the next run while the device is at work on this one.
+    Attributes:
+      ahead: whether the host starts the next run while the device still works on this one.
     """
 
     name: str
@@ -37,35 +38,35 @@ class Stage:
     ahead: bool = False
 
     def seconds(self, rates: Rates) -> float:
-        """Of one run."""
+        """Seconds of one run."""
         device, host = rates.program_seconds(self.cost), self.cost.passed * rates.argument
         return max(device, host) if self.ahead else device + host
 
 
 def abstract_model(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Model:
-    """What `streaming.generate.load` gives, with shapes for parameters and without a tokenizer; nothing is read."""
+    """The Model that `load` returns, but with shapes for parameters, which are not read, and without a tokenizer."""
     model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype
     return Model(model.config, None, _held(model.config, model.networks, dtype), system(model.config, dtype))
 
 
 def abstract_enhancer(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Enhancer:
-    """The same of `refinement.enhancer.load_enhancer`, for one device."""
+    """The Enhancer that `load_enhancer` returns for one device, but with shapes for parameters and no tokenizer."""
     model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype
     return enhancer_of(model.config, _held(model.config, model.refinement, dtype), dtype)
 
 
 def _held(config, networks, dtype):
-    """Shapes of the parameters as they lie on the device."""
+    """The parameters as shapes, in the dtypes that they have on the device."""
     held = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype if leaf.ndim > 1 else jnp.float32)
     return jax.tree.map(held, abstract(config, networks))
 
 
 def stages(model: Model, settings: SampleSettings, num_frames: int, enhancer: Enhancer | None = None) -> list[Stage]:
-    """The stages of a video of num_frames, and of its enhancement as st2v sample does it where there is an enhancer.
+    """The stages of a video of num_frames frames, and with an enhancer also those of `st2v sample --enhance`.
 
-    model, enhancer: as `abstract_model` and `abstract_enhancer` give them.
+    model and enhancer are as from `abstract_model` and `abstract_enhancer`.
     """
     found = _streaming(model, settings, num_frames)
     if enhancer is not None:
@@ -144,7 +145,7 @@ def resident(*models: Model | Enhancer) -> int:
 
 
 def peak(found: list[Stage], *models: Model | Enhancer) -> int:
-    """Bytes on the device at most: all parameters, and the arrays of the stage that holds most."""
+    """The most bytes on the device: all parameters, and the arrays of the stage that needs most."""
     return resident(*models) + max(stage.cost.temporary for stage in found)
 
 
@@ -155,7 +156,7 @@ SAVING = {'--decode-frames 1': {'decode_frames': 1}, '--profile release': {'prof
 def remedies(
     model: Model, settings: SampleSettings, num_frames: int, limit: int, enhancer: Enhancer | None = None
 ) -> list[str]:
-    """The fewest options that bring the peak of `stages` below `limit` bytes; [] where none do."""
+    """The fewest options that bring the peak of `stages` below `limit` bytes; [] if none do."""
     models = [one for one in (model, enhancer) if one is not None]
     changes = [{name: change} for name, change in SAVING.items()] + [SAVING]
     for change in changes:
@@ -167,7 +168,7 @@ def remedies(
 
 
 def parameters(*models: Model | Enhancer) -> dict[str, int]:
-    """network -> number of parameters; an Enhancer has a `vae` and a `text` of its own, also where they are equal."""
+    """{network: number of parameters}; an Enhancer's `vae` and `text` count again, even if they are the model's."""
     found = {}
     for model in models:
         own = isinstance(model, Enhancer)

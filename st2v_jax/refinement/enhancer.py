@@ -120,7 +120,7 @@ def enhance(
     on_step: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> Iterator[np.ndarray]:
-    """Enhances a video: makes it larger and sharper, guided by its prompt; the frames and the aspect stay.
+    """Enhances a video: makes it larger and sharper, guided by its prompt; the number of frames and the aspect stay.
 
     Args:
       enhancer: as from `load_enhancer`.

@@ -259,7 +259,7 @@ def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int
 
 
 def _stays_whole(settings, plan):
-    """Whether a step takes all chunks at once: those of a video of one span, and of the baselines always."""
+    """Whether a step takes all chunks at once: true for a video of one span, and always for the baselines."""
     return plan.count <= settings.span or settings.variant in blend.BASELINES
 
 

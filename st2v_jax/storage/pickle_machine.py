@@ -2,8 +2,8 @@
 
 A pickle is a program for a stack machine. The machine of Python's pickle module looks up whatever the program names
 and calls it; this one knows the opcodes that torch.save writes and a short list of names, each with a meaning of its
-own below. Tensors and storages become records that say where their numbers lie. Everything else ends in
-UnsafeCheckpointError, and so does a program that is larger than any checkpoint's.
+own below. Tensors and storages become records that say where their numbers are. Everything else raises
+UnsafeCheckpointError, and so does a program that is larger than that of any checkpoint.
 """
 
 import math
@@ -26,7 +26,7 @@ MAX_RANK = 32
 
 @dataclass(frozen=True)
 class Name:
-    """What a program asks to import, kept as two words."""
+    """What a program asks to import, kept as text."""
 
     module: str
     name: str
@@ -37,7 +37,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Unread:
-    """The value of a call that has no weights in it."""
+    """The value of a call that holds no weights."""
 
     of: Name
 
@@ -81,7 +81,7 @@ STORAGES = {
     }.items()
 }
 
-# Lightning notes scores of its callbacks beside the weights; published files carry such notes, and nobody reads them.
+# Lightning stores scores of its callbacks beside the weights; published files have them, and they are not needed.
 UNREAD = {
     Name('numpy', 'dtype'),
     Name('numpy.core.multiarray', 'scalar'),
@@ -107,7 +107,7 @@ def _ordered_dict(args):
 
 
 def _rebuild_tensor(args):
-    """(storage, offset, shape, strides), then whether and how it is trained, which is of no matter here."""
+    """The Tensor of (storage, offset, shape, strides); the arguments after them say how it is trained."""
     if not 4 <= len(args) <= 7:
         raise UnsafeCheckpointError(f'a tensor is made of 4 to 7 arguments, got {len(args)}')
     storage, offset, shape, strides, *rest = args
@@ -159,7 +159,7 @@ KNOWN = {*CALLS, *STORAGES, *UNREAD}
 class Machine:
     """Reads one pickle of `data` (bytes or a memory map) between `at` and `end`.
 
-    After `run`, `at` is where the next byte lies and `storages` has every storage that the pickle named, by key.
+    After `run`, `at` is the position of the next byte, and `storages` has every storage that the pickle named, by key.
     """
 
     def __init__(self, data: bytes | mmap.mmap, at: int, end: int):
@@ -168,6 +168,7 @@ class Machine:
         self.storages: dict[str, Storage] = {}
 
     def run(self) -> Any:
+        """The value of the pickle. Raises UnsafeCheckpointError with the position of what is refused."""
         start = self.at
         for _ in range(MAX_OPCODES):
             here = self.at
@@ -187,7 +188,7 @@ class Machine:
 
     def take(self, n: int) -> bytes:
         if n > self.end - self.at:
-            _refuse(f'{n} bytes are wanted where {self.end - self.at} are left (at most {MAX_BYTES} in all)')
+            _refuse(f'{n} bytes are needed and {self.end - self.at} are left (at most {MAX_BYTES} in all)')
         self.at += n
         return bytes(self.data[self.at - n : self.at])
 
@@ -213,13 +214,13 @@ class Machine:
 
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            _refuse('a value is wanted where none is left')
+            _refuse('a value is needed and none is left')
         return self.stack.pop()
 
     def pop_many(self) -> list[Any]:
         """The values since the last mark."""
         if not self.marks:
-            _refuse('a mark is wanted where there is none')
+            _refuse('a mark is needed and there is none')
         start = self.marks.pop()
         values = self.stack[start:]
         del self.stack[start:]
@@ -231,7 +232,7 @@ class Machine:
     def top(self, kind: type) -> Any:
         value = self.pop()
         if type(value) is not kind:
-            _refuse(f'a {kind.__name__} is wanted, got {show(value)}')
+            _refuse(f'a {kind.__name__} is needed, got {show(value)}')
         self.push(value)
         return value
 
@@ -243,7 +244,7 @@ class Machine:
         if len(values) % 2:
             _refuse(f'keys and values come in pairs, got {len(values)}')
         for key, value in zip(values[::2], values[1::2]):
-            # Other keys could be made to take for ever: hashing nested tuples, numbers that all hash alike.
+            # Other keys may take forever: nested tuples that are hashed, or numbers that all have the same hash.
             if not isinstance(key, str | Name) and not (type(key) is int and 0 <= key < 1 << 32):
                 _refuse(f'keys are text, class names or numbers below 2**32, got {show(key)}')
             if key in items:
@@ -252,7 +253,7 @@ class Machine:
 
     def get(self, index: int) -> None:
         if index not in self.memo:
-            _refuse(f'value {index} was never remembered')
+            _refuse(f'value {index} is not in the memo')
         self.push(self.memo[index])
 
     def put(self, index: int) -> None:
@@ -284,7 +285,7 @@ class Machine:
             _refuse(f'{show(function)} is not called in a checkpoint')
 
     def set_state(self) -> None:
-        """Attributes of a dict of tensors (versions of its modules) or of a note: left unread."""
+        """Attributes of a dict of tensors (versions of its modules) or of an `Unread` value; they are ignored."""
         state = self.pop()
         value = self.pop()
         if not isinstance(value, Unread) and not (type(value) is dict and type(state) is dict):
@@ -292,15 +293,15 @@ class Machine:
         self.push(value)
 
     def storage(self) -> None:
-        """('storage', type, key, device, count), in older files with None at the end."""
+        """The Storage of ('storage', type, key, device, count); in older files None follows."""
         told = self.pop()
         if type(told) is not tuple or len(told) not in (5, 6) or told[0] != 'storage' or told[5:] not in ((), (None,)):
-            _refuse(f"only whole storages are referred to, as ('storage', type, key, device, count), got {show(told)}")
+            _refuse(f"only a whole storage is referred to, as ('storage', type, key, device, count), got {show(told)}")
         _, kind, key, device, count = told[:5]
         if not isinstance(kind, Name) or kind not in STORAGES:
             _refuse(f'storages hold {", ".join(name.name for name in STORAGES)}; got {show(kind)}')
         if type(key) is not str or type(device) is not str or not _is_count(count):
-            _refuse(f'key, device and count of a storage, got {show(key)}, {show(device)}, {show(count)}')
+            _refuse(f'a storage has a key, a device and a count, got {show(key)}, {show(device)}, {show(count)}')
         storage = Storage(key, STORAGES[kind], count)
         if self.storages.setdefault(key, storage) != storage:
             was = self.storages[key]

@@ -103,8 +103,12 @@ def cut_short():
 
 BAD = {
     'missing': (lambda: None, ['--input', 'no.mp4'], 'cannot read no.mp4: there is no such file or folder'),
-    'empty': (lambda: write('e.mp4', b''), ['--input', 'e.mp4'], 'cannot read e.mp4: it is no video, or a damaged one'),
-    'text': (lambda: write('a.txt', b'hello'), ['--input', 'a.txt'], 'cannot read a.txt: it is no video'),
+    'empty': (
+        lambda: write('e.mp4', b''),
+        ['--input', 'e.mp4'],
+        'cannot read e.mp4: it is not a video, or a damaged one',
+    ),
+    'text': (lambda: write('a.txt', b'hello'), ['--input', 'a.txt'], 'cannot read a.txt: it is not a video'),
     'cut short': (cut_short, ['--input', 'cut.mp4'], r'cannot read cut.mp4: it is damaged after \d+ frames'),
     'no pictures': (lambda: Path('none').mkdir(), ['--input', 'none'], 'cannot read none: there are no frames in it'),
     'no picture': (lambda: write('p/1.png', b'?'), ['--input', 'p'], 'cannot read p/1.png: cannot identify image file'),

@@ -98,7 +98,7 @@ def test_only_good_samples_are_kept_and_the_rest_is_listed(prepared):
     assert reasons['still.mp4'] == 'all 2 clips stand still'
     assert reasons['short.mp4'] == 'no scene lasts 4 frames at 3 per second'
     assert reasons['slow.mp4'] == 'the file has 1 frames per second, but clips need 3'
-    assert 'it is no video' in reasons['text.mp4'] and 'it is damaged after' in reasons['damaged.mp4']
+    assert 'it is not a video' in reasons['text.mp4'] and 'it is damaged after' in reasons['damaged.mp4']
     assert 'there is no such file' in reasons['missing.mp4']
 
 

@@ -28,7 +28,7 @@ def ours(array, pattern=VIDEO, **sizes):
 
 
 def unet_config(c):
-    """The UNet of a case; where the block types are not listed, only the last level lacks attention, as released."""
+    """The UNet of a case; if it does not list block types, only the last level lacks attention, as released."""
     levels = len(c['block_out_channels'])
     attention = tuple(level < levels - 1 for level in range(levels))
     if 'down_block_types' in c:
@@ -70,7 +70,7 @@ def streaming(case):
 
 
 def check_g1(case):
-    """UNet3DConditionModel: usual size, a size the levels do not divide, a single frame."""
+    """UNet3DConditionModel: the usual size, a size that the levels do not divide, a single frame."""
     network = golden_network(UNet3D, unet_config(config(case)))
     params = convert(weights(case), tables.UNET, {'unet': network.abstract})['unet']
 

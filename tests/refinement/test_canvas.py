@@ -1,4 +1,4 @@
-"""Sizes the Refiner accepts, and the way of frames onto its canvas and back."""
+"""The sizes that the Refiner accepts, and frames to its canvas and back."""
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ def test_the_aspect_stays_and_the_video_touches_the_box(video, box):
 
 @pytest.mark.parametrize('profile', ['paper', 'release'])
 @pytest.mark.parametrize('video', [(12, 20), (20, 12)])
-def test_what_is_placed_is_cropped_back_and_all_around_is_black(profile, video):
+def test_a_video_on_a_canvas_is_cropped_back_and_the_rest_is_black(profile, video):
     canvas = fit(video, (80, 80), UNetConfig((4, 4), (False, False), padding=(2, 1)))
     frames = jax.random.uniform(jax.random.key(0), (2, 3, *video, 3), minval=-0.5)
     placed = to_canvas(frames, canvas, profile)
@@ -78,7 +78,7 @@ def test_the_release_resizes_like_pillow():
     pillow = np.asarray(Image.fromarray(pixels).resize((48, 48), Image.Resampling.BICUBIC), np.float32)
     canvas = fit((16, 16), (48, 48), UNetConfig((4,), (False,)))
     ours = (crop(to_canvas(pixels / np.float32(127.5) - 1, canvas, 'release'), canvas) + 1) * 127.5
-    # now and then a rounding falls the other way, since Pillow's weights are integers
+    # sometimes a value is rounded the other way, since Pillow's weights are integers
     assert np.abs(ours - pillow).max() < 1.5 and np.abs(ours - pillow).mean() < 0.01
 
 

@@ -1,4 +1,4 @@
-"""The enhancement of whole videos as functions: every frame comes back, larger, of its aspect, in bounded memory."""
+"""The enhancement of whole videos: every frame comes back, larger, with its aspect, in bounded memory."""
 
 import dataclasses
 import os
@@ -109,7 +109,7 @@ def test_the_impossible_is_refused_before_anything_is_computed(enhancer, options
 
 
 @pytest.mark.parametrize('frames', [[], moving(0), [moving(2), moving(2, (16, 32))], moving()[0], moving()[..., :1]])
-def test_what_is_no_video_is_refused(enhancer, frames):
+def test_what_is_not_a_video_is_refused(enhancer, frames):
     with pytest.raises(ValueError, match=r'at least 1 frame, not 0|arrays \[n, H, W, 3\] of one size, not'):
         run(enhancer, frames)
 
@@ -190,10 +190,13 @@ for count in COUNTS:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='measured by what Linux says about a process')
 def test_memory_does_not_grow_with_the_video():
-    """2,200 frames against 1,200, in one process. One of the four copies of their latents would be 91 MB more,
-    the enhanced frames 350 MB; latents in files are not counted, for the system can drop them."""
+    """2,200 frames are enhanced after 1,200, in one process.
+
+    Each of the four copies of their latents would take 91 MB more, and the enhanced frames 350 MB more. Latents in
+    files are not counted, because the system can drop them.
+    """
     program = TOYS.replace('COUNTS', '(1200, 2200)')
-    # Else freed memory stays with many threads, and with the heap: glibc raises the size above which it maps memory.
+    # Otherwise glibc keeps freed memory for each of many threads, and in the heap, as it raises its threshold for mmap.
     plain = os.environ | {'XLA_FLAGS': '', 'MALLOC_ARENA_MAX': '1', 'MALLOC_MMAP_THRESHOLD_': '131072'}
     done = subprocess.run([sys.executable, '-c', program], env=plain, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

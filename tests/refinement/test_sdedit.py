@@ -24,12 +24,12 @@ SMALL = dict(steps=3, length=6, overlap=2, rescale=0.0)
 
 
 def pointwise(params, x, t, condition):
-    """A v that looks at one number at a time."""
+    """A v that depends on one number at a time."""
     return params * jnp.tanh(x) + condition[0] * (t[:, None, None, None, None] > 300)
 
 
 def averaging(params, x, t, condition):
-    """A v that looks at the whole chunk."""
+    """A v that depends on the whole chunk."""
     return pointwise(params, x, t, condition) + 0.2 * x.mean(1, keepdims=True)
 
 
@@ -68,7 +68,7 @@ def test_the_result_does_not_depend_on_the_number_of_devices(devices, span):
 
 @pytest.fixture(scope='module')
 def through_the_unet():
-    """A function (settings, mesh) -> latents refined with a real UNet, of the Refiner's padding and random weights."""
+    """A function (settings, mesh) -> latents refined with a real UNet with the Refiner's padding and random weights."""
     config = UNetConfig(
         (8, 8, 8), (False, True, False), blocks=1, head_size=4, input_heads=1, context_width=4, groups=2, padding=(2, 1)
     )
@@ -114,7 +114,7 @@ def test_latents_in_files_are_the_same_latents(tmp_path):
 
 
 def test_a_longer_video_begins_like_a_shorter_one():
-    # the noise of a frame and the cuts of a chunk do not know the length; the toy looks at single numbers
+    # neither the noise of a frame nor the cuts of a chunk depend on the length; the toy network takes single numbers
     np.testing.assert_array_equal(run(240, toy='pointwise', span=8)[:, :22], run(22, toy='pointwise', span=4))
 
 

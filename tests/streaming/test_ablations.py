@@ -1,4 +1,4 @@
-"""Ablation models are streamed by the same iterator: their videos go on, chunk after chunk."""
+"""Ablation models are streamed by the same iterator: their videos continue, chunk by chunk."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from st2v_jax.weights.folder import save
 from st2v_jax.weights.layout import streaming
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
-MODELS = {  # what differs from the whole system
+MODELS = {  # what differs from the full model
     'no_apm': {'fusion': 'attention'},
     'add_cond': {'fusion': 'addition'},
     'conc_cond': {'fusion': 'concatenation', 'initial': True},
@@ -40,7 +40,7 @@ def model(request, tiny_config, tiny_params):
 
 @pytest.fixture(scope='module')
 def chunks(model):
-    """Frames of two chunks and the state between them; a function that draws the second one from another state."""
+    """(frames of the first chunk, the state after it, a function from a state to the next chunk)."""
     config, params = model
     networks = system(config)
     settings = settings_for(config, steps=2)

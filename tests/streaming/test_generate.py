@@ -130,7 +130,7 @@ def test_the_table_of_contents_is_complete_and_loads_late():
 
 
 def test_sampling_imports_no_other_framework(tiny_folder):
-    """transformers imports torch where it is installed; nothing else may, and nothing imports the training extras."""
+    """transformers imports torch if it is installed; nothing else may, and nothing imports the training extras."""
     program = (
         'import sys; sys.modules["torch"] = None\n'
         f'import st2v_jax; st2v_jax.load({str(tiny_folder)!r}).tokenizer.ids(["a red ball"])\n'
@@ -158,7 +158,7 @@ def test_the_command_says_how_many_frames_there_are(tiny_folder, tmp_path, capsy
     assert capsys.readouterr().err == 'error: this model has no CAM and APM: it makes 16 frames at most, not 17\n'
 
 
-def test_a_unet_of_its_own_draws_the_first_chunk(tiny_folder, tiny_config, tiny_params, tmp_path, model):
+def test_a_unet_of_its_own_generates_the_first_chunk(tiny_folder, tiny_config, tiny_params, tmp_path, model):
     config = dataclasses.replace(tiny_config, initial=True)
     other = jax.tree.map(lambda leaf: 0.9 * leaf, tiny_params['unet'])
     shutil.copytree(tiny_folder, tmp_path / 'same')

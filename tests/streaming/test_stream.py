@@ -1,4 +1,4 @@
-"""The fold over chunks, with stand-in networks whose answer is known."""
+"""The fold over chunks, with stand-in networks whose answers are known."""
 
 import dataclasses
 
@@ -57,7 +57,7 @@ class Counter:
     def condition(self, text, frames, anchor, texts):
         if frames is None:
             return text[:, 0, 0] - STEP, jnp.zeros(len(text))
-        # memory frames are drawn anew first: the chunk starts where the oldest of them stands
+        # the memory frames are generated again first: the chunk starts at the oldest of them
         last = jnp.tile(frames[:, 0].mean((1, 2, 3)) - STEP, len(text) // len(frames))
         return last, self.tint * anchor[:, 0, 0]
 
@@ -109,7 +109,7 @@ def test_one_program_for_the_first_chunk_and_one_for_all_later_ones():
 
 
 def random_system():
-    """A denoiser that keeps what its noise was: frames depend on every random draw."""
+    """A denoiser that keeps some of its noise, so that frames depend on every random number."""
 
     class Noisy(Counter):
         def __call__(self, params, x, t=None, condition=None, *, method='__call__', **kwargs):
@@ -154,7 +154,7 @@ def test_a_state_goes_to_plain_arrays_and_back_bit_for_bit(impl, anchor, frames)
     np.testing.assert_array_equal(draw(again), draw(state))
 
 
-def test_arrays_that_are_no_state_are_refused():
+def test_arrays_that_are_not_a_state_are_refused():
     with pytest.raises(ValueError, match='not the arrays of a state: index, key_kind missing'):
         StreamState.from_arrays({'key': np.zeros((1, 2), np.uint32)})
 
@@ -214,7 +214,7 @@ def test_noise_depends_on_key_index_and_absolute_frame_alone():
     assert len(np.unique(others)) == others.size
 
 
-def test_later_chunks_get_new_noise_for_the_frames_they_draw_again():
+def test_later_chunks_get_new_noise_for_the_frames_they_generate_again():
     system, begun = random_system(), start(video_keys([0]))
     _, state = next(streaming.stream(system, SETTINGS, PARAMS, prompt_of(-0.9), begun))
     begin = streaming.programs(system, SETTINGS).begin
@@ -241,7 +241,7 @@ def test_the_anchor_is_the_chosen_frame_of_the_first_chunk_and_guided_by_its_own
     np.testing.assert_allclose(second.mean((0, 2, 3, 4)), count, atol=2e-4)
 
 
-def test_the_next_step_is_started_before_one_is_told(monkeypatch):
+def test_the_next_step_is_started_before_one_is_reported(monkeypatch):
     order, programs = [], streaming.programs
 
     def spied(system, settings):
@@ -280,9 +280,9 @@ def test_a_chunk_as_a_single_program_is_the_same_chunk():
 
 
 class GroupedConfig:
-    """Of a backbone that no code of ours has: what streaming reads of a config, and nothing more.
+    """What streaming reads of the config of a backbone that we do not have, and nothing more.
 
-    Groups of 3 frames are coded as 2 latents; the first chunk has two groups, later ones three, of which one is old.
+    Groups of 3 frames are coded as 2 latents. The first chunk has two groups; later ones have three, one of them old.
     """
 
     contract = Contract(

@@ -145,7 +145,9 @@ def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))  # no file may grow beyond it
     try:
-        with pytest.raises(OSError, match=r'checkpoint of step 2 cannot be written to .*; that of step 1 is whole'):
+        with pytest.raises(
+            OSError, match=r'checkpoint of step 2 cannot be written to .*; the one of step 1 is complete'
+        ):
             checkpoints.save(2, state, 0.9)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
