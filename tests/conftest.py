@@ -74,6 +74,16 @@ def tiny_folder(tiny_config, tiny_params, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope='session')
+def exported(tiny_folder, tmp_path_factory):
+    """The tiny model under the published names. Shared: do not write into it."""
+    from st2v_jax.convert.to_diffusers import export
+
+    folder = tmp_path_factory.mktemp('published') / 'exported'
+    export(tiny_folder, folder)
+    return folder
+
+
 @pytest.fixture(scope='module')
 def unoptimised():
     """Compiles programs without most optimisations, in two thirds of the time, for tests that run them a few times.

@@ -54,6 +54,7 @@ def test_wheel_holds_vocabulary_licences_and_commands(wheel):
         names = packed.namelist()
         (points,) = (packed.read(name).decode() for name in names if name.endswith('entry_points.txt'))
     assert 'st2v_jax/assets/clip_vocabulary/bpe_simple_vocab_16e6.txt.gz' in names
+    assert 'st2v_jax/assets/prompts/paper.txt' in names
     assert {'LICENSE', 'NOTICE'} <= {Path(name).name for name in names}
     assert points.split() == ['[console_scripts]', 'st2v', '=', 'st2v_jax.cli.run:main']
     assert not [name for name in names if name.startswith('configs/')], 'no top-level package is called configs'

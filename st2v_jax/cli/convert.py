@@ -1,5 +1,7 @@
 """`st2v convert --from <published files> --to <folder>`: weights that others published, as a folder of ours.
 
+`--check <published files>` reports on them instead, see cli/check.py.
+
 What is in a file is never run; a file that is cut short, altered, or holds anything but tensors is bad input.
 """
 
@@ -13,6 +15,7 @@ DESCRIPTION = """\
 Converts published checkpoints into a folder that sample and enhance take as --weights, or such a folder back into
 the published formats. What a file holds is told by its tensors, whatever it is called. It takes little more memory than
 the largest tensor. Stopped, it goes on when it is run again: networks that are complete are not written twice.
+With --check it writes no weights but a report: whether the files are what a streaming model needs.
 """
 EXAMPLES = """\
 examples:
@@ -20,6 +23,7 @@ examples:
   {run} --from text-to-video-ms-1.7b/ streaming_t2v.ckpt Video-to-Video/ --to weights/st2v   # all three stages
   {run} --from damo-vilab/text-to-video-ms-1.7b --to weights/st2v       # fetched from the Hugging Face hub, and added
   {run} --from weights/st2v --to-diffusers exported/
+  {run} --check streaming_t2v.ckpt text-to-video-ms-1.7b/ --report report.md   # before anything else: does it fit?
 A source is a file (.ckpt, .pth, .bin, .safetensors, .index.json), a folder of such files, or a repository of the hub.
 Of two sources with the same network the later one counts. docs/weights.md lists the published files.
 """
@@ -27,11 +31,26 @@ Of two sources with the same network the later one counts. docs/weights.md lists
 
 def work(arguments, run):
     """Checks, converts, reports."""
+    if arguments.check:
+        return _check(arguments, run)
+    if not (arguments.to or arguments.to_diffusers):
+        raise BadInput('--from needs a folder to write: --to or --to-diffusers (see --help)')
+    for name in ('report', 'no_run'):
+        if getattr(arguments, name):
+            raise BadInput(f'--{name.replace("_", "-")} belongs to --check (see --help)')
     run.target, run.written = arguments.to or arguments.to_diffusers, 'networks that are complete stay'
     for source in arguments.source:
         if Path(source).exists() and Path(run.target).exists() and Path(source).samefile(run.target):
             raise BadInput(f'{run.target} is a source: write to another folder')
     (_import if arguments.to else _export)(arguments)
+
+
+def _check(arguments, run):
+    from st2v_jax.cli.check import work
+
+    if arguments.to or arguments.to_diffusers:
+        raise BadInput('--check writes no weights: leave out --to and --to-diffusers')
+    work(arguments, run)
 
 
 def _import(arguments):
@@ -76,10 +95,23 @@ def _export(arguments):
 def parser(prog):
     parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog))
     add = parser.add_argument
-    add('--from', dest='source', nargs='+', action='extend', required=True, metavar='SOURCE', help='what to convert')
-    where = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        '--from', dest='source', nargs='+', action='extend', metavar='SOURCE', help='what to convert: files, folders'
+    )
+    what.add_argument(
+        '--check',
+        nargs='+',
+        action='extend',
+        metavar='SOURCE',
+        help='read and report only: what the files hold, what is missing or does not fit, numbers that are not finite, '
+        'and one step in float32 and bfloat16',
+    )
+    where = parser.add_mutually_exclusive_group()
     where.add_argument('--to', metavar='FOLDER', help='folder of weights to write, or to add to')
     where.add_argument('--to-diffusers', metavar='FOLDER', help='write a folder of weights under the published names')
     add('--dtype', choices=('float16', 'bfloat16', 'float32'), default='float16', help='of the weights (float16)')
+    add('--report', metavar='FILE', help='with --check: write the report there too, as .md or .json')
+    add('--no-run', action='store_true', help='with --check: leave out the step, which takes time and memory')
     add('--quiet', action='store_true', help='print warnings and errors only')
     return parser

@@ -16,6 +16,9 @@ from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
 from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
 
+# Lists of prompts that ship with the package, by the names that --prompts-file knows them under
+SHIPPED_PROMPTS = {'paper': Path(__file__).parents[1] / 'assets' / 'prompts' / 'paper.txt'}
+
 DESCRIPTION = """\
 Makes a long video from one sentence, chunk by chunk. The first chunk has 16 frames; each later chunk adds 8, which
 depend on the text, the last 8 frames and the first frame.
@@ -29,6 +32,7 @@ examples:
   {run} --num-frames 240 --output long.mp4 --prompt "{1}"
   {run} --output night.gif --seed 7 --prompt "{2}"
   {run} --prompts-file prompts.txt --output videos/clip.mp4   # writes clip-000.mp4, clip-001.mp4, ...
+  {run} --prompts-file paper --weights weights/st2v           # the 50 prompts of the paper
 
 more prompts that the small model understands:
   {more}
@@ -167,20 +171,25 @@ def _jobs(arguments):
     """The videos to make, as Jobs, checked."""
     from st2v_jax.streaming.generate import check
 
-    prompts = [arguments.prompt]
-    if arguments.prompts_file is not None:
-        try:
-            lines = Path(arguments.prompts_file).read_text(encoding='utf-8').splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f'cannot read the prompts: {error}') from error
-        prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith('#')]
-        if not prompts:
-            raise BadInput(f'{arguments.prompts_file} has no prompts: write one per line; # starts a comment')
+    prompts = [arguments.prompt] if arguments.prompts_file is None else _prompts(arguments.prompts_file)
     check(prompts, [arguments.seed])
     outputs = _outputs(prompts, arguments)
     for output in outputs:
         video_io.check_output(output)
     return [Job(prompt, output) for prompt, output in zip(prompts, outputs)]
+
+
+def _prompts(name):
+    """The prompts in a file of the user, or in one that ships with the package."""
+    file = Path(name) if name not in SHIPPED_PROMPTS or Path(name).is_file() else SHIPPED_PROMPTS[name]
+    try:
+        lines = file.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f'cannot read the prompts: {error}') from error
+    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith('#')]
+    if not prompts:
+        raise BadInput(f'{name} holds no prompt: one a line, # begins a comment')
+    return prompts
 
 
 def _outputs(prompts, arguments):
@@ -255,7 +264,12 @@ def parser(prog: str) -> options.Parser:
     parser.epilog = EXAMPLES.format(*PROMPTS[:3], run=prog, more='\n  '.join(PROMPTS[3:]))
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--prompt', metavar='TEXT', help='what the video shows, in one sentence')
-    what.add_argument('--prompts-file', metavar='FILE', help='a file with one prompt per line; # starts a comment')
+    what.add_argument(
+        '--prompts-file',
+        metavar='FILE',
+        help='a file with one prompt per line; # starts a comment. The name paper means the 50 prompts of the paper, '
+        'which ship with the package',
+    )
     what.add_argument('--list-words', action='store_true', help='print the words that the model knows, and exit')
     add = parser.add_argument
     add(

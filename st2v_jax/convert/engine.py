@@ -9,7 +9,7 @@ reason, every parameter is filled once, and one error lists everything that does
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,12 +18,29 @@ import numpy as np
 from st2v_jax.trees import flatten, unflatten
 
 
+class Misfit(NamedTuple):
+    """One thing in which weights and a model do not fit; as text it is one line.
+
+    Attributes:
+      kind: 'missing', 'unknown' or 'shape'; 'follows' for a parameter that stays empty because of another misfit.
+      name: of a tensor of the checkpoint, or the path of a parameter of ours.
+      what: what is wrong with it.
+    """
+
+    kind: str
+    name: str
+    what: str
+
+    def __str__(self):
+        return f'{self.name}: {self.what}'
+
+
 class ConversionError(ValueError):
     """Weights and model do not fit; `complaints` has one line for each mismatch."""
 
-    def __init__(self, complaints: list[str]):
-        self.complaints = complaints
-        super().__init__('weights do not fit the model:\n' + '\n'.join(complaints))
+    def __init__(self, complaints: Iterable[str | Misfit]):
+        self.complaints = [str(complaint) for complaint in complaints]
+        super().__init__('weights do not fit the model:\n' + '\n'.join(self.complaints))
 
 
 class Layout(NamedTuple):
@@ -120,6 +137,51 @@ def norm(theirs: str, ours: str) -> tuple[Row, ...]:
     return Row(f'{theirs}.weight', f'{ours}/scale'), Row(f'{theirs}.bias', f'{ours}/bias')
 
 
+class Fit(NamedTuple):
+    """How a checkpoint and a model fit, see `compare`.
+
+    Attributes:
+      paths: tensor -> the parameters of ours that it goes into, of all tensors that the table knows and needs.
+      sources: path of ours -> (layout, tensors, which part of what the layout makes of them).
+      misfits: whatever does not fit.
+    """
+
+    paths: dict[str, tuple[str, ...]]
+    sources: dict[str, tuple[Layout, list[str], int]]
+    misfits: list[Misfit]
+
+
+def compare(tensors: Mapping[str, np.ndarray], table: Table, abstract: Mapping[str, Any]) -> Fit:
+    """The Fit of a checkpoint and a model: of tensors and parameters only shapes are looked at. See `Converted`."""
+    shapes = {path: tuple(leaf.shape) for path, leaf in flatten(abstract).items()}
+    found, places, misfits = _group(tensors, table, 'theirs')
+    sources = {}
+    for (row, bound), names in found.items():
+        made = _lay_out(row.layout, 'to_ours', names, [np.asarray(tensors[name]) for name in names], misfits)
+        for part, (path, value) in enumerate(zip(_sides(row).ours.fill(bound), made, strict=bool(made))):
+            if path not in shapes:
+                misfits.append(Misfit('unknown', names[0], f'the model has no {path}'))
+            elif path in sources:
+                misfits.append(Misfit('unknown', names[0], f'{path} is filled already'))
+            elif value.shape != shapes[path]:
+                what = f'{path} is {shapes[path]}, the checkpoint gives {value.shape}'
+                misfits.append(Misfit('shape', names[0], what))
+            sources[path] = row.layout, names, part
+    paths = {name: tuple(_sides(row).ours.fill(bound)) for name, (row, bound) in places.items()}
+    reached = {path for some in paths.values() for path in some}
+    for path in shapes:
+        if path not in sources:
+            kind = 'follows' if path in reached else 'missing'
+            misfits.append(Misfit(kind, path, 'nothing in the checkpoint fills it'))
+    return Fit(paths, sources, misfits)
+
+
+def names_of(paths: Iterable[str], table: Table) -> dict[str, tuple[str, ...]]:
+    """{path of ours: the tensors of a checkpoint that fill it}, of the paths that the table knows."""
+    _, places, _ = _group(paths, table, 'ours')
+    return {path: tuple(_sides(row).theirs.fill(bound)) for path, (row, bound) in places.items()}
+
+
 class Converted(Mapping[str, np.ndarray]):
     """A checkpoint under the paths of our tree; every array is fetched and laid out when it is asked for.
 
@@ -136,24 +198,11 @@ class Converted(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, tensors: Mapping[str, np.ndarray], table: Table, abstract: Mapping[str, Any]):
+        fit = compare(tensors, table, abstract)
+        if fit.misfits:
+            raise ConversionError(fit.misfits)
         self._tensors = tensors
-        shapes = {path: tuple(leaf.shape) for path, leaf in flatten(abstract).items()}
-        found, complaints = _group(tensors, table, 'theirs')
-        sources = {}
-        for (row, bound), names in found.items():
-            made = _lay_out(row.layout, 'to_ours', names, [np.asarray(tensors[name]) for name in names], complaints)
-            for part, (path, value) in enumerate(zip(_sides(row).ours.fill(bound), made, strict=bool(made))):
-                if path not in shapes:
-                    complaints.append(f'{names[0]}: the model has no {path}')
-                elif path in sources:
-                    complaints.append(f'{names[0]}: {path} is filled already')
-                elif value.shape != shapes[path]:
-                    complaints.append(f'{names[0]}: {path} is {shapes[path]}, the checkpoint gives {value.shape}')
-                sources[path] = row.layout, names, part
-        complaints += [f'{path}: nothing in the checkpoint fills it' for path in shapes if path not in sources]
-        if complaints:
-            raise ConversionError(complaints)
-        self._sources = {path: sources[path] for path in shapes}
+        self._sources = {path: fit.sources[path] for path in flatten(abstract)}
 
     def __getitem__(self, path: str) -> np.ndarray:
         layout, names, part = self._sources[path]
@@ -182,14 +231,14 @@ class Exported(Mapping[str, np.ndarray]):
 
     def __init__(self, params: Mapping[str, Any], table: Table):
         self._leaves = flatten(params)
-        found, complaints = _group(self._leaves, table, 'ours')
+        found, _, misfits = _group(self._leaves, table, 'ours')
         self._sources = {}
         for (row, bound), paths in found.items():
-            made = _lay_out(row.layout, 'to_theirs', paths, [self._leaf(path) for path in paths], complaints)
+            made = _lay_out(row.layout, 'to_theirs', paths, [self._leaf(path) for path in paths], misfits)
             for part, name in enumerate(_sides(row).theirs.fill(bound) if made else ()):
                 self._sources[name] = row.layout, paths, part
-        if complaints:
-            raise ConversionError(complaints)
+        if misfits:
+            raise ConversionError(misfits)
 
     def _leaf(self, path):
         return np.asarray(self._leaves[path])
@@ -229,30 +278,35 @@ class Under(Mapping):
 
 
 def _group(names, table, side):
-    """({(row, placeholder values): names that match}, complaints); `side` says whether names are theirs or ours."""
-    found, complaints = defaultdict(dict), []
+    """Where names belong by the table; `side` says whether names are theirs or ours.
+
+    Returns ({(row, placeholder values): names that match}, {name: (row, placeholder values)} of all that a row knows,
+    the misfits).
+    """
+    found, places, misfits = defaultdict(dict), {}, []
     rows = [*table.rows, *(Row(template, (), IGNORED) for template, _ in table.ignored if side == 'theirs')]
     sides = [(row, getattr(_sides(row), side)) for row in rows]
     for name in names:
         current = _current_name(name, table) if side == 'theirs' else name
         hits = [(row, place, bound) for row, of_row in sides for place, bound in of_row.match(current)]
         if len(hits) != 1:
-            complaints.append(f'{name}: {len(hits)} rows of the table match')
+            misfits.append(Misfit('unknown', name, f'{len(hits)} rows of the table match'))
             continue
         ((row, place, bound),) = hits
         if row.layout is not IGNORED:
+            places[name] = row, bound
             at = found[row, bound]
             if place in at:
-                complaints.append(f'{name}: is {at[place]} under another name')
+                misfits.append(Misfit('unknown', name, f'is {at[place]} under another name'))
             at[place] = name
     complete = {}
     for (row, bound), at in found.items():
         wanted = getattr(_sides(row), side).fill(bound)
         lacking = [name for place, name in enumerate(wanted) if place not in at]
-        complaints += [f'{name}: missing, though {", ".join(at.values())} is there' for name in lacking]
+        misfits += [Misfit('missing', name, f'missing, though {", ".join(at.values())} is there') for name in lacking]
         if not lacking:
             complete[row, bound] = [at[place] for place in range(len(wanted))]
-    return complete, complaints
+    return complete, places, misfits
 
 
 def _current_name(name, table):
@@ -263,15 +317,15 @@ def _current_name(name, table):
     return name
 
 
-def _lay_out(layout, direction, names, values, complaints):
-    """The arrays laid out in one direction; if that fails, adds a complaint and returns nothing."""
+def _lay_out(layout, direction, names, values, misfits):
+    """The arrays laid out in one direction; if that fails, adds a misfit and returns nothing."""
     try:
         if direction == 'to_ours' and layout.rank not in (None, values[0].ndim):
             raise ValueError
         made = getattr(layout, direction)(*values)
     except ValueError:
         shapes = ', '.join(str(value.shape) for value in values)
-        complaints.append(f'{names[0]}: {shapes} is not laid out as {layout.name}')
+        misfits.append(Misfit('shape', names[0], f'{shapes} is not laid out as {layout.name}'))
         return ()
     return made if isinstance(made, tuple) else (made,)
 

@@ -61,12 +61,22 @@ def recognise(
       settings: the config.json beside it, or {}.
       model: has what neither the tensors nor the settings say.
     """
-    file = _File(tensors, settings, model)
-    return [
-        Checkpoint(kind, tensors, *read(file))
-        for kind, (names, read) in KINDS.items()
-        if all(name in tensors for name in names)
-    ]
+    return [checkpoint(kind, tensors, settings, model) for kind in kinds(tensors)]
+
+
+def kinds(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """The kinds of networks in a file, told by names alone, [] where it is none of those we know."""
+    return [kind for kind, (names, _) in KINDS.items() if all(name in tensors for name in names)]
+
+
+def checkpoint(
+    kind: str, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], model: ModelConfig = RELEASED
+) -> Checkpoint:
+    """The networks of one of a file's kinds; the arguments are those of `recognise`.
+
+    Raises ConversionError where a tensor that tells a size is missing, ValueError for settings of another type.
+    """
+    return Checkpoint(kind, tensors, *KINDS[kind][1](_File(tensors, settings, model)))
 
 
 @dataclass(frozen=True)

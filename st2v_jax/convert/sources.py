@@ -21,7 +21,7 @@ _MODEL_OF_A_FOLDER = ('model', 'pytorch_model', 'diffusion_pytorch_model')
 _HUB = re.compile(r'[\w.-]+/[\w.-]+')
 _SCHEDULER = 'scheduler_config.json'
 _TOKENS = ('tokenizer_config.json', 'special_tokens_map.json')  # which may name the padding token
-_BESIDE = ('model_index.json', 'config.json', _SCHEDULER, 'vocab.json', 'merges.txt', *_TOKENS)
+BESIDE = ('model_index.json', 'config.json', _SCHEDULER, 'vocab.json', 'merges.txt', *_TOKENS)
 DEPTHS = ('*', '*/*', '*/*/*')  # a folder of repositories, whose networks have folders of their own
 
 
@@ -44,39 +44,86 @@ class Published:
     ours: dict | None = None
 
 
+@dataclass(frozen=True)
+class Place:
+    """What lies in one place, of which nothing has been read.
+
+    Attributes:
+      path: the file or folder; of a repository the folder that it was fetched into.
+      files: of weights, those to read: see `weight_files`.
+      others: all files of the folder; none where `path` is a file.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    others: tuple[Path, ...]
+
+    def named(self, name: str) -> Path | None:
+        """The first file of that name in the folder."""
+        return next((file for file in self.others if file.name == name), None)
+
+    def ours(self) -> dict | None:
+        """The config and networks of a model of ours that was exported, or None."""
+        return _json(self.named('model_index.json')).get('_st2v_jax')
+
+    def published(self, found: Iterable[tuple[Path, Checkpoint]], left_out: Iterable[Path]) -> Published:
+        """What there is, with the networks that were found in `files` and the files that hold nothing we know."""
+        found = sorted(found, key=lambda pair: -len(pair[1].networks))
+        pad, diffusion = _pad(self.named('vocab.json')), _diffusion(self.named(_SCHEDULER))
+        return Published(tuple(found), tuple(left_out), pad, diffusion, self.ours())
+
+
+def look(source: str | Path) -> Place:
+    """The files of a file, a folder and its subfolders, or, where neither is there, a repository of the hub.
+
+    Raises FileNotFoundError where there is nothing.
+    """
+    path = Path(source)
+    if not path.exists():
+        if not is_repository(source):
+            raise FileNotFoundError(f'there is no file or folder {source}')
+        path = _fetch(str(source))
+    if not path.is_dir():
+        return Place(path, (path,), ())
+    names = [file.relative_to(path).as_posix() for depth in DEPTHS for file in sorted(path.glob(depth))]
+    return Place(path, tuple(path / name for name in weight_files(names)), tuple(path / name for name in names))
+
+
 def find(source: str | Path) -> Published:
     """What is in a file, in a folder and its subfolders, or else in a repository of the hub.
 
     Raises ValueError (UnsafeCheckpointError, ConversionError) or OSError for what cannot be read, and if there is no
     known network.
     """
-    place = Path(source)
-    if not place.exists():
-        if not is_repository(source):
-            raise FileNotFoundError(f'there is no file or folder {source}')
-        place = _fetch(str(source))
-    files, others = [place], []
-    if place.is_dir():
-        names = [file.relative_to(place).as_posix() for depth in DEPTHS for file in sorted(place.glob(depth))]
-        files = [place / name for name in weight_files(names)]
-        others = [place / name for name in names]
-    first = lambda name: next((file for file in others if file.name == name), None)
-    ours = _json(first('model_index.json')).get('_st2v_jax')
-    model = RELEASED if ours is None else ModelConfig.from_dict(ours['config'])
-    found, left_out = [], []
-    for file in files:
-        checkpoints = recognise(read(file), _json(file.with_name('config.json')), model)
+    place = look(source)
+    model, found, left_out = assumed(place.ours()), [], []
+    for file in place.files:
+        checkpoints = recognise(read(file), settings_of(file), model)
         found += [(file, checkpoint) for checkpoint in checkpoints]
         left_out += [] if checkpoints else [file]
     if not found:
-        raise ValueError(f'{source} holds none of the files we know (looked into {len(files)} files of weights)')
-    found.sort(key=lambda pair: -len(pair[1].networks))
-    return Published(tuple(found), tuple(left_out), _pad(first('vocab.json')), _diffusion(first(_SCHEDULER)), ours)
+        raise ValueError(f'{source} holds none of the files we know (looked into {len(place.files)} files of weights)')
+    return place.published(found, left_out)
+
+
+def assumed(ours: dict | None) -> ModelConfig:
+    """The config that says what neither a file nor the config.json beside it does; `ours` as `Place.ours` gives it."""
+    return RELEASED if ours is None else ModelConfig.from_dict(ours['config'])
+
+
+def settings_of(file: Path) -> dict:
+    """The config.json beside a file of weights, {} without one."""
+    return _json(file.with_name('config.json'))
 
 
 def is_repository(source: str | Path) -> bool:
     """Whether this may be a repository of the hub: two words and a slash."""
     return _HUB.fullmatch(str(source)) is not None
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of this name may hold weights, or is an index of such files."""
+    return _WEIGHTS.fullmatch(name) is not None
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
@@ -109,7 +156,7 @@ def _fetch(repository):
         names = list_repo_files(repository)
         wanted = weight_files(names)
         shards = [re.sub(r'\.(\w+)\.index.*', r'*-of-*.\1', name) for name in wanted if name.endswith('.json')]
-        beside = [name for name in names if PurePosixPath(name).name in _BESIDE]
+        beside = [name for name in names if PurePosixPath(name).name in BESIDE]
         return Path(snapshot_download(repository, allow_patterns=[*wanted, *shards, *beside]))
     except Exception as error:  # each version of the hub's client has its own errors for no network
         try:

@@ -41,14 +41,6 @@ def run(capsys, monkeypatch, tmp_path):
     return run
 
 
-@pytest.fixture(scope='session')
-def exported(tiny_folder, tmp_path_factory):
-    """The tiny model under the published names. Shared: do not write into it."""
-    folder = tmp_path_factory.mktemp('exported')
-    assert main(['convert', '--from', str(tiny_folder), '--to-diffusers', str(folder), '--quiet']) == 0
-    return folder
-
-
 def same_networks(one, other):
     names = {file.name for file in one.glob('*.safetensors')}
     assert names == {file.name for file in other.glob('*.safetensors')}
@@ -175,8 +167,11 @@ def test_beside_a_streaming_model_a_video_ldm_draws_the_first_chunk(run, exporte
 
 BAD = {
     'nothing there': (['--from', 'missing', '--to', 'new'], 'there is no file or folder missing'),
-    'no source': (['--to', 'new'], 'the following arguments are required: --from'),
-    'no target': (['--from', 'x'], 'one of the arguments --to --to-diffusers is required'),
+    'no source': (['--to', 'new'], 'one of the arguments --from --check is required'),
+    'no target': (['--from', 'x'], '--from needs a folder to write: --to or --to-diffusers'),
+    'a report of a conversion': (['--from', 'x', '--to', 'new', '--report', 'a.md'], '--report belongs to --check'),
+    'no run of a conversion': (['--from', 'x', '--to', 'new', '--no-run'], '--no-run belongs to --check'),
+    'a check that writes': (['--check', 'x', '--to', 'new'], '--check writes no weights: leave out --to'),
     'not weights': (['--from', __file__, '--to', 'new'], '.*neither a zip archive nor a pickle.*'),
     'no weights in it': (['--from', 'empty', '--to', 'new'], 'empty holds none of the files we know'),
     'other weights': (['--from', 'other.safetensors', '--to', 'new'], '.*none of the files we know'),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from st2v_jax import video_io
+from st2v_jax.cli import sample
 from st2v_jax.cli.run import main
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
@@ -127,6 +128,14 @@ def test_several_prompts_from_a_file(run):
     prompts = [video_io.read_metadata(f'video-00{i}.mp4')['prompt'] for i in range(2)]
     assert prompts == [PROMPT, 'a blue star over sand']
     assert out.count('saved') == 2 and 'prompts-file' not in out
+
+
+def test_the_prompts_of_the_paper_ship_by_name(run, tmp_path):
+    prompts = sample._prompts('paper')
+    assert len(prompts) == len({*prompts}) == 50 and all(prompts)
+    assert {'Chemical reaction.', 'A panda playing guitar on Times Square.'} <= {*prompts}
+    (tmp_path / 'paper').write_text(PROMPT)
+    assert sample._prompts('paper') == [PROMPT], 'a file of that name comes first'
 
 
 def test_equal_prompts_do_not_share_a_default_name(run, tmp_path):

@@ -16,10 +16,12 @@ from st2v_jax.convert.engine import (
     Row,
     Table,
     Under,
+    compare,
     convert,
     export,
     fused,
     linear,
+    names_of,
     norm,
 )
 from st2v_jax.trees import flatten
@@ -120,6 +122,31 @@ def test_all_complaints_come_together():
     }
     assert set(raised.value.complaints) == set(expected) | follow
     assert all(line in str(raised.value) for line in expected)
+
+
+def test_misfits_are_told_apart_without_an_error():
+    given = tensors() | {'extra.weight': np.zeros(1), 'blocks.0.q_proj.weight': np.zeros(3)}
+    del given['blocks.1.norm.weight'], given['blocks.1.joint'], given['0.second']
+    fit = compare(given, TABLE, abstract())
+    assert {(misfit.kind, misfit.name) for misfit in fit.misfits} == {
+        ('unknown', 'extra.weight'),
+        ('shape', 'blocks.0.q_proj.weight'),
+        ('follows', '0/to_q/kernel'),
+        ('missing', '0.second'),
+        ('follows', '0/sum'),
+        ('missing', '1/norm/scale'),
+        ('missing', '1/left/kernel'),
+        ('missing', '1/right/kernel'),
+    }
+    assert fit.paths['blocks.0.joint'] == ('0/left/kernel', '0/right/kernel')
+    assert given.keys() - fit.paths.keys() == {'extra.weight'}
+
+
+def test_parameters_know_the_tensors_that_fill_them():
+    assert names_of(['0/left/kernel', '1/sum', 'unknown'], TABLE) == {
+        '0/left/kernel': ('blocks.0.joint',),
+        '1/sum': ('1.first', '1.second'),
+    }
 
 
 def test_export_complains_about_what_no_row_knows():
