@@ -188,7 +188,7 @@ def _prompts(name):
         raise BadInput(f'cannot read the prompts: {error}') from error
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith('#')]
     if not prompts:
-        raise BadInput(f'{name} holds no prompt: one a line, # begins a comment')
+        raise BadInput(f'{name} has no prompts: write one per line; # starts a comment')
     return prompts
 
 

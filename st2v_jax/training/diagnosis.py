@@ -1,7 +1,9 @@
-"""Where numbers stop being numbers: the loss is computed once more, operation by operation, until one is not finite."""
+"""Finds where values stop being finite, by computing the loss again, one operation at a time."""
 
 import math
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +27,14 @@ def check_finite(rows, objective, now, frozen, key) -> None:
     batch = jax.jit(objective.draw)(next(objective.data_from(int(now.step))), jax.random.fold_in(key, now.step))
     where = not_finite(objective.direct, now.params, frozen, batch)
     raise TrainingError(
-        f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}, not finite '
+        f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}; not finite '
         f'first {where}; the last checkpoint is from before it. Lower config.schedule.peak or compute '
         'in float32'
     )
 
 
-def not_finite(loss, params, frozen, batch):
-    """Names what in loss(params, batch) or its gradient is not finite first: a sentence's end such as 'after unet/...'.
+def not_finite(loss: Callable, params: Any, frozen: Any, batch: Any) -> str:
+    """Names what is not finite first in loss(params, batch) or its gradient, such as 'after unet/...' or 'in batch 0'.
 
     loss: (params, batch) -> (loss, dict of scalars), without rematerialisation.
     """
@@ -44,7 +46,7 @@ def not_finite(loss, params, frozen, batch):
         return f'after {layer}'
     grads = jax.jit(jax.grad(lambda params: loss(trees.join(params, frozen), batch)[0]))(params)
     bad = _bad_leaves(grads)
-    return f'in the gradient of {", ".join(bad[:3])}' if bad else 'nowhere when the step is taken again'
+    return f'in the gradient of {", ".join(bad[:3])}' if bad else 'nowhere when the step is repeated'
 
 
 def _bad_leaves(tree):
@@ -53,15 +55,15 @@ def _bad_leaves(tree):
 
 
 def _bad_layer(loss, params, batch):
-    """The first layer whose result is not finite, by the path of its parameter; None where the loss is finite.
+    """The first layer whose result is not finite, by the path of its parameters; None if the loss is finite.
 
-    Values are looked at where a layer takes or makes them: between, a softmax may rightly hold an infinity.
+    Only the inputs and outputs of layers are checked: in between, a softmax may hold infinities.
     """
     closed = jax.make_jaxpr(loss)(params, batch)
     jaxpr, leaves = closed.jaxpr, jax.tree.leaves_with_path((params, batch))
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *(leaf for _, leaf in leaves)]))
     paths = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in jax.tree.leaves_with_path(params)]
-    of_parameter = dict(zip(jaxpr.invars, paths))  # and what is made of one alone, such as its cast
+    of_parameter = dict(zip(jaxpr.invars, paths))  # also what is computed from one parameter alone, such as its cast
     left = Counter(v for equation in jaxpr.eqns for v in equation.invars if not isinstance(v, Literal))
     layer = 'the batch'
     for equation in jaxpr.eqns:

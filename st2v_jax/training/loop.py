@@ -1,4 +1,4 @@
-"""The training run, top to bottom: mesh, objective, state, step; then log, check, save and stop; then weights."""
+"""The training run from top to bottom: mesh, objective, state, step; then log, check, save and stop; then weights."""
 
 import collections
 import datetime
@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from st2v_jax import sharding, trees
 from st2v_jax.checkpoint import Checkpoints, abstract
@@ -28,26 +29,26 @@ OBJECTIVES = {  # by config.objective
     'denoising': denoising.objective,
     'refiner': refiner.objective,
 }
-IN_FLIGHT = 2  # steps that the host may be ahead of the devices; a clock read further ahead would tell nothing
+IN_FLIGHT = 2  # steps that the host may be ahead of the devices; further ahead, its clock would be meaningless
 
 
-def train(config, workdir, source=None, *, command=''):
+def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = None, *, command: str = '') -> str:
     """Trains one stage; returns 'finished', or 'stopped' after SIGTERM or Ctrl-C.
 
     Args:
-      config: ConfigDict of a file in configs/.
-      workdir: folder for checkpoints, metrics.jsonl, TensorBoard events, and in the end weights/ and summary.json.
-        The newest checkpoint found there is resumed.
-      source: weights to start from in place of `config.init.sources`, or None.
+      config: from a file in configs/.
+      workdir: folder for checkpoints, metrics.jsonl, TensorBoard events, and at the end weights/ and summary.json.
+        The run resumes from the newest checkpoint there.
+      source: weights to start from instead of `config.init.sources`, or None.
       command: how the run was started, for the summary.
 
-    Raises ValueError where config, weights or checkpoint do not fit together, TrainingError where a loss is not finite.
+    Raises ValueError if config, weights or checkpoint do not fit together, TrainingError if a loss is not finite.
     """
     began = time.monotonic()
     workdir = Path(workdir)
     processes.join(config.distributed)
     if config.max_seconds and jax.process_count() > 1:
-        raise ValueError('several processes have no clock in common: set config.steps, and max_seconds to 0')
+        raise ValueError('several processes have no common clock: limit the run by config.steps, with max_seconds=0')
     if config.objective not in OBJECTIVES:
         raise ValueError(f'objective is one of {", ".join(OBJECTIVES)}, not {config.objective!r}')
     mesh = sharding.make_mesh(config.mesh.to_dict())
@@ -110,7 +111,7 @@ def train(config, workdir, source=None, *, command=''):
                 checkpoints.save(number, now, clock.progress(number))
             if 'previews' in config and config.previews.every and number % config.previews.every == 0:
                 preview(number, now)
-            if jax.process_count() == 1 or number % config.log_every == 0:  # asking the others takes time
+            if jax.process_count() == 1 or number % config.log_every == 0:  # asking the other processes takes time
                 stop = processes.any_of(signals.stop)
         check_finite(logs.write(clock.progress(number)), objective, now, frozen, key)
         if stop or config.checkpoint_every:
@@ -128,17 +129,17 @@ def train(config, workdir, source=None, *, command=''):
 
 
 def _check_origin(file, origin, latest):
-    """Notes in `file` what a run starts from. ValueError where one that is resumed would go on with other networks.
+    """Writes what a new run starts from to `file`; raises ValueError if a resumed run would use other networks.
 
-    The stage before may have finished a run of its own since. latest: the step of the newest checkpoint, or None.
+    This can happen if the stage before has finished another run since. latest: step of the newest checkpoint, or None.
     """
     if latest is None:
         if processes.is_first():
             file.write_text(origin + '\n', 'utf-8')
     elif file.is_file() and (before := file.read_text('utf-8').strip()) != origin:
         raise ValueError(
-            f'the run of {file.parent} started from {before}, and would go on with {origin}: name what it '
-            'started from with --from, or another --workdir'
+            f'the run of {file.parent} started from {before}, but would now use {origin}: pass what it '
+            'started from as --from, or choose another --workdir'
         )
 
 
@@ -152,7 +153,7 @@ def _restore_or_create(checkpoints, trained, optimizer, places):
 
 
 def _summarise(workdir, config, command, steps, seconds, logs):
-    """summary.json: what the documentation says about a run."""
+    """Writes summary.json, from which the pages about a run are written."""
     summary = {
         'stage': config.stage,
         'command': command,

@@ -38,7 +38,7 @@ CAM = f'{CONFIGS / "cam"}.py:tiny'
     [
         ((), 'the following arguments are required: --config'),
         (('--config', 'nowhere.py'), 'there is no config file nowhere.py'),
-        (('--config', 'nowhere:tiny'), 'there is no config nowhere: name a file, or one of add_cond, apm, '),
+        (('--config', 'nowhere:tiny'), 'there is no config nowhere: give a file, or one of add_cond, apm, '),
         (('--config', CAM[:-4] + 'huge'), "a config has the sizes full, small, tiny, not 'huge'"),
         (('--config', CAM, '--config.stepz=3'), 'unknown config key stepz; there are'),
         (('--config', CAM, '--config.schedule.peek', '3'), 'key schedule.peek; there are decay, peak, warmup'),

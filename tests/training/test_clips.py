@@ -55,7 +55,7 @@ def test_a_step_sees_successive_frames_and_an_anchor_of_the_chunk_before():
     assert firsts == {4, 5, 6} and anchors == {1, 2, 3, 4}
     plain = clips.cut(numbered(4), random, frames=4, shown=4, anchored=False, size=(2, 2), tokenizer=Numbers())
     assert plain.anchor is None and plain.pixels.shape == (4, 2, 2, 3)
-    with pytest.raises(ValueError, match='samples of 7 frames are too short: this stage needs 8'):
+    with pytest.raises(ValueError, match='clips of 7 frames are too short: this stage needs 8'):
         clips.cut(numbered(7), random, frames=4, shown=4, anchored=True, size=(4, 4), tokenizer=Numbers())
 
 
@@ -187,7 +187,7 @@ def test_the_last_stage_trains_on_clips_of_twice_the_length(made, one_device, ca
     save(tmp_path / 'cam', model, params, tokenizer=caption_tokens.tokenizer_for(model.text.vocab_size))
     apm += ('--from', tmp_path / 'cam')
     code, line = said(capsys, *apm, f'--config.data.source={made / "clips"}')
-    assert code == 2 and 'samples of 16 frames are too short: this stage needs 32' in line
+    assert code == 2 and 'clips of 16 frames are too short: this stage needs 32' in line
     assert (
         main(
             [

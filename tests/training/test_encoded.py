@@ -141,8 +141,8 @@ def test_clips_of_other_networks_are_refused(made, params, capsys, tmp_path):
         ]
     )
     assert code == 2 and capsys.readouterr().err.strip().split('\n')[-1] == (
-        'error: the clips were encoded by another autoencoder and text tower than this run starts from: '
-        'prepare them again, with --encode and the weights that --from names'
+        'error: the clips were encoded with another autoencoder and text tower than this run starts from: '
+        'prepare them again, with the weights of --from as --encode'
     )
 
 

@@ -77,7 +77,7 @@ def test_a_resumed_run_goes_on_from_what_it_began_with(line, tmp_path, monkeypat
     loop.train(config_of(steps=4), tmp_path)
     begin = loop.init.start
     monkeypatch.setattr(loop.init, 'start', lambda *args: begin(*args)._replace(origin='vae from elsewhere'))
-    with pytest.raises(ValueError, match=r'started from fresh networks, and would go on with vae from elsewhere'):
+    with pytest.raises(ValueError, match=r'started from fresh networks, but would now use vae from elsewhere'):
         loop.train(config_of(), tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_previews_are_written_at_the_steps_that_the_config_says(line, tmp_path, 
 
 
 def test_not_a_number_names_the_step_and_leaves_the_last_checkpoint(line, tmp_path):
-    with pytest.raises(errors.TrainingError, match=r'step \d+: loss nan.* not finite first after line; the last'):
+    with pytest.raises(errors.TrainingError, match=r'step \d+: loss nan.* not finite first after line. The last'):
         loop.train(config_of(poison=0.009, checkpoint_every=2), tmp_path)
     saved = checkpoint.Checkpoints(tmp_path / 'checkpoints')
     rows = [json.loads(row) for row in (tmp_path / 'metrics.jsonl').read_text().splitlines()]

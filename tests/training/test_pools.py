@@ -49,7 +49,7 @@ def test_windows_of_the_other_stages_lie_anywhere_in_the_sample():
     keys = jax.random.split(jax.random.key(0), 400)
     start, _ = jax.vmap(partial(pools.windows, length=20, frames=16, anchored=False))(keys)
     assert set(np.asarray(start)) == set(range(5))
-    with pytest.raises(ValueError, match='samples of 31 frames are too short: this stage needs 32'):
+    with pytest.raises(ValueError, match='clips of 31 frames are too short: this stage needs 32'):
         pools.windows(keys[0], 31, 16, anchored=True)
 
 

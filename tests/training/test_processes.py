@@ -162,7 +162,7 @@ def kubernetes():
 def test_a_cluster_that_cannot_be_asked_is_one_line(joined, monkeypatch):
     for name, value in {**slurm(2), 'SLURM_NTASKS': 'two'}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=r'jax detects a cluster \(SlurmCluster\) and cannot join it: .*two.*=1 '):
+    with pytest.raises(ValueError, match=r'jax detects a cluster \(SlurmCluster\) but cannot join it: .*two.*=1 '):
         processes.join(AUTO)
     processes.join(stage_config('cam', **{'distributed.processes': '1'}).distributed)
     assert not joined
@@ -172,8 +172,8 @@ def test_a_cluster_that_cannot_be_asked_is_one_line(joined, monkeypatch):
     'count, message',
     [
         ('2', '2 processes need distributed.coordinator, the host:port of process 0'),
-        ('many', "distributed.processes is 'auto' or a number from 1 on, not 'many'"),
-        ('0', "distributed.processes is 'auto' or a number from 1 on, not '0'"),
+        ('many', "distributed.processes must be 'auto' or a number of at least 1, not 'many'"),
+        ('0', "distributed.processes must be 'auto' or a number of at least 1, not '0'"),
     ],
 )
 def test_processes_that_cannot_meet_are_refused(count, message, joined):
