@@ -27,9 +27,8 @@ def check_finite(rows, objective, now, frozen, key) -> None:
     batch = jax.jit(objective.draw)(next(objective.data_from(int(now.step))), jax.random.fold_in(key, now.step))
     where = not_finite(objective.direct, now.params, frozen, batch)
     raise TrainingError(
-        f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}; not finite '
-        f'first {where}; the last checkpoint is from before it. Lower config.schedule.peak or compute '
-        'in float32'
+        f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}; not finite first {where}. The '
+        'last checkpoint is from before that. Lower config.schedule.peak or compute in float32'
     )
 
 
