@@ -120,10 +120,12 @@ def test_clips_of_other_networks_are_refused(made, params, capsys, tmp_path):
         ('text tower', (MODEL, params, words)),
         ('autoencoder and text tower', (MODEL, other, TOKENIZER)),
     ):
-        with pytest.raises(ValueError, match=f'encoded by another {network} than this run starts from: prepare them '):
+        with pytest.raises(
+            ValueError, match=f'encoded with another {network} than this run starts from: prepare them again'
+        ):
             feed(*changed, mesh, {'vae', 'text'})
     feed(MODEL, params | {'text': other['text']}, TOKENIZER, mesh, {'vae'})  # a text tower that is trained moves on
-    with pytest.raises(ValueError, match='the clips hold those of frames of 16x16 pixels, the model has 32x32'):
+    with pytest.raises(ValueError, match='those of the clips are for 16x16 pixels, the model has 32x32'):
         feed(dataclasses.replace(MODEL, frame_size=(32, 32)), params, TOKENIZER, mesh, {'vae', 'text'})
 
     save(tmp_path / 'other', MODEL, other, tokenizer=TOKENIZER)
