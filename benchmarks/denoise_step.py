@@ -1,6 +1,6 @@
 """Milliseconds of one guided denoising step of the streaming stage, on whatever device is there.
 
-    python benchmarks/denoise_step.py [--size released] [--json out.json] [--trace-dir DIR]
+    python benchmarks/denoise_step.py [--size full] [--json out.json] [--trace-dir DIR]
 
 A step is what sampling does for each noise level: the denoiser (UNet with CAM and APM) on the batch of guidance
 branches, guidance, and the DDIM update. Steps are chained, each starting from the last one's result, and timed in
@@ -32,8 +32,8 @@ LEVELS = 50  # of the trajectory that the timed steps walk along, again and agai
 
 
 def model_config(size):
-    """The ModelConfig of 'released', 'small' (the shipped model) or 'tiny' (for a quick look at the program itself)."""
-    if size == 'released':
+    """The ModelConfig of 'full', 'small' (the shipped model) or 'tiny' (for a quick look at the program itself)."""
+    if size == 'full':
         return build.ModelConfig()
     if size == 'small':
         return open_model().config

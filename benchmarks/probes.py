@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from st2v_jax.cost import flops
 from st2v_jax.planning import device as at_hand
 
-SIZES = ('released', 'small', 'tiny')
+SIZES = ('full', 'small', 'tiny')
+FORMER_NAMES = {'released': 'full'}  # of sizes, in records that were stored before they changed
 SHIFTS = 4096  # places where the numbers of a parameter may begin
 
 
@@ -121,7 +122,7 @@ def peak_gib(device):
 def parser(description, *, runs):
     """The options that every benchmark has."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument('--size', choices=SIZES, default='released', help='model size (default: %(default)s)')
+    made.add_argument('--size', choices=SIZES, default='full', help='model size (default: %(default)s)')
     made.add_argument('--dtype', choices=('bfloat16', 'float32'), default='bfloat16')
     made.add_argument('--runs', type=int, default=runs, help='chained steps a timed block (default: %(default)s)')
     made.add_argument('--blocks', type=int, default=5, help='timed blocks; the median counts (default: %(default)s)')
@@ -154,6 +155,11 @@ def setting(device, args):
         'runs': args.runs,
         'blocks': args.blocks,
     }
+
+
+def size_name(result):
+    """The size of a stored record, by its present name."""
+    return FORMER_NAMES.get(result['size'], result['size'])
 
 
 def store(path, result):

@@ -1,6 +1,6 @@
 """How much faster a refinement is on several devices: 8 chunks, spread over the data axis of a mesh.
 
-    python benchmarks/refine_scaling.py [--size released] [--devices 2] [--json out.json]
+    python benchmarks/refine_scaling.py [--size full] [--devices 2] [--json out.json]
 
 The whole of refine() is timed step by step, with latents that come from the host and go back to it, on one device and
 then on all; a chunk belongs to one device. The first step, which compiles, is left out. Parameters are random.

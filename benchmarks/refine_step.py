@@ -1,6 +1,6 @@
 """Milliseconds of the Refiner on one chunk of frames, on whatever device is there, and how long a video would take.
 
-    python benchmarks/refine_step.py [--size released] [--json out.json] [--trace-dir DIR]
+    python benchmarks/refine_step.py [--size full] [--json out.json] [--trace-dir DIR]
 
 Two programs are timed: the UNet on one chunk, and a guided step as refinement takes it (the UNet on the two guidance
 branches, guidance with its rescaling, fresh noise, the stochastic DPM-Solver++(2M)). Encoding and decoding are timed by
@@ -27,8 +27,8 @@ TOKENS = 77
 
 
 def model_config(size):
-    """The ModelConfig of 'released', 'small' (the shipped model) or 'tiny', with the Refiner's own networks."""
-    if size == 'released':
+    """The ModelConfig of 'full', 'small' (the shipped model) or 'tiny', with the Refiner's own networks."""
+    if size == 'full':
         return build.ModelConfig().for_refinement
     if size == 'small':
         return open_model().config.for_refinement
@@ -97,7 +97,7 @@ def measure(config, dtype, *, frames, piece, runs, blocks, matmul, trace_dir=Non
 
 
 def autoencoder(config, dtype, shape, *, runs, blocks):
-    """Milliseconds a frame of encoding and decoding `shape` [n,H,W,3]."""
+    """Milliseconds a frame of encoding and decoding `shape` [n, H, W, 3]."""
     network = build.vae(config, dtype)
     params = probes.random_parameters(network.abstract, dtype)
     encode = jax.jit(lambda frames: network(params, frames, method='encode')[0])

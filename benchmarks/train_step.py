@@ -177,7 +177,7 @@ def say(text):
 
 
 def per_device(stage):
-    """Bytes on each device at released size by mesh (data, fsdp, tensor), of what stays there between steps.
+    """Bytes on each device at full size by mesh (data, fsdp, tensor), of what stays there between steps.
 
     A list of dicts: trained parameters and their average, the optimizer's state (all float32), frozen parameters in
     bfloat16 (vectors in float32).
@@ -216,7 +216,8 @@ def table(result):
         BEGIN,
         '',
         f'Measured {result["date"]} on {result["device"]}, jax {result["jax"]}, {result["dtype"]}, stage '
-        f'`{result["stage"]}` at {result["size"]} size, the matrix product {result["matmul_size"]}^3 at {rate:.0f} '
+        f'`{result["stage"]}` at {probes.size_name(result)} size, '
+        f'the matrix product {result["matmul_size"]}^3 at {rate:.0f} '
         'TFLOP/s, by',
         '',
         f'    {result["command"]}',
@@ -243,7 +244,7 @@ def table(result):
         ]
     lines += [
         '',
-        f'What stays on a device between steps of `{result["stage"]}` at released size, by arithmetic over the rules '
+        f'What stays on a device between steps of `{result["stage"]}` at full size, by arithmetic over the rules '
         'of `st2v_jax/sharding.py` (GiB; activations and the gradient, as large as what is trained, come on top):',
         '',
         '| devices | mesh data x fsdp x tensor | parameters and average | optimizer | frozen | in all |',

@@ -7,7 +7,7 @@ All but APM, which starts from scratch, comes from the stage cam, or where that 
 The small one reached a loss of 0.049 in 9.8 K steps and three runs: docs/small-model.md. One run of that many takes 12
 minutes of an H200.
 
-The released size is the paper's stage: 1 K steps on samples of 32 frames; the temporal layers of the main branch are
+The full size is the paper's stage: 1 K steps on samples of 32 frames; the temporal layers of the main branch are
 frozen, as are the CLIP towers.
 """
 
@@ -23,8 +23,8 @@ def get_config(arg=''):
     config.anchor = True
     config.trained = r'(unet|cam|apm)/.*'
     config.frozen = r'unet/.*(temp_convs|temp_attentions|transformer_in)/.*'
-    config.schedule.peak = {'released': 5e-5, 'small': 8e-4, 'tiny': 3e-3}[size]
-    if size == 'released':
+    config.schedule.peak = {'full': 5e-5, 'small': 8e-4, 'tiny': 3e-3}[size]
+    if size == 'full':
         config.steps = 1_000
         config.checkpoint_every = 500
     if size == 'small':

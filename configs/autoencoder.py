@@ -4,7 +4,7 @@
 
 The small one reaches 36.4 dB in 11 K steps, 4.5 minutes of an H200.
 
-The paper takes Stable Diffusion's; the released size is that one. It ends by measuring the latents' scale factor.
+The paper takes Stable Diffusion's; the full size is that one. It ends by measuring the latents' scale factor.
 """
 
 from . import common

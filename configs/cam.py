@@ -7,7 +7,7 @@ beside them.
 
 The small one reaches a loss of 0.081 in 3 K steps of batch 64, 5 minutes of an H200.
 
-The released size is the paper's stage: batch 8, learning rate 5e-5, 400 K steps.
+The full size is the paper's stage: batch 8, learning rate 5e-5, 400 K steps.
 """
 
 from . import common
@@ -21,7 +21,7 @@ def get_config(arg=''):
     config.init.carried = ('image',)
     config.memory = True
     config.trained = r'cam/.*'
-    config.schedule.peak = {'released': 5e-5, 'small': 7e-4, 'tiny': 3e-3}[size]
+    config.schedule.peak = {'full': 5e-5, 'small': 7e-4, 'tiny': 3e-3}[size]
     if size == 'small':
         config.steps = 3_000
         config.batch_size = 64

@@ -18,11 +18,11 @@ def get_config(arg=''):
     config.init.sources = common.sources(size, 'autoencoder')
     config.init.carried = ('vae',)
     config.data.captions = 2  # wordings of each scene
-    config.schedule.peak = {'released': 5e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
+    config.schedule.peak = {'full': 5e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
     if size != 'tiny':
         config.batch_size = 512
         config.data.scenes = 512 * 64
-    if size == 'released':
+    if size == 'full':
         config.model.text.embed_dim = 1024  # the text tower that the denoiser reads needs none
     if size == 'small':
         config.steps = 8_000

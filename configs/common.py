@@ -1,11 +1,11 @@
 """What the configs share: the three model sizes, and the keys that every stage has.
 
-released: the released model. small: the one that ships. tiny: big enough to run every line of code, and no bigger.
+full: that of the released model. small: that of the model that ships. tiny: just big enough to run every line of code.
 """
 
 from ml_collections import ConfigDict
 
-from st2v_jax.data.captions import world_tokenizer
+from st2v_jax.data.caption_tokens import world_tokenizer
 from st2v_jax.diffusion.log_snr import RefinerProcess
 from st2v_jax.diffusion.schedule import DiffusionConfig
 from st2v_jax.models.apm import ApmConfig
@@ -17,15 +17,15 @@ from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
 from st2v_jax.open_model import SHIPPED
 
-SIZES = ('released', 'small', 'tiny')
+SIZES = ('full', 'small', 'tiny')
 
 # Published weights by their names on the Hugging Face hub (docs/weights.md).
 VIDEO_LDM, STREAMING, REFINER = 'damo-vilab/text-to-video-ms-1.7b', 'PAIR/StreamingT2V', 'ali-vilab/MS-Vid2Vid-XL'
 
 
 def size_of(arg):
-    """What stands after the colon of `--config file.py:arg`: one of SIZES; nothing means released."""
-    size = arg or 'released'
+    """What stands after the colon of `--config file.py:arg`: one of SIZES; nothing means full."""
+    size = arg or 'full'
     if size not in SIZES:
         raise ValueError(f'a config has the sizes {", ".join(SIZES)}, not {arg!r}')
     return size
@@ -33,7 +33,7 @@ def size_of(arg):
 
 def model(size):
     """The ModelConfig of a size as a ConfigDict."""
-    return ConfigDict({'released': _released, 'small': _small, 'tiny': _tiny}[size]().to_dict())
+    return ConfigDict({'full': _full, 'small': _small, 'tiny': _tiny}[size]().to_dict())
 
 
 def sources(size, before, *published):
@@ -50,7 +50,7 @@ def sources(size, before, *published):
 
 def run(stage, objective, size):
     """The keys that every stage has, with values to start from."""
-    released, tiny = size == 'released', size == 'tiny'
+    full, tiny = size == 'full', size == 'tiny'
     config = ConfigDict()
     config.stage = stage  # a label
     config.objective = objective  # one of st2v_jax/training/loop.py: what is trained, and on what
@@ -73,14 +73,14 @@ def run(stage, objective, size):
     config.accumulation = 1  # parts of a batch whose gradients are taken one after the other, to save memory
     config.schedule = ConfigDict()
     config.schedule.peak = 5e-5
-    config.schedule.warmup = 0.002 if released else 0.05
-    config.schedule.decay = 'constant' if released else 'cosine'
+    config.schedule.warmup = 0.002 if full else 0.05
+    config.schedule.decay = 'constant' if full else 'cosine'
     config.optimizer = ConfigDict()
     config.optimizer.clip = 1.0
     config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999 if released else 0.99
+    config.optimizer.b2 = 0.999 if full else 0.99
     config.optimizer.weight_decay = 0.01
-    config.ema_decay = 0.9999 if released else 0.999
+    config.ema_decay = 0.9999 if full else 0.999
     config.log_every = 2 if tiny else 100
     config.log_flops = not tiny  # and their share of the matmul rate, which is measured before the first step
     config.checkpoint_every = 2 if tiny else 5000  # 0 saves on a signal only
@@ -96,7 +96,7 @@ def autoencoder(stage, network, size):
     config.network = network
     config.edge_weight = 1.0  # of the distance of image differences, against blur
     config.kl_weight = 1e-5
-    config.schedule.peak = {'released': 1e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
+    config.schedule.peak = {'full': 1e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
     return config
 
 
@@ -109,11 +109,11 @@ def denoising(stage, size):
     config.frozen = r''
     config.conditioning_noise = 0.0  # of the latents that conditioning frames are decoded from, at most
     config.dropout = ConfigDict({'text': 0.05, 'anchor': 0.05, 'both': 0.05})
-    config.samples = ConfigDict()  # videos that the average draws on the way
-    config.samples.every = 0  # steps; 0 draws none
-    config.samples.prompts = ('a red ball moves left over sand', 'a blue star moves right over grass')
-    config.samples.frames = 24
-    config.samples.steps = 20
+    config.previews = ConfigDict()  # videos that the average draws on the way
+    config.previews.every = 0  # steps; 0 draws none
+    config.previews.prompts = ('a red ball moves left over sand', 'a blue star moves right over grass')
+    config.previews.frames = 24
+    config.previews.steps = 20
     config.data.source = 'world'  # or a folder of st2v prepare-data, or tfds:NAME, a dataset with video and text
     config.data.folder = ''  # where tensorflow-datasets keeps its data; '' is its own default
     config.data.split = 'train'  # of that dataset
@@ -125,16 +125,16 @@ def encoded(config, size):
     """The config with the keys of denoising encoded videos, and of a pool of them."""
     # of models/unet3d.py: none keeps all values for the gradient and computes nothing twice, nothing_saveable takes the
     # least memory
-    config.remat = 'nothing_saveable' if size == 'released' else 'none'
+    config.remat = 'nothing_saveable' if size == 'full' else 'none'
     config.data.frames = 32  # of a sample, from which a window of successive ones is trained on
     config.data.captions = 2  # wordings of each scene
     config.data.columns = 1  # of the pool at a time while it is made: batch_size * frames * columns frames at once
-    if size == 'released':
+    if size == 'full':
         config.data.scenes = 1024
     return config
 
 
-def _released():
+def _full():
     return ModelConfig()
 
 

@@ -5,12 +5,12 @@
     model = load()                                          # the model that ships with the package
     with VideoWriter('ball.mp4', fps=8, size=(128, 128)) as video:
         for frames in generate(model, 'a red ball bounces over a meadow', num_frames=240):
-            video.write(frames)                             # [n,H,W,3] in [-1, 1], as they come
+            video.write(frames)                             # [n, H, W, 3] in [-1, 1], as they come
 
 What is where:
 
     load, generate, Model        a prompt to frames                  st2v_jax.streaming.generate
-    stream, StreamState          chunk after chunk, with its state   st2v_jax.streaming.generate
+    stream, StreamState          chunk by chunk, with the state      st2v_jax.streaming.generate
     load_enhancer, enhance,
     Enhancer                     frames to larger, sharper ones      st2v_jax.refinement.enhancer
     SampleSettings               how a video is sampled              st2v_jax.streaming.settings
@@ -20,14 +20,14 @@ What is where:
     VideoWriter, VideoReader,
     read_video, read_metadata    files                               st2v_jax.video_io
     ModelConfig                  sizes of a model                    st2v_jax.models.build
-    world                        the small world it learned from     st2v_jax.data.world
+    world                        what the shipped model learned      st2v_jax.data.world
 """
 
 import importlib
 
 __version__ = '0.1.0'
 
-# Loaded when they are first asked for, so that `import st2v_jax` and the commands' `--help` take no time
+# Loaded on first access, so that `import st2v_jax` and `--help` of the commands are quick
 _WHERE = {
     'Enhancer': 'refinement.enhancer:Enhancer',
     'Model': 'streaming.generate:Model',

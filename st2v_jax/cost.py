@@ -1,8 +1,8 @@
 """What a program costs, counted from its trace: floating-point operations, memory traffic, peak memory.
 
-The trace is cut into kernels as a fusing compiler does. Matrix products, convolutions and attentions are kernels of
-their own, which read and write memory; what is elementwise is computed where it is needed and reaches memory only for
-them, for reductions, or where several others read it. How long that takes on a device, `planning.device` says.
+The trace is cut into kernels as a fusing compiler does it. Each matrix product, convolution and attention is a kernel,
+which reads and writes memory. Elementwise values are computed where they are needed; they reach memory only for a
+kernel, for a reduction, or if several others read them. `planning.device` says how long a kernel takes on a device.
 """
 
 import dataclasses
@@ -17,7 +17,13 @@ from jax.extend.core import ClosedJaxpr, Literal
 
 @dataclass(frozen=True)
 class Kernel:
-    """flops and bytes of one kernel, which runs `repeats` times; kind is 'product', 'convolution', 'attention', ..."""
+    """A kernel of a program.
+
+    Attributes:
+      kind: 'product', 'convolution', 'attention', 'reduction', 'elementwise' or 'other'.
+      flops, bytes: floating-point operations and memory traffic of one run.
+      repeats: how many times it runs.
+    """
 
     kind: str
     flops: int
@@ -27,30 +33,38 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Cost:
-    """kernels of a program, bytes of its arguments and of what it holds besides at most, number of arguments read."""
+    """What a program costs.
+
+    Attributes:
+      kernels: in the order in which they run.
+      arguments: bytes of its arguments.
+      temporary: the most bytes that it holds besides.
+      passed: number of arguments that it reads.
+    """
 
     kernels: tuple[Kernel, ...]
     arguments: int
     temporary: int
-    handed: int
+    passed: int
 
     @property
     def flops(self) -> int:
+        """Floating-point operations of all kernels."""
         return sum(kernel.flops * kernel.repeats for kernel in self.kernels)
 
 
 def cost(function: Callable, *args) -> Cost:
-    """The Cost of function(*args); args may be jax.ShapeDtypeStruct, nothing is computed."""
+    """The Cost of function(*args); nothing is computed, so args may be jax.ShapeDtypeStruct."""
     closed = jax.make_jaxpr(function)(*args)
     walk = _Walk()
     walk.program(closed)
     read = _read(closed.jaxpr)
-    handed = sum(v in read for v in closed.jaxpr.invars)
-    return Cost(tuple(walk.kernels), sum(_size(v.aval) for v in closed.jaxpr.invars), walk.peak(), handed)
+    passed = sum(v in read for v in closed.jaxpr.invars)
+    return Cost(tuple(walk.kernels), sum(_size(v.aval) for v in closed.jaxpr.invars), walk.peak(), passed)
 
 
 def _read(jaxpr):
-    """The variables that a program reads; a jitted function within it is handed only what it reads itself."""
+    """The variables that a program reads; what a jitted function within it does not read does not count."""
     read = [*jaxpr.outvars]
     for equation in jaxpr.eqns:
         inner = equation.params['jaxpr'].jaxpr if equation.primitive.name in ('jit', 'pjit') else None
@@ -60,12 +74,12 @@ def _read(jaxpr):
 
 
 def flops(function: Callable, *args) -> int:
-    """Floating-point operations of function(*args): two a multiply-add of products, convolutions and attentions."""
+    """Floating-point operations of function(*args): two for a multiply-add of a product, convolution or attention."""
     return cost(function, *args).flops
 
 
 class _Value:
-    """An array of the program: `reads` are the arrays in memory that it is computed from, itself if it is one."""
+    """An array of the program; `reads` are the arrays in memory that it is computed from, or itself if it is one."""
 
     def __init__(self, size, reads):
         self.size, self.reads = size, reads
@@ -79,14 +93,14 @@ class _Value:
 
 
 class _Walk:
-    """Kernels of a program in order, and the lifetimes of the arrays between them."""
+    """The kernels of a program in order, and the lifetimes of the arrays between them."""
 
     def __init__(self):
         self.kernels, self.made, self.reduced = [], [], set()
         self.inner = {}  # kernel number -> bytes that a loop holds while it runs
 
     def program(self, closed):
-        """A whole program, whose results stay."""
+        """Walks through a whole program, whose results stay in memory."""
         held = lambda variables: [_Value.held(v.aval) for v in variables]
         results = self.run(closed.jaxpr, held(closed.jaxpr.constvars), held(closed.jaxpr.invars))
         for value in results:
@@ -95,7 +109,7 @@ class _Walk:
             value.died = len(self.kernels)
 
     def run(self, jaxpr, constants, arguments):
-        """Values of the results."""
+        """Walks through a program and returns the values of its results."""
         values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments]))
         of = lambda v: _Value(0, frozenset()) if isinstance(v, Literal) else values[v]
         read = [*(v for equation in jaxpr.eqns for v in equation.invars), *jaxpr.outvars]
@@ -131,13 +145,13 @@ class _Walk:
             return self.loop(bodies[0], ins, sizes, params['length'])
         if name == 'while':
             return self.loop(bodies[-1], ins[-len(sizes) :], sizes, 1)
-        if name == 'cond':  # the branch that costs most
+        if name == 'cond':  # count the branch that costs most
             ins, bodies = ins[1:], [max(bodies, key=_flops)]
         (body, *_) = bodies
         return self.run(body.jaxpr, [_Value.held(v.aval) for v in body.jaxpr.constvars], ins)
 
     def materialize(self, value):
-        """Computes the value into memory, unless it is there."""
+        """Computes a value into memory, unless it is there already."""
         if value not in value.reads:
             self.emit(Kernel('elementwise', 0, _total(value.reads) + value.size), value.reads, [value])
 
@@ -193,7 +207,7 @@ class _Walk:
         self.made += values
 
     def peak(self):
-        """Bytes of the arrays that are in memory together, at most; without the arguments."""
+        """The most bytes of arrays that are in memory at the same time, without the arguments."""
         change = Counter()
         for value in self.made:
             change[value.born] += value.size

@@ -1,16 +1,16 @@
-"""What can go wrong for a user, by what they can do about it; commands show each as one line (cli/run.py)."""
+"""What can go wrong for a user, by what they can do about it. Commands show each as one line (cli/run.py)."""
 
 
 class BadInput(Exception):
-    """What was asked for cannot be done; the message is the one line that the user sees."""
+    """The command cannot do what was asked; the message is the one line that the user sees."""
 
 
 class InputError(OSError):
-    """A file or folder that is no video."""
+    """A file or folder that is not a video."""
 
 
 class OutputError(OSError):
-    """A place where no video can be written."""
+    """A path that no video can be written to."""
 
 
 class WeightsError(ValueError):
@@ -18,8 +18,8 @@ class WeightsError(ValueError):
 
 
 class Failed(Exception):
-    """What was asked for was begun and could not be finished; the message is the one line that the user sees."""
+    """The command began and could not finish; the message is the one line that the user sees."""
 
 
 class TrainingError(Failed):
-    """Training cannot go on, such as after a loss that is not finite."""
+    """Training cannot continue, as after a loss that is not finite."""

@@ -1,7 +1,7 @@
-"""The one door to a model on disk: a folder of ours, or published files, opened once and read when asked.
+"""The one way to a model on disk, a folder in our format or published files: opened once, and read when asked.
 
     model = open_model('weights/st2v')      # or 'streaming_t2v.ckpt', 'damo-vilab/text-to-video-ms-1.7b', ...
-    model.config, model.networks            # what it is, and what of it sampling needs
+    model.config, model.networks            # its config, and the networks that sampling needs
     model.params(('vae', 'text'))           # read now, and checked against the config
 
 Nothing that a file holds is run.
@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from st2v_jax.convert.assembly import Assembly, assemble
 from st2v_jax.convert.engine import ConversionError
@@ -33,11 +34,11 @@ SHIPPED = Path(__file__).parent / 'assets' / 'small'
 
 @dataclass(frozen=True, eq=False)
 class OpenModel:
-    """A model on disk, of which nothing but names, shapes and settings has been read.
+    """A model on disk, of which only names, shapes and settings have been read.
 
     Attributes:
-      source: where it lies, as it was asked for.
-      stored: our folder, or what published files make together.
+      source: where it is, as passed to `open_model`.
+      stored: a folder in our format, or the model that published files make together.
     """
 
     source: str | Path
@@ -45,7 +46,7 @@ class OpenModel:
 
     @property
     def config(self) -> ModelConfig:
-        """Of the whole model, also of networks that are not held."""
+        """The config of the whole model, including networks that are not held."""
         return self.stored.config
 
     @property
@@ -55,12 +56,12 @@ class OpenModel:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """What the streaming stage samples with; of a Video-LDM without CAM, what draws a first chunk."""
+        """The networks that the streaming stage samples with; for a Video-LDM without CAM, those of a first chunk."""
         return layout.sampled(self.config, self.held)
 
     @property
     def refinement(self) -> tuple[str, ...]:
-        """The networks of the refinement stage. Raises WeightsError where one of them is not held."""
+        """The networks of the refinement stage. Raises WeightsError if one of them is not held."""
         names = tuple(layout.refinement(self.config).values())
         missing = [f'{name}: missing' for name in names if name not in self.held]
         if missing:
@@ -68,15 +69,15 @@ class OpenModel:
         return names
 
     def tokenizer(self, network: str = 'text') -> Tokenizer:
-        """Of the text tower 'text', or of 'refiner_text': OpenCLIP's, which reads all of CLIP's tokens, padded with 0.
+        """The tokenizer of a text tower; that of 'refiner_text' is OpenCLIP's: all of CLIP's tokens, padded with 0.
 
-        Raises WeightsError where the tower has not a row for each token.
+        network: 'text' or 'refiner_text'. Raises WeightsError unless the tower has a row for each token.
         """
         if network == 'text':
             tokenizer, rows = self.stored.tokenizer, self.config.text.vocab_size
         else:
             tokenizer, rows = Tokenizer(pad=0, unescape=True), self.config.refiner.text.vocab_size
-        layout.check_rows(tokenizer, rows, self.source)
+        layout.check_tokenizer(tokenizer, rows, self.source)
         return tokenizer
 
     def params(
@@ -86,11 +87,14 @@ class OpenModel:
     ) -> dict[str, Any]:
         """{network: nested dict of arrays}, read now.
 
-        names: None is `networks`; `layout.networks` lists all that a model may have.
-        place: what is made of an array as it lies on disk, mostly in 16 bits and mapped into memory: float32 numpy
-            arrays, or `on_device(...)`. Several at a time.
-        Raises WeightsError for a missing or unreadable file and, all complaints in one error, for every array that the
-        config's model lacks, needs, or holds in another shape.
+        Args:
+          names: of the networks; None is `networks`, and `layout.networks` lists all that a model may have.
+          place: what is made of an array as it is on disk, mostly in 16 bits and mapped into memory. The default makes
+            float32 numpy arrays; see `on_device`. It is called in several threads.
+
+        Raises:
+          WeightsError: for a missing or unreadable file and, all in one error, for every array that is missing, unknown
+            to the config's model, or of another shape than there.
         """
         try:
             stored = self.stored.arrays(self.networks if names is None else tuple(names))
@@ -102,10 +106,14 @@ class OpenModel:
 
 
 def open_model(folder: str | Path | OpenModel | None = None) -> OpenModel:
-    """Opens a folder of ours, or whatever `convert` reads: a published file, a folder of them, a repository of the hub.
+    """Opens a model on disk; no parameter is read.
 
-    folder: None is the model that ships with the package; a model that is open already comes back as it is.
-    Raises WeightsError for what is not a model, and for a config with keys that are unknown or missing.
+    Args:
+      folder: a folder in our format, or whatever `convert` reads: a published file, a folder of them, a repository of
+        the hub. None is the model that ships with the package. An open model is returned as it is.
+
+    Raises:
+      WeightsError: for what is not a model, and for a config with unknown or missing keys.
     """
     if isinstance(folder, OpenModel):
         return folder
@@ -115,33 +123,35 @@ def open_model(folder: str | Path | OpenModel | None = None) -> OpenModel:
     try:
         return OpenModel(source, assemble([find(source)]))
     except (ValueError, OSError) as error:
-        raise WeightsError(f'{source}: there is no config.json of ours, and {error}') from error
+        raise WeightsError(f'{source}: there is no config.json of st2v_jax, and {error}') from error
 
 
 def load_weights(
     folder: str | Path | OpenModel | None = None, names: Iterable[str] | None = None
 ) -> tuple[ModelConfig, dict[str, Any]]:
-    """(ModelConfig, {network: nested dict of float32 arrays}) of a model on disk, see `open_model`.
+    """Loads (ModelConfig, {network: nested dict of float32 arrays}) of a model on disk.
 
-    names: of the networks; None is what the streaming stage samples with.
+    Args:
+      folder: as for `open_model`.
+      names: of the networks; None is those that the streaming stage samples with.
     """
     model = open_model(folder)
     return model.config, model.params(names)
 
 
-def on_device(dtype, sharding: jax.sharding.Sharding | None = None) -> Callable[[np.ndarray], jax.Array]:
-    """A `place` for `params`: arrays on the device, kernels and embeddings in `dtype`, the others in float32."""
+def on_device(dtype: DTypeLike, sharding: jax.sharding.Sharding | None = None) -> Callable[[np.ndarray], jax.Array]:
+    """A `place` for `OpenModel.params`: arrays on the device, kernels and embeddings in `dtype`, others in float32."""
 
     def place(array):
         wanted = np.dtype(dtype if array.ndim > 1 else np.float32)
         if wanted == np.float32:
             return jax.device_put(np.asarray(array, wanted), sharding)
-        # numpy casts to bfloat16 in one thread at a time; a device does it in no time.
+        # numpy casts to bfloat16 in one thread at a time; a device is much quicker.
         return jax.device_put(array, sharding).astype(wanted)
 
     return place
 
 
-def default_dtype():
-    """What networks compute in on the device at hand: bfloat16 on a GPU or TPU, float32 on a CPU."""
+def default_dtype() -> DTypeLike:
+    """What networks compute in on this machine: bfloat16 on a GPU or TPU, float32 on a CPU."""
     return jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16

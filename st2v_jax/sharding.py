@@ -1,7 +1,9 @@
-"""Where arrays live: the device mesh and one table of rules, beside the models and not in them."""
+"""Where arrays are placed: the device mesh and one table of rules, outside the models."""
 
 import math
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,24 +12,25 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 DATA = 'data'  # the axis along which batches, chunks, prompts and guidance branches are split
-FSDP = 'fsdp'  # splits batches too, and parameters, which come together where they are used
-TENSOR = 'tensor'  # splits what a layer computes, and its parameters for good
+FSDP = 'fsdp'  # also splits batches, and parameters where they are stored; these are gathered for use
+TENSOR = 'tensor'  # splits what a layer computes, and its parameters with it
 
-# The last two dimensions of a kernel [..., in, out]. Two layers in a row are split by columns and then by rows, so that
-# what lies between them stays split and one sum over the devices ends the pair (Shoeybi et al. 2019, arXiv:1909.08053).
+# The last two dimensions of a kernel [..., in, out]. Of two layers in a row, the first is split by columns and the
+# second by rows. So values between them stay split, and one sum over the devices ends the pair (Shoeybi et al. 2019,
+# arXiv:1909.08053).
 COLUMNS = (FSDP, TENSOR)
 ROWS = (TENSOR, FSDP)
-STORED = (None, FSDP)  # not part of a pair: split where it is stored only
+STORED = (None, FSDP)  # not part of a pair: split only where it is stored
 WHOLE = ()
 
-# (pattern of the end of a parameter's path, how its last dimensions are split); the first match wins. Vectors stay
-# whole, and so does a dimension that its axis does not divide.
+# (pattern of the end of a parameter's path, how its last dimensions are split); the first match wins. Vectors are not
+# split, and neither is a dimension that its axis does not divide.
 RULES = (
     (r'to_[qkv]/kernel', COLUMNS),  # heads
     (r'to_out/kernel', ROWS),
     (r'(ff/proj|fc1)/kernel', COLUMNS),
     (r'(ff/out|fc2)/kernel', ROWS),
-    (r'resnets/\d+/(conv1|time_emb_proj)/kernel', COLUMNS),  # the two meet before conv2
+    (r'resnets/\d+/(conv1|time_emb_proj)/kernel', COLUMNS),  # their sum goes into conv2
     (r'resnets/\d+/conv2/kernel', ROWS),
     (r'temp_convs/\d+/convs/[02]/kernel', COLUMNS),
     (r'temp_convs/\d+/convs/[13]/kernel', ROWS),
@@ -38,10 +41,15 @@ RULES = (
 )
 
 
-def make_mesh(axes, devices=None) -> Mesh:
+def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of named axes over the devices, in their order.
 
-    axes: {name: size}; one size may be -1, which takes all devices that the others leave.
+    Args:
+      axes: {name: size}; one size may be -1, which takes all remaining devices.
+      devices: None is all.
+
+    Raises:
+      ValueError: if the axes do not fit the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = dict(axes)
@@ -51,23 +59,23 @@ def make_mesh(axes, devices=None) -> Mesh:
         raise ValueError(f'mesh {sizes} does not divide {len(devices)} devices')
     for name in open_axes:
         sizes[name] = len(devices) // fixed
-    # Explicit axes, the default of jax, refuse the merged axes that einops makes.
+    # Explicit axes, the default of jax, do not support the merged axes that einops makes.
     types = (AxisType.Auto,) * len(sizes)
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices)
 
 
-def replicated(mesh) -> NamedSharding:
-    """The same values on every device."""
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array that has the same values on every device."""
     return NamedSharding(mesh, P())
 
 
-def split_rows(mesh) -> NamedSharding:
-    """The first axis of an array split over the data axes: batches, and the pools that they are drawn from."""
+def split_rows(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array whose first axis is split over the data axes: batches, and pools of examples."""
     return NamedSharding(mesh, P(_data_axes(mesh)))
 
 
-def check_rows(rows, mesh):
-    """Raises ValueError where a first axis of this length cannot be split evenly."""
+def check_rows(rows: int, mesh: Mesh) -> None:
+    """Raises ValueError if a first axis of this length cannot be split evenly over the data axes."""
     count = math.prod(mesh.shape[axis] for axis in _data_axes(mesh))
     if rows % count:
         raise ValueError(f'a batch of {rows} cannot be split over {count} devices')
@@ -77,8 +85,8 @@ def _data_axes(mesh):
     return tuple(axis for axis in (DATA, FSDP) if axis in mesh.shape)
 
 
-def shardings(tree, mesh, rules=RULES):
-    """The sharding of every leaf of a tree of parameters, or of anything that repeats their paths (optimizer, EMA)."""
+def shardings(tree: Any, mesh: Mesh, rules: tuple[tuple[str, tuple], ...] = RULES) -> Any:
+    """The sharding of every leaf of a tree of parameters, or of a tree that repeats their paths (optimizer, EMA)."""
 
     def pick(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator='/')
@@ -98,11 +106,11 @@ def _spec(shape, split, mesh):
     return P(*(axis if fits(size, axis) else None for size, axis in zip(shape, axes, strict=True)))
 
 
-def place(tree, places):
-    """Host arrays on the devices, as the shardings in `places` (a tree of them, or one) say.
+def place(tree: Any, places: Any) -> Any:
+    """Puts host arrays on the devices, by the shardings in `places` (a tree of them, or one for all).
 
-    Leaf after leaf, and of each leaf its share alone on a device: no device needs to hold them all. Every process calls
-    it with the same arrays and places what its own devices hold.
+    It goes leaf by leaf, and a device receives only its share of a leaf, so no device needs to hold them all. Every
+    process calls it with the same arrays, and places the shares of its own devices.
     """
     if isinstance(places, NamedSharding):
         places = jax.tree.map(lambda _: places, tree)
@@ -110,8 +118,8 @@ def place(tree, places):
     return jax.tree.map(put, tree, places)
 
 
-def to_host(tree):
-    """A tree of arrays on the devices of all processes as numpy arrays, leaf after leaf; called by every process."""
+def to_host(tree: Any) -> Any:
+    """A tree of arrays on the devices of all processes as numpy arrays, leaf by leaf; every process must call it."""
 
     def fetch(leaf):
         if leaf.is_fully_addressable or leaf.is_fully_replicated:

@@ -1,9 +1,9 @@
 """CLIP's byte-pair tokenizer, offline, and the short vocabulary of a small text tower.
 
-CLIP's 49,408 tokens come from the vocabulary file that ships in `assets/clip_vocabulary`. A text tower as small as the
-bundled one holds embedding rows only for the tokens that its captions use; its tokenizer counts in those rows:
-row 0 stands for every word the tower never saw, the last row is the end token, so that the largest id of a prompt
-marks its end as it does in CLIP.
+CLIP's 49,408 tokens come from the vocabulary file that ships in `assets/clip_vocabulary`. The small text tower of the
+shipped model has embedding rows only for the tokens of its captions, and its tokenizer counts in those rows. Row 0
+stands for every word that the tower never saw. The last row is the end token, so the largest id marks the end of a
+prompt as it does in CLIP.
 """
 
 import functools
@@ -21,20 +21,22 @@ from typing import Any
 import numpy as np
 
 VOCABULARY = Path(__file__).parent / 'assets' / 'clip_vocabulary' / 'bpe_simple_vocab_16e6.txt.gz'
-LENGTH = 77  # tokens of a prompt, with its start and end
+LENGTH = 77  # tokens of a prompt, including start and end
 START, END = 49406, 49407
-UNKNOWN = -1  # what row 0 of a small tower holds in place of a token of CLIP
+UNKNOWN = -1  # row 0 of a small tower has this in place of a CLIP token
 _MERGES = END + 1 - 512 - 2  # the vocabulary is 256 bytes, the same at the end of a word, merges, start and end
 
 
 class Tokenizer:
-    """Prompts to token ids: `Tokenizer()` counts in CLIP's ids, `Tokenizer(rows, words)` in a small tower's rows.
+    """Prompts to token ids: `Tokenizer()` gives CLIP's ids, `Tokenizer(rows, words)` the rows of a small tower.
 
-    rows: the CLIP token of each row, [UNKNOWN, ..., START, END] as `for_words` makes it, or None for all of CLIP.
-    words: the words the tower was trained on; empty means that every word whose tokens have rows counts as known.
-    pad: the id after the end of a prompt. None is the end token, as in Hugging Face's CLIP; OpenCLIP and the
+    Args:
+      rows: the CLIP token of each row, [UNKNOWN, ..., START, END] as from `for_words`, or None for all of CLIP.
+      words: those that the tower was trained on. Without them every word whose tokens have rows counts as known.
+      pad: the id after the end of a prompt. None is the end token, as in Hugging Face's CLIP; OpenCLIP and the
         tokenizers of Stable Diffusion 2 use 0.
-    unescape: whether `&amp;` and the like are read as what they stand for, as OpenCLIP does and Hugging Face does not.
+      unescape: whether `&amp;` and the like are read as the characters that they stand for, as OpenCLIP does and
+        Hugging Face does not.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Tokenizer:
         self.words = tuple(words)
         if self.rows is None:
             if self.words:
-                raise ValueError('words belong to a tower with rows of its own; make this one with Tokenizer.for_words')
+                raise ValueError('only a tower with rows of its own has words; use Tokenizer.for_words')
             self.start, self.end, self.size = START, END, END + 1
         else:
             _check_rows(self.rows)
@@ -62,25 +64,25 @@ class Tokenizer:
 
     @classmethod
     def for_words(cls, words: Iterable[str]) -> 'Tokenizer':
-        """The tokenizer of a small tower: rows for exactly the tokens that spell `words`, in CLIP's order."""
+        """The tokenizer of a small tower, with rows for exactly the tokens that spell `words`, in CLIP's order."""
         words = tuple(sorted({' '.join(word.lower().split()) for word in words}))
         tokens = sorted({token for word in words for group in _groups(word) for token in group})
         return cls([UNKNOWN, *tokens, START, END], words)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> 'Tokenizer':
-        """Inverse of `to_dict`. Raises KeyError, TypeError or ValueError for what no tokenizer has."""
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError for values that no tokenizer has."""
         return cls(values['rows'], values['words'], pad=values['pad'])
 
     def to_dict(self) -> dict[str, Any]:
-        """What makes this tokenizer another than all of CLIP's, as JSON values; `unescape` is told by the network."""
+        """The words, rows and padding as JSON values; `unescape` is not among them, as it follows from the network."""
         return {'words': self.words, 'rows': self.rows, 'pad': self.pad}
 
     def ids(self, prompts: Sequence[str]) -> np.ndarray:
-        """Prompts, a list of n strings -> ids int32 [n,77]: start, the prompt's tokens, end, padding.
+        """Ids int32 [n, 77] of a list of n prompts: start, the prompt's tokens, end, padding.
 
         A prompt of more than 75 tokens is cut, with a warning that says what was lost. The empty prompt is start and
-        end only. Raises TypeError for a single string, whose letters would else be taken for prompts.
+        end only. Raises TypeError for a single string, whose letters would be read as prompts.
         """
         if isinstance(prompts, str):
             raise TypeError(f'ids takes a list of prompts, not the single string {prompts!r}')
@@ -93,23 +95,23 @@ class Tokenizer:
         return ids
 
     def lost(self, prompt: str) -> str:
-        """The end of the prompt that does not fit into 77 tokens, as text in lower case; '' where all of it fits."""
+        """The end of the prompt that does not fit into 77 tokens, as text in lower case; '' if all of it fits."""
         return self._split(prompt)[1]
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """The words of the prompt that the tower never saw, in their order, each once. Always [] for all of CLIP."""
+        """The words of the prompt that the tower never saw, each once and in order. Always [] for all of CLIP."""
         if self.rows is None:
             return []
         unknown = (_text(group) for group in _groups(prompt, self.unescape) if not self._knows(group))
         return list(dict.fromkeys(word for word in unknown if _is_word(word)))
 
     def _split(self, prompt):
-        """-> (ids that fit between start and end, the text that did not fit)."""
+        """(ids that fit between start and end, the text that did not fit)."""
         room, tokens, groups = LENGTH - 2, [], _groups(prompt, self.unescape)
         for kept, group in enumerate(groups):
             tokens += self._to_ids(group)
             if len(tokens) > room:
-                # CLIP cuts between tokens, not between words: what fits of this one stays
+                # CLIP cuts between tokens, not between words: the part of this word that fits stays
                 return tokens[:room], ' '.join(map(_text, groups[kept:]))
         return tokens, ''
 
@@ -118,7 +120,7 @@ class Tokenizer:
             return list(group)
         if self._knows(group):
             return [self._row_of[token] for token in group]
-        # Punctuation that no caption used says nothing to this tower: it is left out rather than read as a word
+        # Punctuation that no caption used means nothing to this tower: it is left out, not read as a word
         return [0] if _is_word(_text(group)) else []
 
     def _knows(self, group):
@@ -136,7 +138,7 @@ def _check_rows(rows):
             f'not {list(rows[:2])}..{list(rows[-2:])}'
         )
     if len(set(rows)) != len(rows) or not all(0 <= token <= END for token in rows[1:]):
-        raise ValueError(f'rows must be different tokens of CLIP (0..{END}) after the first')
+        raise ValueError(f'rows after the first must be different tokens of CLIP (0..{END})')
 
 
 def _lost_message(lost):
@@ -148,7 +150,7 @@ def _is_word(text):
 
 
 def _groups(prompt, unescape=False):
-    """The prompt's tokens, word by word: a list of tuples of CLIP ids. CLIP marks the last token of a word."""
+    """The prompt's tokens, as one tuple of CLIP ids for each word. CLIP marks the last token of a word."""
     if not isinstance(prompt, str):
         raise TypeError(f'a prompt is a string, not {prompt!r}')
     prompt = _fix_text()(prompt)
@@ -169,40 +171,42 @@ def _text(group):
 
 @functools.cache
 def _fix_text():
-    """What CLIP does to a text first: ftfy mends wrong encodings, curled quotes and the like."""
+    """The function that CLIP applies to a text first: ftfy corrects wrong encodings, curled quotes and the like."""
     try:
         from ftfy import fix_text
-    except ImportError:  # a text that needs no mending comes out the same
+    except ImportError:  # a text that needs no correction comes out the same
         return functools.partial(unicodedata.normalize, 'NFC')
     return fix_text
 
 
 @functools.cache
 def _clip():
-    """transformers' CLIPTokenizer over the shipped vocabulary; imported here because that takes a second."""
-    # Its advice is to install PyTorch, which this package does without
+    """transformers' CLIPTokenizer with the shipped vocabulary; imported here, because that takes a second."""
+    # It would advise to install PyTorch, which this package does not need
     os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
     from transformers import CLIPTokenizer
     from transformers.utils import logging
 
     quiet = logging.get_verbosity()
-    logging.set_verbosity_error()  # it warns of long prompts, which are cut here
+    logging.set_verbosity_error()  # it would warn of long prompts, which are cut here
     try:
         with tempfile.TemporaryDirectory() as folder:
             write_vocabulary(folder)
             tokenizer = CLIPTokenizer.from_pretrained(folder)
-        tokenizer.fix_text = str  # texts come mended; version 4 would else split some of them otherwise, without ftfy
+        tokenizer.fix_text = (
+            str  # texts are corrected already; without ftfy, version 4 would split some of them differently
+        )
         return tokenizer
     finally:
         logging.set_verbosity(quiet)
 
 
 def vocabulary() -> dict[str, int]:
-    """{token as it is written: id} of CLIP."""
+    """{token as it is spelled: id} of CLIP."""
     return {token: number for number, token in enumerate(_spelling())}
 
 
-def write_vocabulary(folder: str | Path, pad: int = END):
+def write_vocabulary(folder: str | Path, pad: int = END) -> None:
     """Writes CLIP's vocabulary as the files of transformers' CLIPTokenizer, which then pads with the id `pad`."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     settings = {'tokenizer_class': 'CLIPTokenizer', 'model_max_length': LENGTH, 'pad_token': _spelling()[pad]}
@@ -218,15 +222,15 @@ def write_vocabulary(folder: str | Path, pad: int = END):
 
 @functools.cache
 def _merges():
-    """The pairs that CLIP's byte-pair encoding merges, first things first: 48,894 lines of two pieces."""
+    """The pairs that CLIP's byte-pair encoding merges, in the order of merging: 48,894 lines of two pieces."""
     lines = gzip.decompress(VOCABULARY.read_bytes()).decode('utf-8').split('\n')
     return tuple(lines[1 : 1 + _MERGES])
 
 
 @functools.cache
 def _spelling():
-    """How each of CLIP's tokens is written; a word's last token ends in </w>."""
-    # Bytes are written as printable characters: those that print stand for themselves, the others follow after 255
+    """How each of CLIP's tokens is spelled; a word's last token ends in </w>."""
+    # Bytes are spelled as printable characters: printable ones stand for themselves, the others follow after 255
     printable = [*range(ord('!'), ord('~') + 1), *range(ord('¡'), ord('¬') + 1), *range(ord('®'), ord('ÿ') + 1)]
     others = range(256, 256 + 256 - len(printable))
     letters = [chr(code) for code in (*printable, *others)]

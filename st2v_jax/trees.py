@@ -5,7 +5,7 @@ from typing import Any
 
 
 def leaves(tree: Mapping[str, Any], parent: str = '') -> Iterator[tuple[str, Any]]:
-    """Yields (path, leaf) in the order of the tree; `parent` comes before every path."""
+    """Yields (path, leaf) in the order of the tree, with `parent` before every path."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f'{parent}{key}/')
@@ -14,12 +14,12 @@ def leaves(tree: Mapping[str, Any], parent: str = '') -> Iterator[tuple[str, Any
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """{path: leaf}; a tree that is flat already comes back equal."""
+    """{path: leaf} of a tree; a flat tree comes back equal."""
     return dict(leaves(tree))
 
 
 def unflatten(flat: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """The tree of {path: leaf}, or of such pairs: the inverse of `flatten`, but for branches without leaves."""
+    """The tree of {path: leaf}, or of such pairs: the inverse of `flatten`, except for branches without leaves."""
     tree = {}
     for path, leaf in dict(flat).items():
         *parents, name = path.split('/')
@@ -31,7 +31,7 @@ def unflatten(flat: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, 
 
 
 def split(tree: Mapping[str, Any], chosen: Callable[[str], bool]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """-> (the leaves whose paths are chosen, the others): two trees, which `join` makes one again."""
+    """Two trees, the leaves whose paths are chosen and the others; `join` makes them one again."""
     sides = {}, {}
     for path, leaf in leaves(tree):
         sides[0 if chosen(path) else 1][path] = leaf
@@ -39,5 +39,5 @@ def split(tree: Mapping[str, Any], chosen: Callable[[str], bool]) -> tuple[dict[
 
 
 def join(*trees: Mapping[str, Any]) -> dict[str, Any]:
-    """One tree with the leaves of all; where a path is in several, the last one counts."""
+    """One tree with the leaves of all; if several have the same path, the last one counts."""
     return unflatten(pair for tree in trees for pair in leaves(tree))

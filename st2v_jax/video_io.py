@@ -1,41 +1,52 @@
-"""Videos to and from files: mp4 that grows and stays playable while it is written, gif, and numbered PNG frames.
+"""Videos to and from files: mp4 that can be played while it is written, gif, and numbered PNG frames.
 
-The settings that made a video travel in the file's comment as JSON; `read_metadata` gives them back.
+The settings that made a video are stored in the file's comment as JSON; `read_metadata` returns them.
 """
 
 import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from st2v_jax.errors import InputError, OutputError
 from st2v_jax.storage.atomic import replacing
 
+if TYPE_CHECKING:
+    import jax
+
 ENDINGS = ('.mp4', '.gif', '.png')
 PIECE = 8  # frames read at a time
 
 
 class VideoWriter:
-    """Writes frames to `path` as they come; a context manager, and what was written stays when it is left by an error.
+    """Writes frames to `path` as they come. A context manager; after an error the frames so far stay in the file.
 
-    path: `.mp4` is H.264 in fragments of one frame: whoever opens it while it grows, or after its writer was killed,
-        sees all frames but the last. `.gif` is written when it is closed. `name.png` makes `name-0000.png` and so on,
-        `name-%03d.png` numbers as it says, and a folder (there already, or named with
-        a final /) gets `frame-0000.png` and so on.
-    fps: frames per second, > 0. size: (height, width) in pixels, even numbers for mp4.
-    metadata: a dict of JSON values, stored in the file (in each of them for PNG).
+    Creating a writer empties an existing mp4; gif and PNG files are replaced one by one when they are complete.
 
-    Creating one empties an mp4 that was there; gif and PNG files are replaced one by one when they are complete. Raises
-    OutputError where nothing can be written.
+    Args:
+      path: `.mp4` is H.264 in fragments of one frame, so all frames but the last can be played while the file grows, or
+        after its writer was killed. `.gif` is written on closing. `name.png` makes `name-0000.png` and so on, and
+        `name-%03d.png` numbers as it says. A folder (one that exists, or a path that ends with /) receives
+        `frame-0000.png` and so on.
+      fps: frames per second, > 0.
+      size: (height, width) in pixels, even numbers for mp4.
+      metadata: a dict of JSON values that is stored in the file, for PNG in each file.
+
+    Raises:
+      OutputError: if nothing can be written.
     """
 
-    def __init__(self, path, fps, size, metadata=None):
+    def __init__(
+        self, path: str | Path, fps: float | Fraction, size: tuple[int, int], metadata: Mapping[str, Any] | None = None
+    ):
         if not fps > 0:
-            raise ValueError(f'a video has more than 0 frames per second, not {fps}')
+            raise ValueError(f'a video must have more than 0 frames per second, not {fps}')
         check_output(path)
         self.path, self.size, self.frames = str(path), tuple(size), 0
         comment = json.dumps(metadata or {}, ensure_ascii=False)
@@ -44,8 +55,8 @@ class VideoWriter:
         except OSError as error:
             raise OutputError(f'cannot write {path}: {error.strerror or error}') from error
 
-    def write(self, frames):
-        """Append frames [n,h,w,3]: float in [-1, 1] (clipped), or uint8. Raises ValueError for NaN or another size."""
+    def write(self, frames: np.ndarray) -> None:
+        """Appends frames [n, h, w, 3], uint8 or floats clipped to [-1, 1]; ValueError for NaN or another size."""
         frames = to_uint8(frames)
         if frames.ndim != 4 or frames.shape[1:] != (*self.size, 3):
             raise ValueError(f'frames of shape {frames.shape} do not fit a video of {self.size} pixels')
@@ -53,21 +64,21 @@ class VideoWriter:
             self._file.add(frame)
             self.frames += 1
 
-    def close(self):
-        """Finish the file; a second call does nothing."""
+    def close(self) -> None:
+        """Finishes the file; a second call does nothing."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
-    def __enter__(self):
+    def __enter__(self) -> 'VideoWriter':
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         self.close()
 
 
-def check_output(path):
-    """Raise OutputError unless a VideoWriter could write to `path`; nothing that is there is touched."""
+def check_output(path: str | Path) -> None:
+    """Raises OutputError unless a VideoWriter could write to `path`; existing files are not touched."""
     ending = _ending(path)
     if ending not in ENDINGS:
         raise OutputError(f'cannot write {path}: its ending must be one of {", ".join(ENDINGS)}; a folder ends with /')
@@ -78,7 +89,7 @@ def check_output(path):
         raise OutputError(f'cannot write {path}: no permission')
     if is_folder(path):
         place = place / 'frame'
-        place = place if place.parent.exists() else place.parent  # a new folder needs a parent to be made in
+        place = place if place.parent.exists() else place.parent  # a new folder is made in its parent
     try:
         with tempfile.TemporaryFile(dir=place.parent):
             pass
@@ -86,36 +97,39 @@ def check_output(path):
         raise OutputError(f'cannot write {path}: {place.parent}: {error.strerror or error}') from error
 
 
-def to_uint8(frames):
-    """Frames as uint8 0..255: float frames are in [-1, 1] and clipped, uint8 frames pass. ValueError for NaN."""
+def to_uint8(frames: 'np.ndarray | jax.Array') -> np.ndarray:
+    """Frames as uint8 0..255: floats in [-1, 1] are clipped, uint8 is returned as it is. Raises ValueError for NaN."""
     frames = np.asarray(frames)
     if frames.dtype == np.uint8:
         return frames
     if np.isnan(frames).any():
-        raise ValueError('frames contain NaN: the model or its settings produced no picture')
+        raise ValueError('frames contain NaN: the model with these settings made no picture')
     return np.uint8(np.round((np.clip(frames, -1, 1) + 1) * 127.5))
 
 
-def to_floats(frames):
-    """uint8 frames, an array of numpy or jax, to float32 in [-1, 1]."""
+def to_floats(frames: 'np.ndarray | jax.Array') -> 'np.ndarray | jax.Array':
+    """uint8 frames as float32 in [-1, 1]."""
     return frames.astype(np.float32) / 127.5 - 1
 
 
 class VideoReader:
-    """The frames of a video, read piece by piece: iterate over it once, for uint8 [n,h,w,3].
+    """The frames of a video, read piece by piece: iterate over it once, for uint8 [n, h, w, 3].
 
-    path: a file that ffmpeg knows (mp4, webm, gif, ...), or a folder of PNG files, in the order of their numbers.
-    Frames come as a player shows them: turned as the file says, with square pixels, all of the first one's size.
+    Frames come as a player shows them: rotated as the file says, with square pixels, all of the size of the first one.
+
+    Args:
+      path: a file that ffmpeg reads (mp4, webm, gif, ...), or a folder of PNG files, in the order of their numbers.
 
     Attributes:
       size: (height, width).
-      fps: frames per second; None for a folder and where the file does not say.
-      frames: their number as far as the file knows it, else None.
+      fps: frames per second; None for a folder, and if the file does not say.
+      frames: their number; None if the file does not say.
 
-    Raises InputError where there is no video to read: at once, or at the frame where a file is damaged.
+    Raises:
+      InputError: at once if there is no video to read, or at the frame where a file is damaged.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path):
         self.path, self.fps, self.frames = str(path), None, None
         if not os.path.exists(path):
             raise InputError(f'cannot read {path}: there is no such file or folder')
@@ -125,7 +139,7 @@ class VideoReader:
             raise InputError(f'cannot read {path}: there are no frames in it')
         self.size = self._first.shape[:2]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         waiting, self._first = [self._first], None
         for frame in self._decoded:
             if len(waiting) == PIECE:
@@ -148,7 +162,7 @@ class VideoReader:
                 raise InputError(f'cannot read {file}: {error}') from error
             size = size or frame.shape
             if frame.shape != size:
-                raise InputError(f'cannot read {self.path}: {file.name} is of another size than the first frame')
+                raise InputError(f'cannot read {self.path}: {file.name} has another size than the first frame')
             yield frame
 
     def _of_file(self):
@@ -171,17 +185,17 @@ class VideoReader:
         except av.error.FFmpegError as error:
             where = error.strerror
             if isinstance(error, av.error.InvalidDataError):
-                where = f'it is damaged after {count} frames' if count else 'it is no video, or a damaged one'
+                where = f'it is damaged after {count} frames' if count else 'it is not a video, or a damaged one'
             raise InputError(f'cannot read {self.path}: {where}') from error
 
 
-def read_video(path):
-    """All frames of what a VideoReader reads: uint8 [n,h,w,3]."""
+def read_video(path: str | Path) -> np.ndarray:
+    """All frames of a video, uint8 [n, h, w, 3], as from a VideoReader."""
     return np.concatenate(list(VideoReader(path)))
 
 
-def read_metadata(path):
-    """The metadata that a VideoWriter stored in an mp4, gif or png; {} where there is none."""
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata that a VideoWriter stored in an mp4, gif or png; {} if there is none."""
     if _ending(path) == '.mp4':
         import av
 
@@ -201,7 +215,7 @@ class _Mp4:
 
         if size[0] % 2 or size[1] % 2:
             raise ValueError(f'an mp4 has an even height and width, not {size[0]}x{size[1]}')
-        # A header first and every frame a fragment of its own, flushed: nothing written later is needed to play it
+        # First a header, then every frame as a fragment, flushed: nothing written later is needed to play it
         flags = 'frag_every_frame+empty_moov+default_base_moof'
         self._container = av.open(path, 'w', format='mp4', options={'movflags': flags, 'flush_packets': '1'})
         self._container.metadata['comment'] = comment
@@ -234,7 +248,7 @@ class _Gif:
         if not self._pictures:
             return
         first, *others = self._pictures
-        # gif counts hundredths of a second; round the times of frames, not their lengths, so that errors do not add up
+        # gif counts in hundredths of a second; round times, not durations, so that errors do not add up
         times = [10 * round(100 * number / self._fps) for number in range(len(self._pictures) + 1)]
         lengths = [end - begin for begin, end in zip(times, times[1:])]
         settings = dict(duration=lengths, loop=0, comment=self._comment.encode())
@@ -274,8 +288,8 @@ def _numbers_frames(pattern):
         return False
 
 
-def is_folder(path):
-    """Whether frames written to `path` become files of a folder."""
+def is_folder(path: str | Path) -> bool:
+    """Whether frames that are written to `path` become files in a folder."""
     return str(path).endswith(('/', os.sep)) or os.path.isdir(path)
 
 

@@ -1,14 +1,16 @@
-"""Tests run on eight simulated CPU devices and share one compilation cache, also with the programs they start."""
+"""Tests run on eight simulated CPU devices; they and the programs that they start share one compilation cache."""
 
 import os
 import signal
 from pathlib import Path
 
-# Programs that tests start must hear Ctrl-C, also where this one runs in the background and ignores it.
+# Programs that tests start must react to Ctrl-C, even if this one runs in the background and ignores it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 EIGHT_DEVICES = '--xla_force_host_platform_device_count=8'
-if EIGHT_DEVICES not in os.environ.get('XLA_FLAGS', ''):  # workers of pytest-xdist inherit what their parent has set
+if EIGHT_DEVICES not in os.environ.get(
+    'XLA_FLAGS', ''
+):  # workers of pytest-xdist inherit the environment of their parent
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {EIGHT_DEVICES}'.strip()
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parents[1] / '.jax_cache'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
@@ -20,8 +22,18 @@ import pytest  # noqa: E402
 SLOW_SECONDS = 900  # a slow test's own limit
 
 
+WORKER_MEMORY = 4 * 2**30  # bytes that a process of tests may take
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers(config):
+    """As many processes as there are cores, as far as memory goes."""
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else WORKER_MEMORY
+    return max(1, min(os.cpu_count() or 1, memory // WORKER_MEMORY))
+
+
 def pytest_collection_modifyitems(items):
-    """Slow tests get their own limit, and their files come first: of two processes, none is left alone with one."""
+    """Slow tests get a limit of their own. Their files come first, so that no process is left with one at the end."""
     slow = [item for item in items if item.get_closest_marker('slow')]
     for item in slow:
         item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
@@ -38,7 +50,7 @@ def tiny_config():
 
 @pytest.fixture(scope='session')
 def tiny_params(tiny_config):
-    """Random parameters of all networks of `tiny_config`, also where training starts at zero: everything has effect."""
+    """Random parameters of all networks of `tiny_config`, even those that start at zero, so that all have an effect."""
     from st2v_jax.models import build
 
     doors = {'vae': build.vae, 'text': build.text_tower, 'image': build.image_tower, 'refiner': build.refiner}
@@ -74,9 +86,9 @@ def exported(tiny_folder, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def unoptimised():
-    """Programs are compiled without most optimisations, in two thirds of the time: for tests that run them a few times.
+    """Compiles programs without most optimisations, in two thirds of the time, for tests that run them a few times.
 
-    On a CPU only. It holds to the end of the file, and for the processes that its tests start.
+    On a CPU only. It applies until the end of the test file, and to the processes that its tests start.
     """
     if jax.default_backend() != 'cpu':
         yield
@@ -86,4 +98,4 @@ def unoptimised():
         jax.config.update('jax_disable_most_optimizations', True)
         yield
         jax.config.update('jax_disable_most_optimizations', False)
-        jax.clear_caches()  # files that come later must not meet programs that were compiled so: they round otherwise
+        jax.clear_caches()  # later files must not use programs compiled like this, which round differently

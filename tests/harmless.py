@@ -1,6 +1,6 @@
-"""Watches a bad file being read: what Python audits, time and memory."""
+"""Watches how a hostile file is read: what Python audits, time and memory."""
 
-import encodings.cp437  # noqa: F401 (zipfile would load it with the first name it reads)
+import encodings.cp437  # noqa: F401 (zipfile would load it with the first name that it reads)
 import sys
 import time
 import tracemalloc
@@ -22,7 +22,7 @@ sys.addaudithook(_note)  # Python reports every import, compilation, call of pic
 
 @contextmanager
 def harmless(path):
-    """Within, only `path` is opened, nothing else that Python audits happens, and little time and memory is used."""
+    """Checks that the block opens only `path`, does nothing else that Python audits, and is quick and small."""
     global EVENTS
     tracemalloc.start()
     start, EVENTS = time.perf_counter(), []

@@ -1,4 +1,4 @@
-"""The Hugging Face hub on loopback: one repository, as much of its protocol as its client needs to read it."""
+"""The Hugging Face hub on loopback, with one repository and as much of the protocol as a reading client needs."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ COMMIT = 40 * 'a'
 
 @contextmanager
 def serve(repository, files):
-    """Yields (environment of a client, list of the files that were fetched); files: {name: bytes} of `repository`."""
+    """Yields (environment for a client, list of the fetched files); files is {name: bytes} of `repository`."""
     fetched = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Our modules give what the original ones gave: every case of $ST2V_GOLDEN, or the small ones of tests/golden."""
+"""Our modules reproduce the original ones in every case of $ST2V_GOLDEN, or in the small cases of tests/golden."""
 
 import golden_cases
 import pytest

@@ -1,4 +1,4 @@
-"""One door to a model on disk: ours or published, opened once, and read when asked."""
+"""One way to a model on disk, in our format or published: opened once, and read when asked."""
 
 import shutil
 
@@ -27,7 +27,7 @@ def published(tiny_folder, tmp_path_factory):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """[(how, what)] of all that is opened from here on: 'find' published files, 'read' a folder of ours."""
+    """[(how, what)] of everything that is opened from here on: 'find' for published files, 'read' for our folders."""
     seen = []
 
     def counted(module, name):
@@ -100,7 +100,7 @@ def test_what_published_files_lack_is_named(published, tmp_path):
 def test_what_is_not_a_model_is_named(tmp_path):
     with pytest.raises(WeightsError, match='no folder of weights .*nowhere'):
         open_model(tmp_path / 'nowhere')
-    with pytest.raises(WeightsError, match='no config.json of ours, and .* holds none of the files we know'):
+    with pytest.raises(WeightsError, match='no config.json of st2v_jax, and .* holds none of the files we know'):
         open_model(tmp_path)
     (tmp_path / 'config.json').write_text('{"colour": 1}')
     with pytest.raises(WeightsError, match=r'config\.json: .*unknown key colour'):

@@ -1,4 +1,4 @@
-"""A built wheel holds everything that sampling needs, and works far from the clone."""
+"""A built wheel has everything that sampling needs, and works outside the clone."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    """A wheel built without network from a copy of the tree, for setuptools leaves its own folders where it builds."""
+    """A wheel built without network, from a copy of the tree because setuptools leaves folders where it builds."""
     folder = tmp_path_factory.mktemp('wheel')
     skip = shutil.ignore_patterns('__pycache__', '*.egg-info')
     for name in ('st2v_jax', 'configs'):
@@ -35,7 +35,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def installed(wheel, tmp_path_factory):
-    """A folder to put in front of everything else on PYTHONPATH, with the unpacked wheel and nothing of the clone."""
+    """A folder for the front of PYTHONPATH, with the unpacked wheel and nothing of the clone."""
     folder = tmp_path_factory.mktemp('installed')
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(folder)
@@ -43,7 +43,7 @@ def installed(wheel, tmp_path_factory):
 
 
 def run(installed, cwd, *arguments):
-    """`st2v` of the unpacked wheel, in a folder far from the clone."""
+    """`st2v` of the unpacked wheel, in a folder outside the clone."""
     environment = os.environ | {'PYTHONPATH': str(installed)}
     command = [sys.executable, '-m', 'st2v_jax', *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)

@@ -111,7 +111,7 @@ def test_wrong_arguments_are_named():
         Tokenizer(words=('a',))
 
 
-# Words that are hard to split alike: accents, scripts, emoji of several code points, typography, HTML.
+# Words that are hard to split in the same way: accents, scripts, emoji of several code points, typography, HTML.
 _HARD = (
     'a red ball Bounces OVER café naïve Ünïcødé straße İstanbul 北京 東京タワー привет ελληνικά 😀 👩‍👩‍👧 🇩🇪 “quoted” '
     "it’s don't we'll 3.14 1,000 #hash @you e-mail under_score ½ ﬁne … — \u00a0 \t zero\u200bwidth ＦＵＬＬ x² ™ ✂️ "
@@ -129,7 +129,7 @@ def sentences(count):
 
 @pytest.fixture(scope='module')
 def open_clip():
-    """open_clip's tokenizer, from its file alone: the package would import all of its models."""
+    """open_clip's tokenizer, loaded from its file, because the package would import all of its models."""
     pytest.importorskip('torch')
     package = importlib.util.find_spec('open_clip')
     if package is None:
@@ -149,7 +149,7 @@ def test_ids_are_those_of_open_clip(open_clip):
     ours = Tokenizer(pad=0, unescape=True).ids(prompts)
     np.testing.assert_array_equal(ours, theirs)
 
-    # The streaming model's tower, which reads text as transformers does, differs by HTML alone: ftfy unescapes a text
+    # The streaming model's tower, which reads text as transformers does, differs only in HTML: ftfy unescapes a text
     # that has no < in it; open_clip unescapes every text, twice.
     different = (Tokenizer(pad=0).ids(prompts) != theirs).any(1)
     assert 0 < different.sum() < 500

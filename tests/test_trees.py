@@ -1,4 +1,4 @@
-"""Trees of parameters: every leaf has one path, and nothing is lost on the way there and back."""
+"""Trees of parameters: every leaf has one path, and nothing is lost in either direction."""
 
 import jax
 import numpy as np

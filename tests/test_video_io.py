@@ -1,4 +1,4 @@
-"""Videos come back from files as they were written, also when their writer was killed."""
+"""Videos come back from files as they were written, even if their writer was killed."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ SETTINGS = {'prompt': 'a "red" ball – über sand', 'seed': 3, 'settings': {'st
 
 
 def moving_square(count, size=(32, 48)):
-    """[n,h,w,3] in [-1, 1]: a bright square on dark ground, two pixels a frame to the right."""
+    """[n, h, w, 3] in [-1, 1]: a bright square on dark ground moves to the right by two pixels a frame."""
     frames = np.full((count, *size, 3), -0.6, np.float32)
     for number, frame in enumerate(frames):
         left = 2 * number % (size[1] - 8)
@@ -167,7 +167,7 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
     assert (reader.size, reader.fps, reader.frames) == ((2, 4), None, 3)
     assert [frame[0, 0, 0] for piece in reader for frame in piece] == [2, 9, 10]
     Image.new('RGB', (5, 5)).save(tmp_path / 'frame11.png')
-    with pytest.raises(InputError, match='frame11.png is of another size'):
+    with pytest.raises(InputError, match='frame11.png has another size'):
         list(VideoReader(tmp_path))
 
 
@@ -175,7 +175,7 @@ def test_a_video_that_a_player_turns_is_turned(tmp_path):
     with VideoWriter(tmp_path / 'lying.mp4', 8, (32, 48)) as video:
         video.write(moving_square(3))
     lying = bytearray((tmp_path / 'lying.mp4').read_bytes())
-    matrix = lying.find(b'tkhd') + 44  # of the track, as a phone held upright writes it: a quarter turn clockwise
+    matrix = lying.find(b'tkhd') + 44  # of the track, as an upright phone writes it: a quarter turn clockwise
     lying[matrix : matrix + 36] = np.array([0, 2**16, 0, -(2**16), 0, 0, 0, 0, 2**30], '>i4').tobytes()
     (tmp_path / 'upright.mp4').write_bytes(lying)
     upright = read_video(tmp_path / 'upright.mp4')

@@ -17,7 +17,7 @@ TOWER = dict(width=16, layers=1, heads=2, mlp_width=16, embed_dim=16)
 def tiny(**changes) -> ModelConfig:
     """A whole model of a few thousand parameters: 32x32 pixels, 4x4 latents, chunks of 16 frames with 8 of memory.
 
-    Its Refiner makes 48x80 pixels, chunks of 6 frames that overlap by 2. changes: fields that are otherwise.
+    Its Refiner makes 48x80 pixels in chunks of 6 frames that overlap by 2. changes: fields with other values.
     """
     return ModelConfig(**{
         'frame_size': (32, 32),

@@ -1,4 +1,4 @@
-"""Files of torch.save and safetensors, written byte by byte: readers are tested without torch, and with bad files."""
+"""Files of torch.save and safetensors, written byte by byte to test readers without torch, and with hostile files."""
 
 import io
 import json
@@ -62,7 +62,7 @@ def program(value):
 
 
 def packed(container, pickled, storages, path):
-    """Writes a file around a pickle; storages: {key: array}, of which a zip archive asks for one at a time."""
+    """Writes a file around a pickle. storages is {key: array}; a zip archive asks for one array at a time."""
     if container == 'zip':
         with zipfile.ZipFile(path, 'w') as archive:
             for record, data in _records(pickled, storages):
@@ -100,7 +100,7 @@ def legacy(pickled, storages, magic=0x1950A86A20F9469CFC6C, version=1001, little
 
 
 def checkpoint(container, path, arrays, wrapped=False):
-    """A file of these arrays, each with a storage of its own."""
+    """Writes these arrays to a file, each with a storage of its own."""
     kinds = {np.dtype(dtype): kind for kind, (_, dtype) in KINDS.items()}
     storages = {str(n): array for n, array in enumerate(arrays.values())}
     entries = {}
@@ -112,7 +112,7 @@ def checkpoint(container, path, arrays, wrapped=False):
 
 
 def safetensors(path, arrays, header=None):
-    """A file of these arrays, or of their numbers under another header."""
+    """Writes these arrays to a file, or their numbers under another header."""
     kinds = {np.dtype(dtype): kind for kind, dtype in KINDS.values()}
     listed, at = {}, 0
     for called, array in arrays.items():

@@ -1,8 +1,7 @@
-"""`st2v convert --from <published files> --to <folder>`: weights that others published, as a folder of ours.
+"""`st2v convert --from <published files> --to <folder>`: published weights become a folder of ours.
 
-`--check <published files>` reports on them instead, see cli/check.py.
-
-What is in a file is never run; a file that is cut short, altered, or holds anything but tensors is bad input.
+`--check <published files>` reports on them instead, see cli/check.py. Code in a file is never run: a file that is cut
+short, altered, or holds anything but tensors is bad input.
 """
 
 from pathlib import Path
@@ -12,20 +11,24 @@ from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.errors import BadInput
 
 DESCRIPTION = """\
-Converts published checkpoints into a folder that sample and enhance take as --weights, or such a folder back into
-the published formats. What a file holds is told by its tensors, whatever it is called. It takes little more memory than
-the largest tensor. Stopped, it goes on when it is run again: networks that are complete are not written twice.
-With --check it writes no weights but a report: whether the files are what a streaming model needs.
+Converts published checkpoints into a folder that sample and enhance read as --weights, or such a folder back into the
+published formats. Files are recognised by their tensors, not by their names. Memory stays little above the size of the
+largest tensor. A conversion that was stopped continues when the command is given again: complete networks are not
+written twice.
+
+With --check nothing is converted. A report says whether the files hold what a streaming model needs.
 """
 EXAMPLES = """\
 examples:
   {run} --from streaming_t2v.ckpt --to weights/st2v
   {run} --from text-to-video-ms-1.7b/ streaming_t2v.ckpt Video-to-Video/ --to weights/st2v   # all three stages
-  {run} --from damo-vilab/text-to-video-ms-1.7b --to weights/st2v       # fetched from the Hugging Face hub, and added
+  {run} --from damo-vilab/text-to-video-ms-1.7b --to weights/st2v   # downloads the files and adds them to the folder
   {run} --from weights/st2v --to-diffusers exported/
-  {run} --check streaming_t2v.ckpt text-to-video-ms-1.7b/ --report report.md   # before anything else: does it fit?
-A source is a file (.ckpt, .pth, .bin, .safetensors, .index.json), a folder of such files, or a repository of the hub.
-Of two sources with the same network the later one counts. docs/weights.md lists the published files.
+  {run} --check streaming_t2v.ckpt text-to-video-ms-1.7b/ --report report.md   # do the files fit together?
+
+A source is a file (.ckpt, .pth, .bin, .safetensors, .index.json), a folder of such files, or a repository of the
+Hugging Face hub. If two sources have the same network, the later one is used.
+docs/weights.md lists the published files.
 """
 
 
@@ -93,25 +96,36 @@ def _export(arguments):
 
 
 def parser(prog):
-    parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog))
+    usage = f'{prog} --from SOURCE ... --to FOLDER [options]'
+    parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog), usage=usage)
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        '--from', dest='source', nargs='+', action='extend', metavar='SOURCE', help='what to convert: files, folders'
+        '--from',
+        dest='source',
+        nargs='+',
+        action='extend',
+        metavar='SOURCE',
+        help='files, folders or repositories to convert',
     )
     what.add_argument(
         '--check',
         nargs='+',
         action='extend',
         metavar='SOURCE',
-        help='read and report only: what the files hold, what is missing or does not fit, numbers that are not finite, '
-        'and one step in float32 and bfloat16',
+        help='only read and report: what the files hold, what is missing or does not fit, numbers that are not finite, '
+        'and one denoising step in float32 and in bfloat16',
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument('--to', metavar='FOLDER', help='folder of weights to write, or to add to')
-    where.add_argument('--to-diffusers', metavar='FOLDER', help='write a folder of weights under the published names')
-    add('--dtype', choices=('float16', 'bfloat16', 'float32'), default='float16', help='of the weights (float16)')
-    add('--report', metavar='FILE', help='with --check: write the report there too, as .md or .json')
-    add('--no-run', action='store_true', help='with --check: leave out the step, which takes time and memory')
+    where.add_argument('--to', metavar='FOLDER', help='folder to write the weights to; networks in it stay')
+    where.add_argument('--to-diffusers', metavar='FOLDER', help='write the weights under the published names')
+    add(
+        '--dtype',
+        choices=('float16', 'bfloat16', 'float32'),
+        default='float16',
+        help='number format of the weights (default: float16)',
+    )
+    add('--report', metavar='FILE', help='with --check: also write the report, as .md or .json')
+    add('--no-run', action='store_true', help='with --check: skip the denoising step, which takes time and memory')
     add('--quiet', action='store_true', help='print warnings and errors only')
     return parser

@@ -1,31 +1,37 @@
-"""`st2v enhance --input video.mp4 --prompt "..."`: a larger, sharper video of what its prompt says."""
+"""`st2v enhance --input video.mp4 --prompt "..."`: the video again, larger and sharper."""
 
 import dataclasses
 import os
+from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import __version__, video_io
 from st2v_jax.cli import options
 from st2v_jax.cli.progress import Progress
+from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
 from st2v_jax.errors import BadInput
 
 DESCRIPTION = """\
-Draws a video once more, larger and sharper, in overlapping chunks that are blended at random: as many frames, the same
-aspect, no sound. The prompt says what the video shows. Without --weights the small model of the package works, to
-256x256 pixels; it knows its own small world and nothing else.
+Redraws a video, larger and sharper, in overlapping chunks that are joined by randomized blending. The number of frames
+and the aspect stay the same; sound is dropped. The prompt says what the video shows.
+
+Without --weights the small model that ships with the package is used. Its videos have up to 256x256 pixels, and it
+knows only the small world that it was trained on.
 """
 EXAMPLES = """\
 examples:
   {run} --input ball.mp4 --prompt "a red ball bounces over a meadow"
   {run} --input frames/ --fps 12 --prompt "a blue star spins" --output star.gif --seed 7
-The input is any video file that ffmpeg knows, or a folder of PNG files. The output's ending decides as for sample;
-an .mp4 grows while it is written, after the last step. While it works, latents lie in a temporary folder ($TMPDIR).
+
+The input is any video file that ffmpeg reads, or a folder of PNG files. The ending of the output decides what is
+written, as for sample. Frames are written after the last step; until then, latents are kept in a temporary folder
+($TMPDIR).
 """
 
 
-def work(arguments, run):
-    """Checks, enhances, saves."""
+def work(arguments: Namespace, run: Run) -> None:
+    """Checks the arguments, enhances the video and saves it."""
     video = _input(arguments)
     if arguments.plan:
         return _plan(arguments, video)
@@ -67,7 +73,7 @@ def work(arguments, run):
 
 
 def _input(arguments):
-    """The opened input; the output's name is completed and checked."""
+    """The opened input; completes and checks the name of the output."""
     from st2v_jax.streaming.generate import check
 
     check([arguments.prompt], [arguments.seed])
@@ -76,7 +82,7 @@ def _input(arguments):
         arguments.output = f'{Path(arguments.input).resolve().stem}-enhanced.mp4'
     video_io.check_output(arguments.output)
     if os.path.exists(arguments.output) and os.path.samefile(arguments.input, arguments.output):
-        raise BadInput(f'{arguments.output} is the input: name another --output')
+        raise BadInput(f'{arguments.output} is the input: choose another --output')
     return video
 
 
@@ -85,7 +91,7 @@ def _plan(arguments, video):
     from st2v_jax.planning.video import abstract_enhancer
 
     if arguments.devices > 1:
-        raise BadInput(f'--plan is for one device, not {arguments.devices}')
+        raise BadInput(f'--plan works for one device, not {arguments.devices}')
     name_device()
     enhancer = abstract_enhancer(arguments.weights)
     settings, count = _settings(arguments, enhancer), sum(map(len, video))
@@ -113,41 +119,66 @@ def _read(video, progress):
         progress.to(count)
 
 
-def parser(prog):
-    parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog))
+def parser(prog: str) -> options.Parser:
+    """The parser of the verb; prog is how the user called it."""
+    usage = f'{prog} --input PATH --prompt TEXT [options]'
+    parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog), usage=usage)
     add = parser.add_argument
     add('--input', required=True, metavar='PATH', help='a video file, or a folder of PNG files')
-    add('--prompt', required=True, help='what the video shows, in a sentence')
-    add('--plan', action='store_true', help='print what it will take on this device, stage by stage, and stop')
-    add('--output', metavar='PATH', help="video.mp4, video.gif, frame.png or folder/ (default: from the input's name)")
-    add('--seed', type=options.seed, default=0, metavar='N', help='another seed, other details (0)')
-    add('--steps', type=options.at_least_1, metavar='N', help='denoising steps (default: the model says)')
+    add('--prompt', required=True, metavar='TEXT', help='what the video shows, in one sentence')
+    add('--plan', action='store_true', help='print the time and memory needed on this device, and exit')
+    add(
+        '--output',
+        metavar='PATH',
+        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after the input)',
+    )
+    add(
+        '--seed',
+        type=options.seed,
+        default=0,
+        metavar='N',
+        help='random seed; each seed draws other details (default: 0)',
+    )
+    add('--steps', type=options.at_least_1, metavar='N', help='denoising steps (default: set by the model)')
     add(
         '--start',
         type=options.at_least_1,
         metavar='N',
-        help='how much is drawn again: from which of the noise levels, 1 to 999, it begins (default: the model says)',
+        help='noise level to start from, 1 to 999; a higher one redraws more (default: set by the model)',
     )
-    add(
-        '--guidance', type=options.number, metavar='X', help='how strictly to follow the text (default: the model says)'
-    )
+    add('--guidance', type=options.number, metavar='X', help='guidance scale of the text (default: set by the model)')
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
-    add('--profile', choices=('paper', 'release'), help='rules of the paper or of its released program')
+    add(
+        '--profile',
+        choices=('paper', 'release'),
+        help='sampling rules of the paper or of its released program (default: set by the model)',
+    )
     add(
         '--variant',
         metavar='NAME',
-        help='how chunks are blended: paper, release, B (not at all) or B+S (with shared noise only); '
-        'the default is as the profile says',
+        help='how chunks are joined: blended as in the paper or release; the ablations are B (not blended) and B+S '
+        '(only noise is shared) (default: that of the profile)',
     )
-    add('--fps', type=options.rate, metavar='X', help="frames per second of the file (default: the input's, or 8)")
-    add('--weights', metavar='FOLDER', help='another model: a folder that train or convert wrote')
-    add('--devices', type=options.at_least_1, default=1, metavar='N', help='devices that chunks are spread over (1)')
+    add(
+        '--fps',
+        type=options.rate,
+        metavar='X',
+        help='frames per second of the file (default: those of the input, or 8)',
+    )
+    add('--weights', metavar='FOLDER', help='a model written by train or convert (default: the small model)')
+    add(
+        '--devices',
+        type=options.at_least_1,
+        default=1,
+        metavar='N',
+        help='number of devices that share the chunks (default: 1)',
+    )
     add(
         '--decode-frames',
         type=options.at_least_1,
         default=4,
         metavar='N',
-        help='frames encoded or decoded at once; fewer need less memory (4)',
+        help='frames encoded or decoded at once; fewer take less memory (default: 4)',
     )
     add('--quiet', action='store_true', help='print warnings and errors only')
     return parser

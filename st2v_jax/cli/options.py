@@ -1,25 +1,69 @@
-"""What verbs share of their options: mistakes in one line, checked numbers, the command that does it again."""
+"""What the options of all verbs share: help that fits the terminal, errors in one line, checked numbers."""
 
 import argparse
+import re
 import shlex
+import shutil
+import textwrap
+from typing import Any, NoReturn
 
 from st2v_jax import __version__
+
+
+def terminal_width() -> int:
+    """Columns of text that are easy to read: those of the terminal, at most 100."""
+    return min(shutil.get_terminal_size().columns, 100)
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps paragraphs to the terminal. Indented lines stay as they are, unless a command is too long for one line."""
+
+    def __init__(self, prog, **options):
+        super().__init__(prog, **{'width': terminal_width() - 2} | options)
+
+    def _fill_text(self, text, width, indent):
+        lines, paragraph = [], []
+        for line in [*text.splitlines(), '']:
+            if line and not line.startswith(' '):
+                paragraph.append(line)
+                continue
+            lines += textwrap.wrap(' '.join(paragraph), width, break_long_words=False, break_on_hyphens=False)
+            lines += _broken(line, width)
+            paragraph = []
+        return '\n'.join(indent + line for line in lines[:-1])
+
+
+def _broken(line, width):
+    """An indented line as lines of at most `width`: a long command is broken before options, below its comment."""
+    if len(line) <= width:
+        return [line]
+    command, _, comment = line.partition('   # ')
+    first, *rest = re.split(' (?=--)', command.rstrip())
+    lines = [f'  # {comment}'] * bool(comment) + [first]
+    for option in rest:
+        if len(lines[-1]) + len(option) + len('  \\') > width:
+            lines[-1] += ' \\'
+            lines.append(f'    {option}')
+        else:
+            lines[-1] += f' {option}'
+    return lines
 
 
 class Parser(argparse.ArgumentParser):
     """The parser of a command; prog is how the user called it, such as `python sample.py` or `st2v sample`."""
 
-    def __init__(self, prog, description, formatter_class=argparse.RawDescriptionHelpFormatter, **options):
+    def __init__(self, prog, description, formatter_class=HelpFormatter, **options):
         super().__init__(
             prog=prog, description=description, formatter_class=formatter_class, allow_abbrev=False, **options
         )
         self.add_argument('--version', action='version', version=f'st2v_jax {__version__}')
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
+        """Reports a mistake in one line and exits with code 2."""
         self.exit(2, f'error: {message} (see --help)\n')
 
-    def again(self, arguments, **named):
-        """The command that does it again: the options that are not at their defaults, and the `named` ones."""
+    def again(self, arguments: argparse.Namespace, **named: Any) -> str:
+        """The command that repeats a run: the options that differ from their defaults, and the `named` ones."""
         parts = []
         for name, value in (vars(arguments) | named).items():
             if value is None or name == 'quiet' or (name not in named and value == self.get_default(name)):
@@ -36,12 +80,12 @@ def _spelled(value):
     return f'{value:.15g}' if isinstance(value, float) else str(value)
 
 
-def given(arguments, *names):
-    """{name: value} of the options that were given, for settings that have defaults of their own."""
+def given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options that were given, as {name: value}, for settings with their own defaults."""
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 
-def frame_size(text):
+def frame_size(text: str) -> tuple[int, int]:
     """'192x128' -> (192, 128), (height, width); '128' -> (128, 128)."""
     sides = text.lower().split('x')
     if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):

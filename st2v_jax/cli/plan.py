@@ -1,12 +1,12 @@
-"""`--plan`: the table of what a video will take, before anything is loaded."""
+"""`--plan`: a table of the time and memory that a video needs, before anything is loaded."""
 
 from st2v_jax.cli.progress import warn
 
 GIB = 2**30
 
 
-def show(model, settings, num_frames, videos=1, enhancer=None):
-    """What sample takes for `videos` of num_frames; model and enhancer as `st2v_jax.planning.video` gives them."""
+def show(model, settings, num_frames: int, videos: int = 1, enhancer=None) -> None:
+    """Prints what `st2v sample` needs for some videos; model and enhancer are those of `st2v_jax.planning.video`."""
     from st2v_jax.planning import video
 
     models = [model] if enhancer is None else [model, enhancer]
@@ -15,8 +15,10 @@ def show(model, settings, num_frames, videos=1, enhancer=None):
         _warn(video.remedies(model, settings, num_frames, over, enhancer))
 
 
-def show_refinement(enhancer, settings, size, num_frames, *, profile, decode_frames):
-    """What enhance takes for num_frames of `size` (height, width)."""
+def show_refinement(
+    enhancer, settings, size: tuple[int, int], num_frames: int, *, profile: str, decode_frames: int
+) -> None:
+    """Prints what `st2v enhance` needs for num_frames of `size` (height, width)."""
     from st2v_jax.planning import video
 
     stages = lambda decode_frames: video.refinement(
@@ -28,19 +30,19 @@ def show_refinement(enhancer, settings, size, num_frames, *, profile, decode_fra
 
 
 def _table(found, models, num_frames, videos=1):
-    """Prints parameters, stages, time and memory; the device's bytes where they are too few."""
+    """Prints parameters, stages, time and memory; returns the bytes of the device if they do not suffice, else None."""
     import jax
 
     from st2v_jax.planning import device, video
 
     counts, resident = video.parameters(*models), video.resident(*models)
     listed = ', '.join(f'{name} {count / 1e6:,.0f} M' for name, count in counts.items())
-    print(f'parameters: {listed}; in all {sum(counts.values()) / 1e6:,.0f} M, {resident / GIB:.2f} GiB')
+    print(f'parameters: {listed}; {sum(counts.values()) / 1e6:,.0f} M in all, {resident / GIB:.2f} GiB')
     rates = device.measure(next(leaf.dtype for leaf in jax.tree.leaves(models[0].params) if leaf.ndim > 1))
     print(
-        f'this device: products {rates.flops["product"] / 1e12:.3g} TFLOP/s, convolutions '
-        f'{rates.flops["convolution"] / 1e12:.3g}, memory {rates.bandwidth / 1e9:.0f} GB/s, a kernel every '
-        f'{1e6 * rates.launch:.1f} us at least (measured now)'
+        f'this device, measured now: matrix products {rates.flops["product"] / 1e12:.3g} TFLOP/s, convolutions '
+        f'{rates.flops["convolution"] / 1e12:.3g} TFLOP/s, memory {rates.bandwidth / 1e9:.0f} GB/s, at least '
+        f'{1e6 * rates.launch:.1f} us per kernel'
     )
     print(f'{"stage":<24} {"times":>6} {"TFLOP":>9} {"ms each":>10} {"seconds":>9} {"GiB":>7}')
     total = 0
@@ -55,7 +57,7 @@ def _table(found, models, num_frames, videos=1):
     peak, limit = video.peak(found, *models), device.device_memory()
     each = f', {videos} videos {_time(total * videos)}' if videos > 1 else ''
     print(
-        f'{num_frames} frames: {_time(total)}{each}, and compiling when it runs for the first time; at most '
+        f'{num_frames} frames: {_time(total)}{each}, plus compiling in the first run; memory at most '
         f'{peak / GIB:.2f} GiB' + ('' if limit is None else f' of {limit / GIB:.1f}'),
         flush=True,
     )
@@ -63,8 +65,8 @@ def _table(found, models, num_frames, videos=1):
 
 
 def _warn(options):
-    helps = f'{" and ".join(options)} brings it below' if options else 'a smaller model or a larger device helps'
-    warn(f'that is more memory than the device has: {helps}')
+    helps = f'it fits with {" and ".join(options)}' if options else 'use a smaller model or a larger device'
+    warn(f'this needs more memory than the device has: {helps}')
 
 
 def _time(seconds):

@@ -1,34 +1,39 @@
-"""`st2v prepare-data --videos FOLDER --output FOLDER`: videos with captions become clips that train reads."""
+"""`st2v prepare-data --videos FOLDER --output FOLDER`: cuts captioned videos into clips that `st2v train` reads."""
 
 import contextlib
 import multiprocessing
 import os
+from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from st2v_jax.cli import options
 from st2v_jax.cli.progress import Progress
-from st2v_jax.cli.run import require
+from st2v_jax.cli.run import Run, require
 from st2v_jax.errors import Failed
 
 DESCRIPTION = """\
-Cuts videos at scene changes, takes 3 frames a second, crops them to a square, drops what stands still, and writes
-samples of as many frames as a stage needs: ArrayRecord shards, to be trained on with --config.data.source=FOLDER.
+Turns captioned videos into clips for training. It cuts the videos at scene changes, takes 3 frames per second, crops
+them to a square and drops clips that stand still. The clips are written as ArrayRecord shards; train reads them with
+--config.data.source=FOLDER.
 """
 EXAMPLES = """\
 examples:
   {run} --videos videos/ --output clips/
   {run} --videos videos/ --output clips-apm/ --frames 32 --workers 8
   {run} --videos videos/ --output clips/ --encode runs/video_ldm/weights
-The captions file has a line {{"file": "boat.mp4", "caption": "a boat on a lake"}} for each video of the folder. A video
-that cannot be read or gives no sample is left out and listed with the reason in skipped.jsonl. The same command again
-goes on with a run that was stopped or killed; only a folder with an index.json is complete.
+
+The captions file has one line for each video:
+  {{"file": "boat.mp4", "caption": "a boat on a lake"}}
+
+Videos that cannot be read or give no clip are listed in skipped.jsonl with the reason. To continue a run that was
+stopped or killed, repeat the command. A folder is complete when it has an index.json.
 """
 
 
-def work(arguments, run):
-    """Checks, prepares, reports."""
+def work(arguments: Namespace, run: Run) -> None:
+    """Checks the arguments, prepares the clips and reports."""
     require('train', 'scenedetect', 'array_record')
     from st2v_jax.data import prepare
 
@@ -44,21 +49,21 @@ def work(arguments, run):
             )
     except BrokenProcessPool as error:
         raise Failed(
-            f'a process died, of a video or for want of memory; --workers 1 shows where; again: {run.again}'
+            f'a process died, because of a video or lack of memory; --workers 1 shows where; again: {run.again}'
         ) from error
     if made['skipped'] and not arguments.quiet:
         print(f'left out {made["skipped"]} of {made["videos"]} videos: {skipped}')
     if not made['samples']:
-        raise Failed(f'no video gave a sample; {skipped} says why')
+        raise Failed(f'no video gave a clip; {skipped} says why')
     if not arguments.quiet:
         print(
-            f'{made["samples"]} samples of {settings.frames} frames in {arguments.output}; '
-            f'{made["still"]} that stood still were dropped'
+            f'{made["samples"]} clips of {settings.frames} frames in {arguments.output}; '
+            f'dropped {made["still"]} that stood still'
         )
 
 
 def _input(arguments, prepare):
-    """(Settings, entries of the captions file); ValueError or OSError where they are no good."""
+    """Returns (Settings, entries of the captions file); raises ValueError or OSError if they are not valid."""
     if not os.path.isdir(arguments.videos):
         raise ValueError(f'there is no folder {arguments.videos}')
     if os.path.exists(arguments.output) and not os.path.isdir(arguments.output):
@@ -69,17 +74,17 @@ def _input(arguments, prepare):
 
 
 def _encoder(arguments):
-    """The Encoder of --encode, or None; ValueError where those weights are no good."""
+    """The Encoder of --encode, or None; raises ValueError if those weights do not fit."""
     if arguments.encode is None:
         return None
-    from st2v_jax.data import encoding  # jax, which takes a second to import
+    from st2v_jax.data import encoding  # imports jax, which takes a second
 
     return encoding.load(arguments.encode, arguments.size)
 
 
 @contextlib.contextmanager
 def _processes(arguments):
-    """A map over that many processes, or over this one."""
+    """A `map` over the processes of --workers, or over this process alone."""
     if arguments.workers == 1:
         yield map
         return
@@ -90,53 +95,59 @@ def _processes(arguments):
             pool.shutdown(cancel_futures=True)
 
 
-def parser(prog):
-    parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog))
+def parser(prog: str) -> options.Parser:
+    """The parser of the verb; prog is how the user called it."""
+    usage = f'{prog} --videos FOLDER --output FOLDER [options]'
+    parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog), usage=usage)
     add = parser.add_argument
-    add('--videos', required=True, metavar='FOLDER', help='where the videos are')
-    add('--captions', metavar='FILE', help='a line of JSON for each video (default: captions.jsonl in that folder)')
-    add('--output', required=True, metavar='FOLDER', help='where the clips go')
+    add('--videos', required=True, metavar='FOLDER', help='folder of the videos')
+    add(
+        '--captions',
+        metavar='FILE',
+        help='captions, one line of JSON per video (default: captions.jsonl in that folder)',
+    )
+    add('--output', required=True, metavar='FOLDER', help='folder for the clips')
     add(
         '--frames',
         type=options.at_least_1,
         default=16,
         metavar='N',
-        help='frames of a sample: 16, or 32 for the stage apm (16)',
+        help='frames of a clip; the stage apm needs 32 (default: 16)',
     )
-    add('--fps', type=options.rate, default=3.0, metavar='X', help='frames per second of a sample (3)')
+    add('--fps', type=options.rate, default=3.0, metavar='X', help='frames per second of a clip (default: 3)')
     add(
         '--size',
         type=options.frame_size,
         default=options.frame_size('256'),
         metavar='HxW',
-        help='height and width of its frames; N for a square (256)',
+        help='height and width of a frame, or one number for a square (default: 256)',
     )
     add(
         '--min-motion',
         type=options.not_negative,
         default=0.3,
         metavar='X',
-        help='mean optical flow in pixels from frame to frame, below which a sample is dropped (0.3)',
+        help='clips with less optical flow than this, in pixels per frame, are dropped (default: 0.3)',
     )
     add(
         '--videos-per-shard',
         type=options.at_least_1,
         default=100,
         metavar='N',
-        help='how many videos share a file; as many are lost by a kill at most (100)',
+        help='videos per file; after a kill, at most this many are processed again (default: 100)',
     )
     add(
         '--encode',
         metavar='WEIGHTS',
-        help='also store latents and text embeddings, by the autoencoder and the text tower of these weights: training '
-        'from them need not make them',
+        help='also store latents and text embeddings, made by the autoencoder and the text tower of these weights, '
+        'so that training need not compute them',
     )
     add(
         '--workers',
         type=options.at_least_1,
         default=os.cpu_count() or 1,
         metavar='N',
-        help='processes that decode (one for each core)',
+        help='processes that decode videos (default: one per core)',
     )
     add('--quiet', action='store_true', help='print errors only')
     return parser

@@ -1,22 +1,24 @@
-"""What long work shows while it goes on: a bar, and warnings."""
+"""Progress bars and warnings."""
 
 import sys
 import textwrap
 import time
 
 
-def warn(message):
+def warn(message: str) -> None:
+    """Prints a warning."""
     print(f'warning: {message}', file=sys.stderr, flush=True)
 
 
 class Progress:
-    """The bars of one video, one for each stage of its work; none when quiet. A context manager.
+    """The progress bars of one video, one for each stage. A context manager.
 
     Attributes:
-      total: what the stage at hand counts up to; None where nobody knows.
+      quiet: whether no bars are shown.
+      total: what the current stage counts up to; None where that is unknown.
     """
 
-    def __init__(self, label, *, quiet):
+    def __init__(self, label: str, *, quiet: bool):
         self.quiet, self.total = quiet, None
         self._label, self._bar = textwrap.shorten(label, 24, placeholder='...'), None
 
@@ -28,8 +30,8 @@ class Progress:
             self._bar.close()
             self._bar = None
 
-    def stage(self, text, total, unit='frames'):
-        """A stage begins; `total` in `unit`s."""
+    def stage(self, text: str, total: int | None, unit: str = 'frames') -> None:
+        """Starts the bar of a stage that counts up to `total`, in `unit`."""
         self.__exit__()
         self.total, self._unit, self._began = total, unit, time.monotonic()
         if self.quiet:
@@ -43,8 +45,8 @@ class Progress:
             desc=f'"{self._label}" {text}', total=total, bar_format=layout, mininterval=interval, smoothing=0.1
         )
 
-    def to(self, done, text=None):
-        """So much of the stage is done; `text` says what is being worked on."""
+    def to(self, done: float, text: str | None = None) -> None:
+        """Moves the bar to `done`; `text` replaces its description."""
         if self._bar is None:
             return
         if text is not None:

@@ -1,12 +1,13 @@
-"""`st2v VERB`: what all verbs have in common, which is how they begin and how they end.
+"""`st2v VERB`: how every verb starts and how it ends.
 
-Exit codes: 0 done; 1 the machine failed (memory, disk, no device, a training that cannot go on); 2 bad input, and
+Exit codes: 0 done; 1 the machine failed (memory, disk, no device, a training run that cannot go on); 2 bad input,
 nothing was written; 130 Ctrl-C. A failure is one line, `error: ...` or `stopped: ...`; a traceback is a bug.
 
-A verb is a module of this folder with two functions: parser(prog) gives its `options.Parser`, work(arguments, run) does
-it and lets errors rise to here.
+A verb is a module of this folder with two functions: parser(prog) returns its `options.Parser`, and
+work(arguments, run) does the work. Errors are raised there and reported here.
 """
 
+import argparse
 import importlib
 import importlib.util
 import os
@@ -14,33 +15,34 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from st2v_jax.cli import options
 from st2v_jax.errors import BadInput, Failed, InputError, OutputError
 
 VERBS = {
     'sample': 'make a long video from one sentence',
-    'enhance': 'draw a video once more, larger and sharper',
+    'enhance': 'redraw a video, larger and sharper',
     'train': 'train one stage of the model',
     'convert': 'turn published checkpoints into a folder of weights, and back',
-    'evaluate': 'measure the long videos of a model, and write the pages about it',
-    'prepare-data': 'cut videos with captions into clips to train on',
+    'evaluate': 'measure the long videos of a model and write pages about it',
+    'prepare-data': 'cut captioned videos into clips for training',
 }
-# What an operating system says of a name that was given wrongly; its other errors are those of the disk.
+# Errors of the operating system about a name that the user gave; its other errors are about the disk.
 MISNAMED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 @dataclass
 class Run:
-    """One run of a verb: what there is to say of it when it ends early. The verb keeps it up to date.
+    """One run of a verb: what to report when it ends early. The verb keeps it up to date.
 
     Attributes:
-      parser: of the verb.
-      again: the command that does it again, or goes on with it.
-      written: what has come of it so far.
-      draft: a video that is left beside what was asked for, or None.
+      parser: the parser of the verb.
+      again: the command that repeats or continues the run.
+      written: what has been written so far, in words.
+      draft: the file of the video before its enhancement, or None.
       target: what is being written, for errors that do not name a file.
-      lower: what takes less device memory, option by option.
+      lower: options that reduce the device memory needed.
     """
 
     parser: options.Parser
@@ -52,13 +54,13 @@ class Run:
 
     @property
     def left(self) -> str:
-        """What is on the disk, and how to go on."""
+        """What was written, and how to continue."""
         draft = f', the video before its enhancement is in {self.draft}' if self.draft else ''
         return f'{self.written}{draft}; again: {self.again}'
 
 
-def main(argv=None) -> int:
-    """Does what a command line says, without the program's own name; returns the exit code."""
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line, given without the name of the program, and returns the exit code."""
     verb, arguments, run = parse(sys.argv[1:] if argv is None else list(argv))
     _keep_compiled_programs()
     try:
@@ -76,8 +78,8 @@ def main(argv=None) -> int:
     return 0
 
 
-def parse(argv):
-    """(module of the verb, its arguments, Run) of a command line; --help and mistakes leave by SystemExit."""
+def parse(argv: list[str]) -> tuple[ModuleType, argparse.Namespace, Run]:
+    """Returns (module of the verb, its arguments, Run) for a command line; --help and mistakes raise SystemExit."""
     _overview().parse_args(argv[:1])
     verb, *rest = argv
     module = importlib.import_module(f'st2v_jax.cli.{verb.replace("-", "_")}')
@@ -85,8 +87,8 @@ def parse(argv):
     return module, parser.parse_args(rest), Run(parser, f'{parser.prog} {shlex.join(rest)}')
 
 
-def require(extra, *modules):
-    """Raises BadInput for the first module that is not installed and comes with `pip install 'st2v_jax[extra]'`."""
+def require(extra: str, *modules: str) -> None:
+    """Raises BadInput if a module is missing that `pip install 'st2v_jax[extra]'` installs."""
     for name in modules:
         if importlib.util.find_spec(name) is None:
             raise BadInput(f"{name} is not installed: pip install 'st2v_jax[{extra}]'")
@@ -97,15 +99,15 @@ def _overview():
     verbs = '\n'.join(f'  {verb:<14}{text}' for verb, text in VERBS.items())
     parser = options.Parser(prog, 'StreamingT2V in JAX: long videos from one sentence.', usage=f'{prog} VERB ...')
     parser.epilog = (
-        f'verbs:\n{verbs}\n\n{prog} VERB --help says more.\n\n'
+        f'verbs:\n{verbs}\n\n{prog} VERB --help describes a verb.\n\n'
         'exit codes: 0 done, 1 the machine failed, 2 bad input, 130 Ctrl-C'
     )
-    parser.add_argument('verb', choices=VERBS, metavar='VERB', help='what to do')
+    parser.add_argument('verb', choices=VERBS, metavar='VERB', help=argparse.SUPPRESS)
     return parser
 
 
 def _called(verb):
-    """How the user called this program, for `again: ...`."""
+    """How the user called this program, for the command that repeats the run."""
     if Path(sys.argv[0]).name == f'{verb}.py':
         return f'python {shlex.quote(sys.argv[0])}'
     return f'python -m st2v_jax {verb}' if _is_module() else f'st2v {verb}'
@@ -116,9 +118,9 @@ def _is_module():
 
 
 def _keep_compiled_programs():
-    """Sets jax's persistent compilation cache, by the variables that jax reads when it is imported, later on.
+    """Turns on jax's persistent compilation cache through the variables that jax reads when it is imported later.
 
-    A folder named by jax's own variable is left in charge.
+    A folder named by jax's own variable takes precedence.
     """
     folder = os.environ.get('ST2V_CACHE')
     if folder is None:
@@ -128,7 +130,7 @@ def _keep_compiled_programs():
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError:
-        return  # a home that cannot be written costs time, not the video
+        return  # without a cache the run is slower, but it works
     os.environ |= {
         'JAX_COMPILATION_CACHE_DIR': folder,
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
@@ -137,23 +139,23 @@ def _keep_compiled_programs():
 
 
 def _of_the_device(error, run):
-    """The line for an error of the device; any other error is raised again."""
+    """The message for an error of the device; any other error is raised again."""
     if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
-        return 'out of device memory' + (f'; lower what it needs: {", or ".join(run.lower)}' if run.lower else '')
+        return 'out of device memory' + (f'; to use less, try {", or ".join(run.lower)}' if run.lower else '')
     if 'Unable to initialize backend' in str(error):
         return f'no device to compute on: {str(error).splitlines()[0]}'
     raise error
 
 
 def _words(error, target=None):
-    """What an error says; one of the operating system with the file that it is about."""
+    """The message of an error, for one of the operating system with the file that it concerns."""
     if isinstance(error, OSError) and error.strerror:
         return ': '.join(str(part) for part in (error.filename or target, error.strerror) if part)
     return str(error)
 
 
 def _end(message, code, kind='error'):
-    """Says how it ended in one line: of a list of complaints the first and how many more there are."""
+    """Reports the end in one line: from a list of complaints the first, and how many more there are."""
     first, *complaints = (line.strip() for line in str(message).splitlines())
     more = f' (and {len(complaints) - 1} more)' if len(complaints) > 1 else ''
     print(f'{kind}: {" ".join([first, *complaints[:1]])}{more}', file=sys.stderr, flush=True)

@@ -5,11 +5,13 @@ import os
 import re
 import textwrap
 import warnings
+from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import __version__, video_io
 from st2v_jax.cli import options
 from st2v_jax.cli.progress import Progress
+from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
 from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
@@ -18,27 +20,33 @@ from st2v_jax.errors import BadInput
 SHIPPED_PROMPTS = {'paper': Path(__file__).parents[1] / 'assets' / 'prompts' / 'paper.txt'}
 
 DESCRIPTION = """\
-Makes a long video from one sentence, chunk by chunk: 16 frames from the text, then 8 more at a time, each chunk from
-the text, the last 8 frames and the first frame. Without --weights it uses the small model that comes with the package,
-which knows the words of --list-words and needs no download.
+Makes a long video from one sentence, chunk by chunk. The first chunk has 16 frames; each later chunk adds 8, which
+depend on the text, the last 8 frames and the first frame.
+
+Without --weights the small model that ships with the package is used. It needs no download, and it knows only the words
+that --list-words shows.
 """
 EXAMPLES = """\
 examples:
   {run} --prompt "{0}"
-  {run} --prompt "{1}" --num-frames 240 --output long.mp4
-  {run} --prompt "{2}" --output night.gif --seed 7
-  {run} --prompts-file prompts.txt --output "videos/clip.mp4"   # clip-000.mp4, clip-001.mp4, ...
-  {run} --prompts-file paper --weights weights/st2v --output "videos/clip.mp4"   # the 50 prompts of the paper
+  {run} --num-frames 240 --output long.mp4 --prompt "{1}"
+  {run} --output night.gif --seed 7 --prompt "{2}"
+  {run} --prompts-file prompts.txt --output videos/clip.mp4   # writes clip-000.mp4, clip-001.mp4, ...
+  {run} --prompts-file paper --weights weights/st2v           # the 50 prompts of the paper
+
 more prompts that the small model understands:
   {more}
-The output's ending decides: .mp4 grows while it is made and plays at any time; .gif; name.png or folder/ for single
-frames. An existing file is replaced when the first frames are there. The prompt, the seed and all settings are stored
-in the file. Compiled programs are kept in $ST2V_CACHE (default ~/.cache/st2v_jax): the second run starts faster.
+
+The ending of the output decides what is written: an .mp4, which grows while it is made and plays at any time; a .gif;
+or single frames, to name.png or folder/. An existing file is replaced once the first frames are ready. The prompt, the
+seed and all settings are stored in the file.
+
+Compiled programs are kept in $ST2V_CACHE (default: ~/.cache/st2v_jax), so a second run starts faster.
 """
 
 
-def work(arguments, run):
-    """Checks, samples, saves."""
+def work(arguments: Namespace, run: Run) -> None:
+    """Checks the arguments, makes the videos and saves them."""
     if arguments.list_words:
         return _list_words(arguments)
     jobs = _jobs(arguments)
@@ -52,7 +60,7 @@ def work(arguments, run):
     if settings.decode_frames > 1:
         run.lower += ('--decode-frames 1',)
     if settings.profile == 'paper' and model.config.apm is not None:
-        run.lower += ('--profile release (guides with two evaluations a step instead of three)',)
+        run.lower += ('--profile release (two evaluations of the network per step instead of three)',)
     run.lower += ('--weights with a smaller model',)
     for job in jobs:
         _make(job, arguments, model, settings, enhancer, run)
@@ -66,14 +74,14 @@ class Job:
     output: str
 
     @property
-    def draft(self):
-        """Where the streaming stage's video is kept until the enhanced one is complete."""
+    def draft(self) -> str:
+        """The file that keeps the video of the streaming stage until the enhanced one is complete."""
         root = self.output.rstrip('/') if video_io.is_folder(self.output) else os.path.splitext(self.output)[0]
         return f'{root}-draft.mp4'
 
 
 def _make(job, arguments, model, settings, enhancer, run):
-    """Samples one video into its file."""
+    """Makes one video and writes it to its file."""
     metadata = {
         'prompt': job.prompt,
         'negative_prompt': arguments.negative_prompt,
@@ -117,9 +125,9 @@ def _make(job, arguments, model, settings, enhancer, run):
 
 
 def _streamed(model, job, arguments, settings, progress):
-    """Iterator over the frames of the streaming stage, with its bar.
+    """Yields the frames of the streaming stage, with a progress bar.
 
-    A chunk's steps are counted in frames: a frame is a share of the steps of the chunk that brings it.
+    The bar counts frames: each step of a chunk counts as an equal share of the frames that the chunk adds.
     """
     from st2v_jax.streaming.generate import generate
 
@@ -132,7 +140,7 @@ def _streamed(model, job, arguments, settings, progress):
         progress.to(min(total, before + step / steps * new), f'chunk {chunk + 1}/{chunks} step {step}/{steps}')
 
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # a cut prompt has been reported in this program's own words
+        warnings.simplefilter('ignore', UserWarning)  # warn_about_words has reported prompts that are cut
         frames = generate(
             model,
             job.prompt,
@@ -146,7 +154,7 @@ def _streamed(model, job, arguments, settings, progress):
 
 
 def _kept(frames, draft, fps, metadata, run):
-    """The frames again, which also go to the draft: who stops a long enhancement keeps the video."""
+    """Yields the frames unchanged and writes them to the draft, so that a stopped enhancement leaves a video."""
     video = None
     try:
         for some in frames:
@@ -160,7 +168,7 @@ def _kept(frames, draft, fps, metadata, run):
 
 
 def _jobs(arguments):
-    """The prompts with their output files, checked."""
+    """The videos to make, as Jobs, checked."""
     from st2v_jax.streaming.generate import check
 
     prompts = [arguments.prompt] if arguments.prompts_file is None else _prompts(arguments.prompts_file)
@@ -180,7 +188,7 @@ def _prompts(name):
         raise BadInput(f'cannot read the prompts: {error}') from error
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith('#')]
     if not prompts:
-        raise BadInput(f'{name} holds no prompt: one a line, # begins a comment')
+        raise BadInput(f'{name} has no prompts: write one per line; # starts a comment')
     return prompts
 
 
@@ -194,7 +202,7 @@ def _outputs(prompts, arguments):
 
 
 def _numbered(output, number):
-    """The number of the prompt goes before the ending: clip.mp4 -> clip-003.mp4, frames/ -> frames-003/."""
+    """Puts the number of the prompt before the ending: clip.mp4 -> clip-003.mp4, frames/ -> frames-003/."""
     if output.endswith('/') or os.path.isdir(output):
         return f'{output.rstrip("/")}-{number:03d}/'
     root, ending = os.path.splitext(output)
@@ -207,7 +215,7 @@ def _slug(prompt):
 
 
 def _load(arguments):
-    """The model, and the enhancer if it is asked for."""
+    """The model, and the enhancer or None."""
     from st2v_jax.open_model import open_model
     from st2v_jax.streaming.generate import load
 
@@ -233,10 +241,10 @@ def _plan(arguments, videos):
 def _settings(arguments, model):
     if arguments.num_frames > model.max_frames:
         raise BadInput(
-            f'this model has no CAM and APM: it makes {model.max_frames} frames at most, not {arguments.num_frames}'
+            f'this model has no CAM and APM, so it makes at most {model.max_frames} frames, not {arguments.num_frames}'
         )
     if arguments.guidance_anchor is not None and model.config.apm is None:
-        raise BadInput('this model has no APM, and so no anchor frame that --guidance-anchor could weigh')
+        raise BadInput('--guidance-anchor needs a model with APM, and this one has none')
     return model.settings(
         **options.given(arguments, 'steps', 'profile', 'guidance_text', 'guidance_anchor', 'eta', 'decode_frames')
     )
@@ -246,46 +254,77 @@ def _list_words(arguments):
     from st2v_jax.open_model import open_model
 
     tokenizer = open_model(arguments.weights).tokenizer()
-    words = ' '.join(tokenizer.words) or 'This model has all of the vocabulary of CLIP: every word has tokens.'
-    print(textwrap.fill(words, 100, break_on_hyphens=False))
+    words = ' '.join(tokenizer.words) or 'This model has the whole vocabulary of CLIP, so every word can be used.'
+    print(textwrap.fill(words, options.terminal_width(), break_on_hyphens=False))
 
 
-def parser(prog):
-    parser = options.Parser(prog, DESCRIPTION)
+def parser(prog: str) -> options.Parser:
+    """The parser of the verb; prog is how the user called it."""
+    parser = options.Parser(prog, DESCRIPTION, usage=f'{prog} --prompt TEXT [options]')
     parser.epilog = EXAMPLES.format(*PROMPTS[:3], run=prog, more='\n  '.join(PROMPTS[3:]))
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument('--prompt', help='what the video shows, in a sentence')
+    what.add_argument('--prompt', metavar='TEXT', help='what the video shows, in one sentence')
     what.add_argument(
         '--prompts-file',
         metavar='FILE',
-        help='several prompts, one a line; # begins a comment. The name paper stands for the 50 prompts of the paper, '
+        help='a file with one prompt per line; # starts a comment. The name paper means the 50 prompts of the paper, '
         'which ship with the package',
     )
-    what.add_argument('--list-words', action='store_true', help='show the words that the model knows, and stop')
+    what.add_argument('--list-words', action='store_true', help='print the words that the model knows, and exit')
     add = parser.add_argument
-    add('--num-frames', type=options.at_least_1, default=48, metavar='N', help='frames in the video, any number (48)')
-    add('--enhance', action='store_true', help='then draw the whole video once more, larger and sharper')
-    add('--plan', action='store_true', help='print what it will take on this device, stage by stage, and stop')
-    add('--output', metavar='PATH', help='video.mp4, video.gif, frame.png or folder/ (default: from prompt and seed)')
-    add('--seed', type=options.seed, default=0, metavar='N', help='another seed, another video of the same prompt (0)')
+    add(
+        '--num-frames',
+        type=options.at_least_1,
+        default=48,
+        metavar='N',
+        help='length of the video in frames (default: 48)',
+    )
+    add('--enhance', action='store_true', help='redraw the finished video, larger and sharper')
+    add('--plan', action='store_true', help='print the time and memory needed on this device, and exit')
+    add(
+        '--output',
+        metavar='PATH',
+        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after prompt and seed)',
+    )
+    add(
+        '--seed',
+        type=options.seed,
+        default=0,
+        metavar='N',
+        help='random seed; each seed gives another video (default: 0)',
+    )
     add('--steps', type=options.at_least_1, metavar='N', help='denoising steps of each chunk (default: 20)')
-    add('--fps', type=options.rate, default=8.0, metavar='X', help='frames per second of the file (8)')
+    add('--fps', type=options.rate, default=8.0, metavar='X', help='frames per second of the file (default: 8)')
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
-    add('--weights', metavar='FOLDER', help='another model: a folder that train or convert wrote')
+    add('--weights', metavar='FOLDER', help='a model written by train or convert (default: the small model)')
     add(
         '--guidance-text',
         type=options.number,
         metavar='X',
-        help='how strictly to follow the text (default: the model says)',
+        help='guidance scale of the text (default: set by the model)',
     )
-    add('--guidance-anchor', type=options.number, metavar='X', help='how strictly to keep the looks of the first frame')
-    add('--profile', choices=('paper', 'release'), help='rules of the paper or of its released program')
-    add('--eta', type=options.not_negative, metavar='X', help='randomness of DDIM steps, 0 to 1 (paper 0, release 1)')
+    add(
+        '--guidance-anchor',
+        type=options.number,
+        metavar='X',
+        help='guidance scale of the first frame (default: set by the model)',
+    )
+    add(
+        '--profile',
+        choices=('paper', 'release'),
+        help='sampling rules of the paper or of its released program (default: set by the model)',
+    )
+    add(
+        '--eta',
+        type=options.not_negative,
+        metavar='X',
+        help='randomness of the DDIM steps, from 0 to 1 (default: 0 for paper, 1 for release)',
+    )
     add(
         '--decode-frames',
         type=options.at_least_1,
         metavar='N',
-        help='frames decoded at once; fewer need less memory (4)',
+        help='frames decoded at once; fewer take less memory (default: 4)',
     )
     add('--quiet', action='store_true', help='print warnings and errors only')
     return parser

@@ -1,12 +1,15 @@
 """`st2v train --config <stage>[:size]`: one stage of the model, from the weights of the one before."""
 
 import re
+from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax.cli import options
+from st2v_jax.cli.run import Run
 
+DESCRIPTION = 'Trains one stage of StreamingT2V.'
 EPILOG = """\
-The stages, each from the weights of the one before:
+the stages, each started from the weights of the one before:
   {run} --config autoencoder:small --workdir runs/autoencoder
   {run} --config clip:small --workdir runs/clip --from runs/autoencoder/weights
   {run} --config video_ldm:small --workdir runs/video_ldm --from runs/clip/weights
@@ -14,36 +17,42 @@ The stages, each from the weights of the one before:
   {run} --config apm:small --workdir runs/apm --from runs/cam/weights
   {run} --config refiner_vae:small --workdir runs/refiner_vae --from runs/apm/weights
   {run} --config refiner:small --workdir runs/refiner --from runs/refiner_vae/weights
-Ablations of CAM and APM, from the weights of video_ldm: no_apm, add_cond, conc_cond.
-A stage is a file of configs/, such as configs/cam.py, which may be named by its path too; so may one of your own.
-Sizes: none is the released model, :small the one that ships, :tiny runs on a CPU in seconds.
-Any key of the config can be set: --config.steps=2000 --config.schedule.peak=3e-4
-The same command again resumes from the newest checkpoint in the workdir.
+
+The ablations of CAM and APM are the stages no_apm, add_cond and conc_cond. They start from the weights of video_ldm.
+
+The size comes after the colon: small is the model that ships with the package, tiny runs on a CPU in seconds, and full,
+the default, is the size of the released model.
+
+--config takes the name of a file in configs/, such as cam for configs/cam.py, or the path of any config file. Each key
+of a config can be set on the command line:
+  --config.steps=2000 --config.schedule.peak=3e-4
+
+To resume a run from its newest checkpoint, repeat the command.
 """
 
 
-def work(arguments, run):
-    """Checks, trains, reports."""
+def work(arguments: Namespace, run: Run) -> None:
+    """Checks the arguments, trains and reports."""
     from st2v_jax.training.config_files import load_config
 
     config, name = load_config(arguments.config, arguments.overrides)
     workdir = arguments.workdir or Path('runs', name)
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f'--workdir {workdir} is a file, not a folder')
-    from st2v_jax.training import loop  # after the arguments, so that mistakes answer at once
+    from st2v_jax.training import loop  # imported late, so that mistakes in the arguments are reported at once
 
     run.target, run.written = workdir, f'checkpoints stay in {workdir}'
-    run.lower = ('--config.batch_size', '--config.data.scenes', '--config.data.columns')
+    run.lower = ('a smaller --config.batch_size', '--config.data.scenes', '--config.data.columns')
     outcome = loop.train(config, workdir, arguments.source, command=run.again)
     if outcome == 'stopped':
-        print(f'stopped and saved; resume with: {run.again}')
+        print(f'stopped and saved; to resume: {run.again}')
     else:
         print(f'trained weights: {workdir / "weights"}')
 
 
 class _Parser(options.Parser):
-    def parse_args(self, argv):
-        """Also takes --config.KEY=VALUE for any key, as `overrides`."""
+    def parse_args(self, argv: list[str]) -> Namespace:
+        """Also accepts --config.KEY=VALUE for any key and collects these as `overrides`."""
         arguments, rest = self.parse_known_args(argv)
         arguments.overrides = {}
         rest = iter(rest)
@@ -58,10 +67,17 @@ class _Parser(options.Parser):
         return arguments
 
 
-def parser(prog):
-    parser = _Parser(prog, 'Train one stage of StreamingT2V.', epilog=EPILOG.format(run=prog))
+def parser(prog: str) -> options.Parser:
+    """The parser of the verb; prog is how the user called it."""
+    parser = _Parser(prog, DESCRIPTION, epilog=EPILOG.format(run=prog), usage=f'{prog} --config NAME[:SIZE] [options]')
     add = parser.add_argument
-    add('--config', required=True, metavar='NAME[:SIZE]', help='a stage as below, or a file with get_config(size)')
-    add('--workdir', type=Path, help='where checkpoints, logs and weights go (default: runs/<config>)')
-    add('--from', dest='source', type=Path, metavar='WEIGHTS', help='weights of the stage before')
+    add('--config', required=True, metavar='NAME[:SIZE]', help='a stage, or a Python file with get_config(size)')
+    add('--workdir', type=Path, metavar='FOLDER', help='for checkpoints, logs and weights (default: runs/NAME-SIZE)')
+    add(
+        '--from',
+        dest='source',
+        type=Path,
+        metavar='WEIGHTS',
+        help='weights to start from (default: the sources of the config)',
+    )
     return parser

@@ -1,16 +1,22 @@
-"""What sample and enhance share: the device's name, warnings about prompts, the refinement stage, the file."""
+"""What sample and enhance share: the device line, warnings about prompts, the refinement stage, writing the file."""
 
 import contextlib
 import dataclasses
 import os
 import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
 
 from st2v_jax import video_io
-from st2v_jax.cli.progress import warn
+from st2v_jax.cli.progress import Progress, warn
+from st2v_jax.cli.run import Run
+from st2v_jax.tokenizer import Tokenizer
 
 
-def name_device():
-    """Prints what the networks compute on, and in which type."""
+def name_device() -> None:
+    """Prints the device that the networks run on and the type that they compute in."""
     import jax
 
     device = jax.local_devices()[0]
@@ -21,23 +27,25 @@ def name_device():
     print(f'device: {text}', flush=True)
 
 
-def warn_about_words(tokenizer, prompts):
-    """Names the words that the model never saw and those that do not fit, prompt by prompt."""
+def warn_about_words(tokenizer: Tokenizer, prompts: Iterable[str]) -> None:
+    """Warns, prompt by prompt, about words that the model does not know and about words that do not fit."""
     for prompt in dict.fromkeys(prompts):
         unknown, lost = tokenizer.unknown_words(prompt), tokenizer.lost(prompt)
         if unknown:
             warn(
-                f'this model never saw {", ".join(unknown)} and will ignore it; '
-                'st2v sample --list-words shows what it knows'
+                f'this model does not know {", ".join(unknown)}, which will have no effect; '
+                'st2v sample --list-words shows the words that it knows'
             )
         if lost:
             warn(f'the prompt is longer than 77 tokens and was cut; lost: "{lost}"')
 
 
-def enhanced(enhancer, frames, prompt, progress, settings, **options):
-    """Iterator over the enhanced frames of pieces [n,H,W,3], with a bar for the steps and one for what is written.
+def enhanced(
+    enhancer, frames: Iterable[np.ndarray], prompt: str, progress: Progress, settings, **options
+) -> Iterator[np.ndarray]:
+    """Yields the enhanced frames of a video in pieces [n, H, W, 3], with a bar for the steps and one for the writing.
 
-    settings: a RefineSettings. options: more of `enhance`.
+    settings: a RefineSettings. options: further arguments of `enhance`.
     """
     from st2v_jax.refinement.enhancer import enhance
 
@@ -56,22 +64,24 @@ def enhanced(enhancer, frames, prompt, progress, settings, **options):
             progress.stage('writing', count)
 
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # a cut prompt has been reported in this program's own words
+        warnings.simplefilter('ignore', UserWarning)  # warn_about_words has reported prompts that are cut
         pieces = enhance(enhancer, read(), prompt, on_step=on_step, **options, **dataclasses.asdict(settings))
     yield from pieces
 
 
-def save(pieces, output, fps, metadata, progress, run):
-    """Writes frames as they are made, tells `run` how far that is, and says so in the end.
+def save(
+    pieces: Iterable[np.ndarray], output: str, fps: float, metadata: dict[str, Any], progress: Progress, run: Run
+) -> None:
+    """Writes frames as they are made, keeps `run` up to date, and reports the finished file.
 
-    pieces: iterator over frames [n,H,W,3]; all of the work happens in it.
-    metadata: what is stored in the file; its 'command' makes the video again.
+    pieces: iterator over frames [n, H, W, 3]; all of the work happens in it.
+    metadata: what is stored in the file; its 'command' repeats the video.
     """
     run.again, run.target, run.written, video = metadata['command'], output, 'nothing was written', None
     with contextlib.ExitStack() as stack:
         stack.enter_context(progress)
         for frames in pieces:
-            if video is None:  # only now: a run that fails earlier leaves an existing file as it was
+            if video is None:  # opened late: a run that fails before this leaves an existing file untouched
                 size = frames.shape[1:3]
                 video = stack.enter_context(video_io.VideoWriter(output, fps, size, metadata))
             video.write(frames)

@@ -1,1 +1,1 @@
-"""Published weights to our folders and back: strict tables, and what tells files, networks and sizes."""
+"""Published weights to our folders and back: strict tables, and code that recognises files, networks and sizes."""

@@ -1,4 +1,4 @@
-"""One model out of published files: which network comes from where, and the config that all of them make."""
+"""One model made of published files: which file each network comes from, and the config of the whole."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ from st2v_jax.convert.sources import Published
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.weights.folder import Folder
-from st2v_jax.weights.layout import abstract, check_rows
+from st2v_jax.weights.layout import abstract, check_tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +22,9 @@ class Assembly:
     """A model in published files.
 
     Attributes:
-      config: of the whole.
-      files: network -> (file, checkpoint) that it is read from.
-      tokenizer: of the streaming stage's text tower.
+      config: of the whole model.
+      files: {network: (file, checkpoint) that it is read from}.
+      tokenizer: that of the streaming stage's text tower.
     """
 
     config: ModelConfig
@@ -37,15 +37,15 @@ class Assembly:
         return frozenset(self.files)
 
     def arrays(self, only: Collection[str]) -> dict[str, Mapping[str, np.ndarray]]:
-        """network -> {path: array}, fetched when asked for, of the networks in `only`; all of a file is checked first.
+        """{network: {path: array}} of the networks in `only`, fetched when asked for; whole files are checked first.
 
-        Raises ConversionError with what is in none of the files, and what does not fit in any of them.
+        Raises ConversionError with every network that no file has, and everything in the files that does not fit.
         """
         there = [name for name in only if name in self.files]
         arrays, complaints = {}, [f'{name}: in none of the files' for name in only if name not in self.files]
         for file, checkpoint in dict.fromkeys(self.files[name] for name in there):
             try:
-                # With the file's own sizes: what of it is not used may be of others than the model's.
+                # With the file's own sizes, because networks of it that are not used may differ from the model's.
                 trees = abstract(merged(self.config, checkpoint.sizes), checkpoint.networks)
                 converted = Converted(checkpoint.tensors, checkpoint.table, trees)
                 here = [name for name in there if self.files[name][1] is checkpoint]
@@ -58,12 +58,15 @@ class Assembly:
 
 
 def assemble(found: Sequence[Published], onto: Folder | None = None, held: Collection[str] = ()) -> Assembly:
-    """The model that published places make together; what comes later in the list takes precedence.
-
-    onto: the model that they are added to; None is the released one. held: the networks that are there already.
+    """The model that published files of several places make together; later places take precedence.
 
     The streaming model's file has a UNet that was trained further. A Video-LDM beside it therefore becomes `initial`,
-    which draws the first chunk, as in the release.
+    which generates the first chunk, as in the release.
+
+    Args:
+      found: the files of each place.
+      onto: the model that they are added to; None is the released one.
+      held: the networks that are there already.
     """
     config, tokenizer = (RELEASED, Tokenizer(pad=0)) if onto is None else (onto.config, onto.tokenizer)
     streaming = 'cam' in held or any('cam' in c.networks for place in found for _, c in place.checkpoints)
@@ -75,8 +78,8 @@ def assemble(found: Sequence[Published], onto: Folder | None = None, held: Colle
             if streaming and checkpoint.is_video_ldm:
                 checkpoint = checkpoint.as_initial()
             if ours is not None and not {*checkpoint.networks} & {*ours['networks']}:
-                continue  # written for other programs: the model has it in another file
-            # One place may hold a network twice: the larger file, which comes first, is the one that fits together.
+                continue  # a copy for other programs: the model has it in another file
+            # One place may have a network twice: the file with more networks comes first, and those fit together.
             new = [name for name in checkpoint.networks if name not in here]
             if new:
                 config = merged(config, checkpoint.sizes)
@@ -90,7 +93,7 @@ def assemble(found: Sequence[Published], onto: Folder | None = None, held: Colle
             config, tokenizer = ModelConfig.from_dict(ours['config']), Tokenizer.from_dict(ours['tokenizer'])
     config = dataclasses.replace(config, initial='initial' in (*files, *held))
     if 'text' in files:
-        check_rows(tokenizer, config.text.vocab_size, files['text'][0])
+        check_tokenizer(tokenizer, config.text.vocab_size, files['text'][0])
     if {'text', 'unet'} <= {*files, *held} and config.text.width != config.backbone.context_width:
         raise ValueError(
             f'the UNet reads text of width {config.backbone.context_width}, the text tower gives {config.text.width}'
@@ -99,7 +102,7 @@ def assemble(found: Sequence[Published], onto: Folder | None = None, held: Colle
 
 
 def merged(config: Any, sizes: Mapping[str, Any]) -> Any:
-    """config with what files tell of it; nested dicts belong to nested configs."""
+    """The config with these sizes; nested dicts are for nested configs."""
     changes = {
         name: merged(getattr(config, name), value) if isinstance(value, dict) else value
         for name, value in sizes.items()

@@ -1,6 +1,6 @@
 """Conversion tables of the encoders, one for each network and each way it is published.
 
-A table is a function of the network's config where a checkpoint counts levels from the other end or holds more layers.
+A table is a function of the network's config if its checkpoint counts levels from the other end or has more layers.
 """
 
 from st2v_jax.convert.engine import CONV, LINEAR, POINT, SAME, VECTOR, Row, Table, fused, linear, norm
@@ -40,10 +40,10 @@ _LEVELS = (
     ('{part:encoder|decoder}.mid_block', '{part}/mid'),
 )
 _ATTENTION, _MID = '{part:encoder|decoder}.mid_block.attentions.0', '{part}/mid/attention'
-# Older files name the projections of the attention differently.
+# Names of the attention's projections in older files.
 _OLDER = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
 
-# AutoencoderKL as diffusers names it.
+# AutoencoderKL under the names of diffusers.
 AUTOENCODER = Table(
     rows=(
         *linear('{part:encoder|decoder}.conv_in', '{part}/conv_in', layout=CONV),
@@ -73,7 +73,7 @@ AUTOENCODER = Table(
 
 
 def autoencoder_ldm(config: VaeConfig) -> Table:
-    """AutoencoderKL as the first stage of latent diffusion names it; its decoder counts levels from full resolution."""
+    """AutoencoderKL under the names of latent diffusion, whose decoder counts levels from full resolution."""
     deepest = len(config.block_channels) - 1
     blocks = [
         ('encoder.down.{level}.block.{n}', 'encoder/down/{level}/resnets/{n}'),
@@ -116,7 +116,7 @@ def autoencoder_ldm(config: VaeConfig) -> Table:
 
 
 def text(config: TextConfig) -> Table:
-    """The text tower as transformers names it: CLIPTextModel, CLIPTextModelWithProjection or the whole CLIPModel."""
+    """The text tower under the names of transformers: CLIPTextModel, also with projection, or the whole CLIPModel."""
     projection = Row('text_projection.weight', 'projection/kernel', LINEAR)
     ignored = (
         ('text_model.embeddings.position_ids', 'the numbers 0, 1, 2, ...'),
@@ -137,7 +137,7 @@ def text(config: TextConfig) -> Table:
     )
 
 
-# The image tower as transformers names it: CLIPVisionModelWithProjection or the whole CLIPModel.
+# The image tower under the names of transformers: CLIPVisionModelWithProjection or the whole CLIPModel.
 IMAGE = Table(
     rows=(
         Row('vision_model.embeddings.class_embedding', 'class_token/embedding', VECTOR),
@@ -157,7 +157,7 @@ IMAGE = Table(
 
 
 def text_open_clip(config: TextConfig) -> Table:
-    """The text tower of an open_clip model whose penultimate layer is read: one block fewer than the file has."""
+    """The text tower of an open_clip model up to its penultimate layer: one block fewer than the file has."""
     used = '|'.join(str(n) for n in range(config.layers))
     # open_clip multiplies by its projection from the right, as we do.
     projection = Row('text_projection', 'projection/kernel')
@@ -201,7 +201,7 @@ IMAGE_OPEN_CLIP = Table(
     ),
 )
 
-# What else is in Stable Diffusion 2.1's file, whose first stage is the Refiner's autoencoder.
+# The other tensors in the file of Stable Diffusion 2.1, whose first stage is the Refiner's autoencoder.
 STABLE_DIFFUSION = (
     (r'{rest:(?:model|model_ema|cond_stage_model)\..+}', 'its image UNet, averages of that, and its text tower'),
     (

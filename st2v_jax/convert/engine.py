@@ -1,9 +1,9 @@
 """Published weights to our parameter trees and back: one strict table per network, read in both directions.
 
-A row pairs names of a checkpoint with paths of our tree and says how the numbers are laid out. Names are templates:
+A row pairs names in a checkpoint with paths in our tree and says how the numbers are laid out. Names are templates:
 `{n}` stands for a number, `{part:encoder|decoder}` for one of several words, and the same placeholder on the other
 side takes the same value. Nothing is guessed: every tensor of a checkpoint is used once or ignored for a stated
-reason, every parameter is filled once, and whatever does not fit is raised together.
+reason, every parameter is filled once, and one error lists everything that does not fit.
 """
 
 import functools
@@ -36,7 +36,7 @@ class Misfit(NamedTuple):
 
 
 class ConversionError(ValueError):
-    """Weights and model do not fit; `complaints` has one line for each misfit."""
+    """Weights and model do not fit; `complaints` has one line for each mismatch."""
 
     def __init__(self, complaints: Iterable[str | Misfit]):
         self.complaints = [str(complaint) for complaint in complaints]
@@ -44,7 +44,7 @@ class ConversionError(ValueError):
 
 
 class Layout(NamedTuple):
-    """How torch lays a tensor out and how we do: functions between them, for tensors of `rank` axes (None: any)."""
+    """How torch and we lay out a tensor of `rank` axes (None means any), and the functions between the two."""
 
     name: str
     rank: int | None
@@ -53,16 +53,16 @@ class Layout(NamedTuple):
 
 
 SAME = Layout('same', None, lambda w: w, lambda w: w)
-LINEAR = Layout('linear [o,i]', 2, np.transpose, np.transpose)
+LINEAR = Layout('linear [o, i]', 2, np.transpose, np.transpose)
 CONV1D = Layout(
-    'convolution [o,i,k]', 3, lambda w: np.moveaxis(w, (0, 1), (-1, -2)), lambda w: np.moveaxis(w, (-1, -2), (0, 1))
+    'convolution [o, i, k]', 3, lambda w: np.moveaxis(w, (0, 1), (-1, -2)), lambda w: np.moveaxis(w, (-1, -2), (0, 1))
 )
-CONV = CONV1D._replace(name='convolution [o,i,k,k]', rank=4)
-# Kernels of width one are linear maps here, a convolution over frames alone has one spatial axis.
-POINT1D = Layout('convolution [o,i,1]', 3, lambda w: np.squeeze(w, 2).T, lambda w: w.T[:, :, None])
-POINT = Layout('convolution [o,i,1,1]', 4, lambda w: np.squeeze(w, (2, 3)).T, lambda w: w.T[:, :, None, None])
+CONV = CONV1D._replace(name='convolution [o, i, k, k]', rank=4)
+# A kernel of width one is a linear map here, and a convolution over frames has one spatial axis.
+POINT1D = Layout('convolution [o, i, 1]', 3, lambda w: np.squeeze(w, 2).T, lambda w: w.T[:, :, None])
+POINT = Layout('convolution [o, i, 1, 1]', 4, lambda w: np.squeeze(w, (2, 3)).T, lambda w: w.T[:, :, None, None])
 FRAMES = Layout(
-    'convolution [o,i,k,1,1]',
+    'convolution [o, i, k, 1, 1]',
     5,
     lambda w: CONV1D.to_ours(np.squeeze(w, (3, 4))),
     lambda w: CONV1D.to_theirs(w)[..., None, None],
@@ -71,19 +71,25 @@ IGNORED = Layout('ignored', None, None, None)
 VECTOR = Layout('vector [c]', 1, lambda w: w[None], lambda w: np.squeeze(w, 0))
 
 
-def fused(layout: Layout, parts: int) -> Layout:
-    """One tensor that holds `parts` of ours, one after the other along its first axis."""
+def fused(layout: Layout, count: int) -> Layout:
+    """The Layout of one tensor that holds `count` of ours, one after the other along its first axis."""
     return Layout(
-        f'{parts} x {layout.name}',
+        f'{count} x {layout.name}',
         layout.rank,
-        lambda w: tuple(layout.to_ours(part) for part in np.split(w, parts)),
+        lambda w: tuple(layout.to_ours(part) for part in np.split(w, count)),
         lambda *ours: np.concatenate([layout.to_theirs(w) for w in ours]),
     )
 
 
 @dataclass(frozen=True)
 class Row:
-    """theirs: name template(s) of the checkpoint; ours: path template(s) of our tree; both tuples where several."""
+    """Names in a checkpoint, the paths in our tree that they become, and how.
+
+    Attributes:
+      theirs: name template, or a tuple of them.
+      ours: path template, or a tuple of them.
+      layout: how the numbers are laid out.
+    """
 
     theirs: str | tuple[str, ...]
     ours: str | tuple[str, ...]
@@ -92,10 +98,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All there is to know about one network's checkpoints.
+    """Everything about the checkpoints of one network.
 
-    ignored: (name template, reason) of tensors that are not the network's parameters.
-    renamed: (old template, template) of names that older files use; rows know the second.
+    Attributes:
+      rows: of all its parameters.
+      ignored: (name template, reason) of tensors that are not parameters of the network.
+      renamed: (old template, template) of names in older files; rows have the second.
     """
 
     rows: tuple[Row, ...]
@@ -104,7 +112,7 @@ class Table:
 
 
 def within(table: Table, theirs: str = '', ours: str = '') -> Table:
-    """The table of a checkpoint whose names, and a tree whose paths, begin with these."""
+    """The table with `theirs` before every name of the checkpoint and `ours` before every path of our tree."""
     longer = lambda side, start: start + side if isinstance(side, str) else tuple(start + name for name in side)
     return Table(
         tuple(Row(longer(row.theirs, theirs), longer(row.ours, ours), row.layout) for row in table.rows),
@@ -114,18 +122,18 @@ def within(table: Table, theirs: str = '', ours: str = '') -> Table:
 
 
 def together(*tables: Table) -> Table:
-    """One table with all their rows."""
-    return Table(*(sum(parts, ()) for parts in zip(*((t.rows, t.ignored, t.renamed) for t in tables))))
+    """One table with the rows of all."""
+    return Table(*(sum(fields, ()) for fields in zip(*((t.rows, t.ignored, t.renamed) for t in tables))))
 
 
 def linear(theirs: str, ours: str, *, bias: bool = True, layout: Layout = LINEAR) -> tuple[Row, ...]:
-    """Rows of a layer with weight (and bias)."""
+    """The rows of a layer with a weight and, if `bias`, a bias."""
     rows = (Row(f'{theirs}.weight', f'{ours}/kernel', layout), Row(f'{theirs}.bias', f'{ours}/bias'))
     return rows if bias else rows[:1]
 
 
 def norm(theirs: str, ours: str) -> tuple[Row, ...]:
-    """Rows of a norm."""
+    """The rows of a norm."""
     return Row(f'{theirs}.weight', f'{ours}/scale'), Row(f'{theirs}.bias', f'{ours}/bias')
 
 
@@ -177,16 +185,16 @@ def names_of(paths: Iterable[str], table: Table) -> dict[str, tuple[str, ...]]:
 class Converted(Mapping[str, np.ndarray]):
     """A checkpoint under the paths of our tree; every array is fetched and laid out when it is asked for.
 
+    Arrays have the types of the checkpoint and are views of its tensors. Creating a Converted checks all of them.
+
     Args:
-      tensors: name -> array of any float type; a mapping may read from disk as it goes.
+      tensors: name -> array of any float type; the mapping may read from disk on access.
       table: of this network and this kind of checkpoint.
       abstract: nested dict of the network's parameters; only shapes are read.
 
-    Arrays have the checkpoint's types and are views of its tensors. Everything is checked here, before any is used.
-
     Raises:
-      ConversionError: with every name that no row or more than one matches, every shape that differs and every
-        parameter that nothing fills.
+      ConversionError: with every name that no row or several rows match, every shape that differs, and every parameter
+        that nothing fills.
     """
 
     def __init__(self, tensors: Mapping[str, np.ndarray], table: Table, abstract: Mapping[str, Any]):
@@ -209,16 +217,16 @@ class Converted(Mapping[str, np.ndarray]):
 
 
 def convert(tensors: Mapping[str, np.ndarray], table: Table, abstract: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that a checkpoint holds: abstract's tree with float32 arrays. See `Converted`."""
+    """The parameters in a checkpoint: the tree of `abstract` with float32 arrays. See `Converted`."""
     converted = Converted(tensors, table, abstract)
     return unflatten({path: np.asarray(array, np.float32) for path, array in converted.items()})
 
 
 class Exported(Mapping[str, np.ndarray]):
-    """The checkpoint that holds these parameters: names and layouts of `table`, types as they are, made when asked for.
+    """The checkpoint of these parameters, with the names and layouts of `table`; arrays are made when asked for.
 
-    `Converted(Exported(params, table), table, params)` is params, bit for bit; params is a tree or {path: array}.
-    Raises ConversionError as `Converted` does.
+    `Converted(Exported(params, table), table, params)` equals params bit for bit, types included; params is a tree or
+    {path: array}. Raises ConversionError as `Converted` does.
     """
 
     def __init__(self, params: Mapping[str, Any], table: Table):
@@ -253,7 +261,7 @@ def export(params: Mapping[str, Any], table: Table) -> dict[str, np.ndarray]:
 
 
 class Under(Mapping):
-    """The tensors of a checkpoint whose names start with `prefix`, without it; fetched only when asked for."""
+    """The tensors of a checkpoint whose names start with `prefix`, by the rest of the name; fetched when asked for."""
 
     def __init__(self, tensors: Mapping[str, np.ndarray], prefix: str):
         self.tensors, self.prefix = tensors, prefix
@@ -270,9 +278,9 @@ class Under(Mapping):
 
 
 def _group(names, table, side):
-    """Where names belong by the table; `side` says whose names these are.
+    """Where names belong by the table; `side` says whether names are theirs or ours.
 
-    -> ({(row, placeholder values): names that meet there}, {name: (row, placeholder values)} of all that a row knows,
+    Returns ({(row, placeholder values): names that match}, {name: (row, placeholder values)} of all that a row knows,
     the misfits).
     """
     found, places, misfits = defaultdict(dict), {}, []
@@ -310,7 +318,7 @@ def _current_name(name, table):
 
 
 def _lay_out(layout, direction, names, values, misfits):
-    """The layout's arrays in one direction, or a misfit and nothing."""
+    """The arrays laid out in one direction; if that fails, adds a misfit and returns nothing."""
     try:
         if direction == 'to_ours' and layout.rank not in (None, values[0].ndim):
             raise ValueError
@@ -329,7 +337,7 @@ class _Sides(NamedTuple):
 
 @functools.cache
 def _sides(row):
-    """The two sides of a row, each able to match names and to be filled in with what the other side matched."""
+    """The two sides of a row, each of which matches names and is filled with what the other side matched."""
     theirs, ours = ((side,) if isinstance(side, str) else side for side in (row.theirs, row.ours))
     kinds = {}
     for template in (*theirs, *ours):
@@ -348,7 +356,7 @@ class _Side:
         """(place, placeholder values) of every template that the whole name matches."""
         matches = []
         for place, (start, pattern) in enumerate(self.patterns):
-            # Most of a thousand rows begin otherwise, which is quicker seen than matched.
+            # Most of a thousand rows begin differently, and comparing the start is quicker than matching.
             if name.startswith(start) and (match := pattern.fullmatch(name)):
                 matches.append((place, tuple(sorted(match.groupdict().items()))))
         return matches
@@ -361,7 +369,7 @@ _PLACEHOLDER = re.compile(r'\{(\w+)(?::([^}]*))?\}')
 
 
 def _pattern(template, kinds):
-    """Regular expression of a template; a placeholder that comes again must take the same value again."""
+    """The regular expression of a template; a placeholder that appears again must have the same value."""
     pattern, end, seen = '', 0, set()
     for match in _PLACEHOLDER.finditer(template):
         name = match[1]

@@ -1,7 +1,7 @@
-"""What a published file holds, told by its tensors: which networks, of which sizes, and the table that reads them.
+"""What a published file holds, recognised by its tensors: the networks, their sizes, and the table that reads them.
 
-Sizes come from names and shapes. What shapes cannot tell (widths of heads and norm groups, activations) comes from the
-config.json beside a file, and is as in a given model, the released one unless told otherwise, where there is none.
+Sizes come from names and shapes. What shapes cannot show (widths of heads and norm groups, activations) comes from the
+config.json beside a file; without one, it is that of a given model, by default the released one.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ RELEASED = ModelConfig(profile='release')
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Networks of a published file.
+    """The networks in a published file.
 
     Attributes:
-      kind: in a few words.
-      tensors: the whole file.
-      sizes: fields of ModelConfig that the file tells, nested dicts for nested configs.
-      networks: names of ours that it fills.
-      table: how; its paths begin with the names of the networks.
+      kind: what it is, in a few words.
+      tensors: those of the whole file.
+      sizes: the fields of ModelConfig that the file determines, as nested dicts.
+      networks: our names of the networks that it fills.
+      table: how it fills them; paths begin with the names of the networks.
     """
 
     kind: str
@@ -47,16 +47,19 @@ class Checkpoint:
         return self.networks == ('unet',)
 
     def as_initial(self) -> 'Checkpoint':
-        """The same Video-LDM beside a streaming model, whose UNet has these sizes too: it draws the first chunk."""
+        """The same Video-LDM as the `initial` network of a streaming model with the same sizes, for the first chunk."""
         return dataclasses.replace(self, sizes={}, networks=('initial',), table=unet_tables.INITIAL)
 
 
 def recognise(
     tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], model: ModelConfig = RELEASED
 ) -> list[Checkpoint]:
-    """The networks in a file, [] where it is none of those we know.
+    """The networks in a file; [] for a file of an unknown kind.
 
-    settings: the config.json beside it, or {}. model: says what neither does.
+    Args:
+      tensors: those of the file.
+      settings: the config.json beside it, or {}.
+      model: has what neither the tensors nor the settings say.
     """
     return [checkpoint(kind, tensors, settings, model) for kind in kinds(tensors)]
 
@@ -78,7 +81,7 @@ def checkpoint(
 
 @dataclass(frozen=True)
 class _File:
-    """A file as far as sizes need it; names are looked up behind `prefix`."""
+    """A file, as far as sizes need it; `prefix` comes before every name that is looked up."""
 
     tensors: Mapping[str, np.ndarray]
     settings: Mapping[str, Any]
@@ -88,8 +91,8 @@ class _File:
     def under(self, prefix):
         return dataclasses.replace(self, prefix=prefix)
 
-    def part(self, name):
-        """The same file, where its settings have a part of this name with that."""
+    def section(self, name):
+        """The same file with the section of this name as its settings, if they have one."""
         return dataclasses.replace(self, settings=self.settings.get(name, self.settings))
 
     def has(self, name):
@@ -97,14 +100,14 @@ class _File:
 
     def size(self, name, axis=0):
         if not self.has(name):
-            raise ConversionError([f'{self.prefix}{name}: missing, and the sizes of the model with it'])
+            raise ConversionError([f'{self.prefix}{name}: missing, so the sizes of the model are unknown'])
         shape = self.tensors[self.prefix + name].shape
         if not -len(shape) <= axis < len(shape):
             raise ConversionError([f'{self.prefix}{name}: {shape} has no axis {axis}'])
         return shape[axis]
 
     def count(self, template, start=0):
-        """How many of the names with n = start, start + 1, ... there are."""
+        """How many of the names with n = start, start + 1, ... exist."""
         n = start
         while self.has(template.format(n=n)):
             n += 1
@@ -167,7 +170,7 @@ def _clip_text(file):
 
 
 def _clip_image(file):
-    said = file.part('vision_config').said
+    said = file.section('vision_config').said
     at = 'vision_model.embeddings'
     patch = file.size(f'{at}.patch_embedding.weight', -1)
     config = ImageConfig(
@@ -175,7 +178,7 @@ def _clip_image(file):
         patch=patch,
         width=file.size(f'{at}.class_embedding'),
         layers=file.count('vision_model.encoder.layers.{n}.mlp.fc1.weight'),
-        # where a config.json leaves these out, they are as transformers has them
+        # the defaults of transformers, which a config.json leaves out
         heads=said('num_attention_heads', 12),
         mlp_width=file.size('vision_model.encoder.layers.0.mlp.fc1.weight'),
         embed_dim=file.size('visual_projection.weight'),
@@ -239,7 +242,7 @@ def _open_clip_text(file):
     return {'refiner': {'text': config}}, ('refiner_text',), table
 
 
-# kind: names that only it has, all of them, and how to read it
+# kind: (names that all of its files have and no others, the function that reads it)
 KINDS: dict[str, tuple[tuple[str, ...], Callable]] = {
     'streaming model': (('base_model.conv_in.weight', 'resampler.context_embedding.0.weight'), _streaming),
     'Video-LDM': (('conv_in.weight', 'transformer_in.proj_in.weight'), _video_ldm),
@@ -280,9 +283,9 @@ def _vae_config(file):
 
 
 def _text_config(file):
-    said = file.part('text_config').said
+    said = file.section('text_config').said
     heads, activation = file.model.text.heads, file.model.text.activation
-    if file.settings:  # what a config.json leaves out is as transformers has it
+    if file.settings:  # the defaults of transformers, which a config.json leaves out
         heads, activation = 8, 'quick_gelu'
     at = 'text_model.embeddings'
     return TextConfig(

@@ -1,4 +1,4 @@
-"""Conversion table of the Refiner, the Vid2Vid UNet, whose files number all blocks of a way in one list."""
+"""Conversion table of the Refiner, the Vid2Vid UNet, whose file numbers the blocks of a way in one list."""
 
 from st2v_jax.convert.engine import CONV, POINT, POINT1D, Table, linear, norm
 from st2v_jax.convert.unet_tables import temporal_convolutions, transformer
@@ -6,7 +6,7 @@ from st2v_jax.models.unet3d import UNetConfig
 
 
 def _residual(theirs, level, n):
-    """Rows of a residual block, which here contains the temporal convolution that follows it."""
+    """The rows of a residual block, which in this file contains the temporal convolution after it."""
     ours = f'{level}/resnets/{n}'
     return (
         *norm(f'{theirs}.in_layers.0', f'{ours}/norm1'),
@@ -28,7 +28,7 @@ def _transformers(theirs, level, n):
 
 
 def _block(theirs, level, n, attention):
-    """Rows of one layer of a level: residual block and, if it has any, transformers."""
+    """The rows of one layer of a level: a residual block and, with attention, transformers."""
     rows = _residual(f'{theirs}.0', level, n)
     return rows + _transformers(theirs, level, n) if attention else rows
 
@@ -62,7 +62,7 @@ def _decoder(config):
 
 
 def refiner(config: UNetConfig) -> Table:
-    """The Vid2Vid UNet of this config; fills the tree of `UNet3D`."""
+    """The table of the Vid2Vid UNet of this config; it fills the tree of `UNet3D`."""
     return Table(
         rows=(
             *linear('time_embed.0', 'encoder/time_embedding/linear_1'),

@@ -1,4 +1,4 @@
-"""Published files wherever they lie: a file, a folder as it is downloaded, or a repository of the Hugging Face hub."""
+"""Published files wherever they are: a file, a folder as downloaded, or a repository of the Hugging Face hub."""
 
 import re
 from collections.abc import Iterable
@@ -20,21 +20,21 @@ _WEIGHTS = re.compile(
 _MODEL_OF_A_FOLDER = ('model', 'pytorch_model', 'diffusion_pytorch_model')
 _HUB = re.compile(r'[\w.-]+/[\w.-]+')
 _SCHEDULER = 'scheduler_config.json'
-_TOKENS = ('tokenizer_config.json', 'special_tokens_map.json')  # where the padding token may be named
+_TOKENS = ('tokenizer_config.json', 'special_tokens_map.json')  # which may name the padding token
 BESIDE = ('model_index.json', 'config.json', _SCHEDULER, 'vocab.json', 'merges.txt', *_TOKENS)
-DEPTHS = ('*', '*/*', '*/*/*')  # of a folder that holds repositories, whose networks have folders of their own
+DEPTHS = ('*', '*/*', '*/*/*')  # a folder of repositories, whose networks have folders of their own
 
 
 @dataclass(frozen=True, eq=False)
 class Published:
-    """What there is in one place.
+    """The published files in one place.
 
     Attributes:
-      checkpoints: the networks, each with the file it was found in.
-      left_out: files of weights that hold nothing we know.
+      checkpoints: the networks, each with the file that it was found in.
+      left_out: files of weights that hold no known network.
       pad: id of the padding token, None without a tokenizer.
       diffusion: the forward process, None without a scheduler.
-      ours: the config and networks of a model of ours that was exported, or None.
+      ours: the config and networks of a model that this package exported, or None.
     """
 
     checkpoints: tuple[tuple[Path, Checkpoint], ...]
@@ -90,10 +90,10 @@ def look(source: str | Path) -> Place:
 
 
 def find(source: str | Path) -> Published:
-    """What lies in a file, a folder and its subfolders, or, where neither is there, a repository of the hub.
+    """What is in a file, in a folder and its subfolders, or else in a repository of the hub.
 
-    Raises ValueError (UnsafeCheckpointError, ConversionError) or OSError for what cannot be read; nothing we know in
-    all of it is an error too.
+    Raises ValueError (UnsafeCheckpointError, ConversionError) or OSError for what cannot be read, and if there is no
+    known network.
     """
     place = look(source)
     model, found, left_out = assumed(place.ours()), [], []
@@ -102,7 +102,7 @@ def find(source: str | Path) -> Published:
         found += [(file, checkpoint) for checkpoint in checkpoints]
         left_out += [] if checkpoints else [file]
     if not found:
-        raise ValueError(f'{source} holds none of the files we know ({len(place.files)} files of weights looked into)')
+        raise ValueError(f'{source} holds none of the files we know (looked into {len(place.files)} files of weights)')
     return place.published(found, left_out)
 
 
@@ -127,10 +127,10 @@ def is_weights(name: str) -> bool:
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
-    """Of the files of a folder those to read: where one is there in several containers or precisions, one of them.
+    """The files of a folder that are read: one of each model, if it exists in several containers or precisions.
 
-    Full precision comes before half, safetensors before pickles, an index before the files it names. Beside a
-    config.json of transformers or diffusers lies one model; files of other names there are copies for other programs.
+    Full precision is preferred to half, safetensors to pickles, and an index to the files that it names. A folder with
+    a config.json of transformers or diffusers has one model; its files of other names are copies for other programs.
     """
     names = list(names)
     chosen = {}
@@ -149,8 +149,8 @@ def weight_files(names: Iterable[str]) -> list[str]:
 
 
 def _fetch(repository):
-    """A folder with the files of a repository that we read, from the hub or from what was fetched before."""
-    from huggingface_hub import list_repo_files, snapshot_download  # here: it takes a second
+    """A folder with those files of a repository that we read, from the hub or from an earlier download."""
+    from huggingface_hub import list_repo_files, snapshot_download  # imported here, because it takes a second
 
     try:
         names = list_repo_files(repository)
@@ -158,13 +158,13 @@ def _fetch(repository):
         shards = [re.sub(r'\.(\w+)\.index.*', r'*-of-*.\1', name) for name in wanted if name.endswith('.json')]
         beside = [name for name in names if PurePosixPath(name).name in BESIDE]
         return Path(snapshot_download(repository, allow_patterns=[*wanted, *shards, *beside]))
-    except Exception as error:  # each version of the hub's client has its own classes for having no network
+    except Exception as error:  # each version of the hub's client has its own errors for no network
         try:
             return Path(snapshot_download(repository, local_files_only=True))
         except Exception:
             raise FileNotFoundError(
-                f'{repository} is no file or folder here, and the Hugging Face hub cannot be reached or does not have '
-                f'it ({type(error).__name__})'
+                f'{repository} is not a file or folder here, and the Hugging Face hub cannot be reached or does not '
+                f'have it ({type(error).__name__})'
             ) from error
 
 
@@ -173,14 +173,16 @@ def _json(file):
 
 
 def _pad(file):
-    """The id of the padding token by the files of the tokenizer beside its vocab.json; None without them."""
+    """The id of the padding token, from the tokenizer's files beside its vocab.json; None without them."""
     if file is None:
         return None
     ids = _json(file)
     if ids != vocabulary():
-        raise ValueError(f'{file}: the vocabulary is not that of CLIP, which ours is')
+        raise ValueError(f'{file}: the vocabulary is not that of CLIP, which is the only one we have')
     tokens = [_json(file.with_name(name)).get('pad_token') for name in _TOKENS]
-    token = next((token for token in tokens if token is not None), '<|endoftext|>')  # as CLIPTokenizer of transformers
+    token = next(
+        (token for token in tokens if token is not None), '<|endoftext|>'
+    )  # the default of transformers' CLIPTokenizer
     token = token.get('content') if isinstance(token, dict) else token
     if token not in ids:
         raise ValueError(f'{file}: the padding token {token!r} is not in it')

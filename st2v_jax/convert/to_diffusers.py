@@ -1,11 +1,11 @@
-"""A folder of weights of ours written under the published names: a diffusers folder, and the release's files beside it.
+"""A folder in our format written under the published names: a diffusers folder with the release's files beside it.
 
     model_index.json  unet/  vae/  text_encoder/  image_encoder/  scheduler/     as diffusers and transformers read them
     streaming_t2v.safetensors                                                    the names of streaming_t2v.ckpt
     non_ema_0035000.safetensors  v2-1_512-ema-pruned.safetensors  open_clip_pytorch_model.safetensors    the Refiner's
 
-Tensors keep their type. What the published formats have no place for (the rhythm of chunks, guidance, the rows of a
-small text tower) stands in model_index.json, so that an import gives back the same model.
+Tensors keep their type. What the published formats cannot store (the lengths of chunks, guidance, the rows of a small
+text tower) is in model_index.json, so that an import gives the same model again.
 """
 
 import json
@@ -32,10 +32,10 @@ CLASSES = {
 
 
 def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = lambda name: None) -> None:
-    """Writes the model in `folder` to `to`; on_file is told the name of every file of weights before it is written.
+    """Writes the model in `folder` to `to`; on_file receives the name of every file of weights before it is written.
 
-    Raises ValueError for a folder that is not a model of ours, is an ablation model, or has CAM without all that
-    belongs to it.
+    Raises ValueError for a folder that is not in our format, for an ablation model, and for a model with CAM that lacks
+    other networks of the streaming stage.
     """
     folder, to = Path(folder), Path(to)
     model = read(folder)
@@ -45,7 +45,7 @@ def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = 
     held = [name for name in networks(config) if name in model.held]
     lacking = [name for name in _in_one_file(config) if 'cam' in held and name not in held]
     if lacking or not held:
-        raise WeightsError(f'{folder} is no whole model of ours: {", ".join(lacking) or "networks"} missing')
+        raise WeightsError(f'{folder} is not a whole model: {", ".join(lacking) or "networks"} missing')
     for name, (inside, table, settings) in _files(config, held).items():
         on_file(name)
         file = to / name
@@ -56,18 +56,18 @@ def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = 
     _write_json(to / 'scheduler' / 'scheduler_config.json', _scheduler(config.diffusion))
     if tokenizer.rows is None:
         write_vocabulary(to / 'tokenizer', tokenizer.pad)
-    parts = {name: kind for name, kind in CLASSES.items() if (to / name).is_dir()}
+    components = {name: kind for name, kind in CLASSES.items() if (to / name).is_dir()}
     ours = {'config': config.to_dict(), 'networks': held, 'tokenizer': tokenizer.to_dict()}
-    _write_json(to / 'model_index.json', {'_class_name': 'TextToVideoSDPipeline', **parts, '_st2v_jax': ours})
+    _write_json(to / 'model_index.json', {'_class_name': 'TextToVideoSDPipeline', **components, '_st2v_jax': ours})
 
 
 def _in_one_file(config):
-    """The networks of streaming_t2v.ckpt, which draws no first chunks."""
+    """The networks of streaming_t2v.ckpt, which has none for the first chunk."""
     return tuple(name for name in streaming(config) if name != 'initial')
 
 
 def _files(config, held):
-    """{name of a file: (networks in it, table, config.json beside it or None)}, of files whose networks are held."""
+    """{name of a file: (its networks, table, config.json beside it or None)} for files whose networks are held."""
     own, first = config.for_refinement, 'initial' if 'initial' in held else 'unet'
     unet = unet_tables.INITIAL if first == 'initial' else unet_tables.UNET
     vae = within(encoder_tables.AUTOENCODER, ours='vae/')

@@ -1,4 +1,4 @@
-"""Published files written into a folder of weights of ours, one array at a time."""
+"""Published files written into a folder in our format, one array at a time."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,17 @@ from st2v_jax.weights import folder as ours
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """What a conversion is about to write; all of it has been checked.
+class Conversion:
+    """What a conversion will write; all of it has been checked.
 
     Attributes:
-      arrays: network -> {path: array}, of the networks that are not in the folder yet.
-      done: networks that an earlier run wrote from the same files.
-      left_out: files that hold nothing we know.
-      initial: whether the UNet in the folder is a Video-LDM that now stands beside a streaming model.
+      folder: where it will be written.
+      dtype: of the arrays there.
+      assembly: the model that the files and the folder make together.
+      arrays: {network: {path: array}} of the networks that are not in the folder yet.
+      done: the networks that an earlier run wrote from the same files.
+      left_out: the files that hold no known network.
+      initial: whether the UNet in the folder is a Video-LDM that becomes `initial`, as a streaming model is added.
     """
 
     folder: Path
@@ -35,12 +38,12 @@ class Plan:
     initial: bool
 
     def sizes(self) -> dict[str, int]:
-        """network -> number of parameters, of what is to be written."""
+        """{network: number of parameters} of what will be written."""
         return {name: sum(array.size for array in arrays.values()) for name, arrays in self.arrays.items()}
 
 
-def plan(sources: Sequence[str | Path], folder: str | Path, dtype: np.typing.DTypeLike = np.float16) -> Plan:
-    """Looks through the sources (see `sources.find`) and checks that they make a model with what is in the folder.
+def plan(sources: Sequence[str | Path], folder: str | Path, dtype: np.typing.DTypeLike = np.float16) -> Conversion:
+    """Finds the files in the sources (see `sources.find`) and checks that they and the folder make a model together.
 
     Raises ValueError or OSError for what cannot be read, does not fit, or does not belong together.
     """
@@ -53,39 +56,39 @@ def plan(sources: Sequence[str | Path], folder: str | Path, dtype: np.typing.DTy
     if initial:
         assembly = dataclasses.replace(assembly, config=dataclasses.replace(assembly.config, initial=True))
     done = tuple(name for name in files if name in held and _notes_in(folder, name) == _notes(files[name][0], dtype))
-    # The UNet comes last: with CAM in the folder a run that goes on knows it for the streaming model's.
+    # The UNet comes last: then a run that is continued finds CAM in the folder, and takes it for the streaming model's.
     names = sorted((name for name in files if name not in done), key=lambda name: name == 'unet')
     left_out = tuple(file for place in found for file in place.left_out)
-    return Plan(folder, np.dtype(dtype), assembly, assembly.arrays(names), done, left_out, initial)
+    return Conversion(folder, np.dtype(dtype), assembly, assembly.arrays(names), done, left_out, initial)
 
 
-def carry_out(plan: Plan, on_array: Callable[[str, int], None] = lambda network, size: None):
+def carry_out(conversion: Conversion, on_array: Callable[[str, int], None] = lambda network, size: None) -> None:
     """Writes the folder; each file appears when it is complete, and config.json last.
 
-    on_array: told the network and the number of parameters of every array that is written.
+    on_array: called with the network and the number of parameters of every array that is written.
     """
-    folder = plan.folder
+    folder = conversion.folder
     folder.mkdir(parents=True, exist_ok=True)
     atomic.clear(folder)
-    if plan.initial:
+    if conversion.initial:
         (folder / 'unet.safetensors').rename(folder / 'initial.safetensors')
-    for name, arrays in plan.arrays.items():
-        file, checkpoint = plan.assembly.files[name]
+    for name, arrays in conversion.arrays.items():
+        file, checkpoint = conversion.assembly.files[name]
 
         def written(size, name=name, tensors=checkpoint.tensors):
             tensors.forget()
             on_array(name, size)
 
         try:
-            notes = _notes(file, plan.dtype)
-            write(folder / f'{name}.safetensors', arrays, plan.dtype, notes=notes, on_array=written)
+            notes = _notes(file, conversion.dtype)
+            write(folder / f'{name}.safetensors', arrays, conversion.dtype, notes=notes, on_array=written)
         except ValueError as error:
-            raise ValueError(f'{name}/{error}; --dtype float32 or bfloat16 holds it') from error
-    ours.save(folder, plan.assembly.config, {}, tokenizer=plan.assembly.tokenizer)
+            raise ValueError(f'{name}/{error}; --dtype float32 or bfloat16 can hold it') from error
+    ours.save(folder, conversion.assembly.config, {}, tokenizer=conversion.assembly.tokenizer)
 
 
 def _notes(file, dtype):
-    """What tells a file that was converted already."""
+    """Notes by which a file that was converted already is recognised."""
     about = file.stat()
     return {'from': file.name, 'size': str(about.st_size), 'time': str(about.st_mtime_ns), 'as': np.dtype(dtype).name}
 
@@ -94,4 +97,4 @@ def _notes_in(folder, network):
     try:
         return SafeTensors(folder / f'{network}.safetensors').metadata
     except UnsafeCheckpointError:
-        return None  # it is written again
+        return None  # then it is written again

@@ -6,11 +6,11 @@ from st2v_jax.models.clip import TextConfig
 from st2v_jax.models.unet3d import UNetConfig
 
 # A mixer's convolution over features: torch has [out tokens, in tokens, k], we [k, in, out].
-_MIXER = Layout('convolution [o,i,k]', 3, lambda w: w.transpose(2, 1, 0), lambda w: w.transpose(2, 1, 0))
+_MIXER = Layout('convolution [o, i, k]', 3, lambda w: w.transpose(2, 1, 0), lambda w: w.transpose(2, 1, 0))
 
 
 def attention(theirs: str, ours: str) -> tuple[Row, ...]:
-    """Rows of one multi-head attention."""
+    """The rows of one multi-head attention."""
     return (
         *linear(f'{theirs}.to_{{to:q|k|v}}', f'{ours}/to_{{to}}', bias=False),
         *linear(f'{theirs}.to_out.0', f'{ours}/to_out'),
@@ -18,7 +18,7 @@ def attention(theirs: str, ours: str) -> tuple[Row, ...]:
 
 
 def transformer(theirs: str, ours: str, layout: Layout = LINEAR) -> tuple[Row, ...]:
-    """Rows of a spatial or temporal transformer; `layout` is that of its projections."""
+    """The rows of a spatial or temporal transformer; `layout` is that of its projections."""
     block = f'{theirs}.transformer_blocks.0'
     return (
         *norm(f'{theirs}.norm', f'{ours}/norm'),
@@ -31,10 +31,10 @@ def transformer(theirs: str, ours: str, layout: Layout = LINEAR) -> tuple[Row, .
 
 
 def temporal_convolutions(theirs: str, ours: str) -> tuple[Row, ...]:
-    """Rows of a temporal convolution block."""
+    """The rows of a temporal convolution block."""
     rows = []
     for k in range(4):
-        # The later three have a dropout between norm and convolution.
+        # The last three have a dropout between norm and convolution.
         rows += norm(f'{theirs}.conv{k + 1}.0', f'{ours}/norms/{k}')
         rows += linear(f'{theirs}.conv{k + 1}.{3 if k else 2}', f'{ours}/convs/{k}', layout=FRAMES)
     return tuple(rows)
@@ -73,13 +73,13 @@ def _unet(ours):
     )
 
 
-# UNet3DConditionModel as diffusers names it; fills the tree {'unet': ...}, or {'initial': ...} where it is another one
-# than the streaming stage's.
+# UNet3DConditionModel under the names of diffusers. It fills the tree {'unet': ...}, or {'initial': ...} if it is the
+# first chunk's own.
 UNET, INITIAL = Table(rows=_unet('unet')), Table(rows=_unet('initial'))
 
 
 def injector(theirs: str, ours: str) -> tuple[Row, ...]:
-    """Rows of one of CAM's feature injectors."""
+    """The rows of one of CAM's feature injectors."""
     theirs = f'{theirs}.temporal_transformer'
     return (
         *norm(f'{theirs}.norm', f'{ours}/norm'),
@@ -89,7 +89,7 @@ def injector(theirs: str, ours: str) -> tuple[Row, ...]:
 
 
 def mixer(attention: str, ours: str) -> tuple[Row, ...]:
-    """Rows of APM's mixer, which the release keeps inside a cross-attention."""
+    """The rows of one of APM's mixers, which the release keeps inside its cross-attention."""
     return (
         Row(f'{attention}.conv.weight', f'{ours}/kernel', _MIXER),
         Row(f'{attention}.conv.bias', f'{ours}/bias'),
@@ -99,7 +99,7 @@ def mixer(attention: str, ours: str) -> tuple[Row, ...]:
 
 
 def _cross_attentions(config):
-    """Names of the spatial cross-attentions in the order of computation."""
+    """The names of the spatial cross-attentions in the order of computation."""
     down = [(f'down_blocks.{i}', config.blocks) for i, has in enumerate(config.attention) if has]
     up = [(f'up_blocks.{i}', config.blocks + 1) for i, has in enumerate(reversed(config.attention)) if has]
     places = [*down, ('mid_block', 1), *up]
@@ -128,7 +128,7 @@ EXTRACTOR = Table(
     )
 )
 
-# `resampler.` of the streaming release: the anchor frame's tokens.
+# `resampler.` of the streaming release, which makes the anchor frame's tokens.
 ANCHOR = Table(
     rows=(
         *linear('context_embedding.0', 'apm/anchor/linear_1'),
@@ -138,7 +138,7 @@ ANCHOR = Table(
 
 
 def streaming_file(unet: UNetConfig, text: TextConfig) -> Table:
-    """All of streaming_t2v.ckpt, which has every network in one file; its `unet.` is CAM's extractor."""
+    """The table of streaming_t2v.ckpt, which has every network in one file; its `unet.` is CAM's extractor."""
     return together(
         within(base_model(unet), 'base_model.'),
         within(EXTRACTOR, 'unet.'),

@@ -1,29 +1,45 @@
 """Batches of clips, read by Grain: batch n is a function of (seed, n) alone.
 
-It does not depend on how many threads or processes read, nor on how many processes train: each takes its rows of the
-same batch. So the number of steps done is all that a checkpoint needs to know of the data.
+It does not depend on how many threads or processes read, or on how many processes train: each takes its rows of the
+same batch. A checkpoint therefore needs to store nothing about the data but the number of steps.
 """
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
 
-AHEAD = 8  # batches that are read ahead of the step, a thread for each; JPEG decoding lets go of Python's lock
+AHEAD = 8  # batches read ahead of the step, one thread each; JPEG decoding releases Python's lock
 
 
-def batches(source, make, *, batch_size, seed, start=0, rows=None, workers=0):
-    """Iterator over the batches start, start + 1, ...: trees of arrays [rows, ...], without end.
+def batches(
+    source: Any,
+    make: Callable[[Any, np.random.Generator], Any],
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    rows: Sequence[int] | None = None,
+    workers: int = 0,
+) -> Iterator[Any]:
+    """Endless iterator over the batches start, start + 1, ..., each a tree of arrays [rows, ...].
 
-    source: len(source) examples source[i], shuffled anew in every round.
-    make: (example, np.random.Generator) -> tree of arrays; the generator is that of the place in the stream.
-    rows: the numbers of the rows wanted of each batch (default: all).
-    workers: processes that read; 0 reads in threads of this one.
+    Args:
+      source: examples, as len(source) and source[i]; shuffled again in every epoch.
+      make: (example, np.random.Generator) -> tree of arrays; the generator depends on the position in the stream.
+      batch_size: rows of a whole batch.
+      seed: decides the order and the generators.
+      start: number of the first batch.
+      rows: which rows of each batch are read; None reads all.
+      workers: processes that read; 0 reads in threads of this process.
     """
     if not len(source):
         raise ValueError('there are no clips to train on')
     stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(make)
     rows = np.arange(batch_size) if rows is None else np.asarray(rows)
     chosen = grain.MapDataset.source(_Chosen(stream, batch_size, rows, start)).batch(len(rows))
-    # Whole batches go to the readers, so that no batch depends on how many there are.
+    # Each reader makes whole batches, so that no batch depends on the number of readers.
     ahead = chosen.to_iter_dataset(grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD))
     if workers:
         _parse_flags()
@@ -32,7 +48,7 @@ def batches(source, make, *, batch_size, seed, start=0, rows=None, workers=0):
 
 
 class _Chosen:
-    """Of a stream cut into batches, from batch `start` on, only some rows of each."""
+    """Some rows of each batch of a stream, from batch `start` on."""
 
     def __init__(self, stream, batch_size, rows, start):
         self.stream, self.batch_size, self.rows, self.start = stream, batch_size, rows, start
@@ -46,7 +62,7 @@ class _Chosen:
 
 
 def _parse_flags():
-    """Grain's processes want absl's flags parsed, which a program without absl never does."""
+    """Marks absl's flags as parsed: Grain's processes need that, and this program does not use absl."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():

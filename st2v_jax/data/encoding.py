@@ -1,12 +1,14 @@
-"""What clips may hold beside their frames: scaled latents and text embeddings, so that no step makes them again.
+"""Clips can also hold scaled latents and text embeddings, so that training steps need not compute them.
 
-A fingerprint says which networks they are of: training takes no others.
+A fingerprint identifies the networks that made them; training accepts only those of its own networks.
 """
 
 import dataclasses
 import hashlib
 import json
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +18,14 @@ from st2v_jax import trees
 from st2v_jax.data import clips
 from st2v_jax.models import build
 from st2v_jax.open_model import open_model
+from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.video_io import to_floats
 
 
 class Encoder:
-    """The autoencoder and the text tower of a model, for the records of clips: encoder(record) -> record.
+    """Adds latents and text embeddings to the records of clips: encoder(record) -> record.
 
-    All frames of a clip are encoded at once, in float32, for this is done once and read in every epoch.
+    All frames of a clip are encoded together, in float32: this is done once and read in every epoch.
     """
 
     def __init__(self, model, params, tokenizer):
@@ -36,33 +39,37 @@ class Encoder:
         return clips.with_encoding(record, *jax.device_get(encoded))
 
 
-def load(folder, size) -> Encoder:
-    """The Encoder of a folder that `open_model` takes; ValueError where its frames are not of this size."""
+def load(folder: str | Path, size: tuple[int, int]) -> Encoder:
+    """The Encoder with the networks of a model.
+
+    Args:
+      folder: weights, as `open_model` takes them.
+      size: (height, width) of the clips; ValueError if the model has another one.
+    """
     model = open_model(folder)
     if model.config.frame_size != size:
         height, width = model.config.frame_size
         raise ValueError(
-            f'latents are of frames as the model sees them: --size is {height}x{width} with --encode '
-            f'{folder}, not {size[0]}x{size[1]}'
+            f'with --encode {folder}, --size must be that of the model, {height}x{width}, not {size[0]}x{size[1]}'
         )
     return Encoder(model.config, model.params(('vae', 'text')), model.tokenizer())
 
 
 def _encode(model, params, frames, ids):
-    """frames uint8 [n,H,W,3], ids [1,77] -> scaled latents [n,h,w,c], text embedding [77,c], both float16."""
+    """Latents [n, h, w, c] of frames uint8 [n, H, W, 3], scaled, and the embedding [77, c] of ids [1, 77]; float16."""
     latents, _ = build.vae(model)(params['vae'], to_floats(frames), method='encode')
     return (latents * model.scale_factor).astype(jnp.float16), embed(model, params, ids)[0]
 
 
-def embed(model, params, ids):
-    """ids [b,77] -> text embeddings [b,77,c] as they are stored."""
+def embed(model: build.ModelConfig, params: dict[str, Any], ids: jax.Array) -> jax.Array:
+    """Text embeddings [b, 77, c] of ids [b, 77], as they are stored."""
     return build.text_tower(model)(params['text'], ids).astype(jnp.float16)
 
 
-def fingerprint(model, params, tokenizer):
-    """{'vae', 'text'}: digests of all that latents and text embeddings depend on.
+def fingerprint(model: build.ModelConfig, params: dict[str, Any], tokenizer: Tokenizer) -> dict[str, str]:
+    """Digests of everything that the latents ('vae') and the text embeddings ('text') depend on.
 
-    Weights count as they are saved, in float16, so that a published file and its conversion are the same.
+    Weights are taken in float16, as they are saved, so that a published file and its conversion have the same digest.
     """
     return {
         'vae': _digest(params['vae'], dataclasses.asdict(model.vae) | {'scale_factor': model.scale_factor}),

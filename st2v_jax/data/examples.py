@@ -1,4 +1,4 @@
-"""Prompts of the small world, apart from the rest of it: a help text shows them, which has no time to import jax."""
+"""Prompts of the small world. They have a file of their own because --help shows them and does not wait for jax."""
 
 EXAMPLES = (
     'a red ball bounces over a meadow',

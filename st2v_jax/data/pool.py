@@ -1,41 +1,47 @@
-"""A pool of examples made once and kept on the devices, and batches that are drawn from it.
+"""A pool of examples that is made once and kept on the devices, and batches drawn from it.
 
-A pool is a tree of arrays [rows, n, ...], as many rows as a batch has examples, split over the mesh's data axes by
-rows. Example i of every batch comes from row i: drawing moves nothing between devices, and the batch does not depend
-on how many devices there are.
+A pool is a tree of arrays [rows, n, ...] with one row for each example of a batch. Its rows are split over the data
+axes of the mesh. Example i of every batch comes from row i, so drawing moves nothing between devices, and a batch does
+not depend on the number of devices.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from st2v_jax import sharding
 
 
-def rows(values, batch_size, mesh):
-    """Values [total, ...] of as many scenes -> [batch_size, total / batch_size, ...], one row an example of a batch."""
+def rows(values: np.ndarray, batch_size: int, mesh: Mesh) -> np.ndarray:
+    """Values [total, ...] of scenes as [batch_size, total / batch_size, ...]: one row for each example of a batch."""
     total = len(values)
     if total % batch_size:
-        raise ValueError(f'a pool of {total} scenes cannot be cut into {batch_size} equal rows, as many as a batch')
+        raise ValueError(
+            f'a pool of {total} scenes cannot be cut into {batch_size} equal rows, one for each example of a batch'
+        )
     sharding.check_rows(batch_size, mesh)
     return values.reshape(batch_size, total // batch_size, *values.shape[1:])
 
 
-def place(tree, mesh):
-    """Host arrays [rows, n, ...] -> a pool of them on the devices."""
+def place(tree: Any, mesh: Mesh) -> Any:
+    """Puts a tree of host arrays [rows, n, ...] on the devices, as a pool."""
     return sharding.place(tree, sharding.split_rows(mesh))
 
 
-def fill(make, inputs, parameters, mesh, *, columns=1, compiler_options=None):
-    """The pool that `make` makes of `inputs`, a pool of host arrays [rows, n, ...].
+def fill(make: Callable, inputs: Any, parameters: Any, mesh: Mesh, *, columns: int = 1, compiler_options=None) -> Any:
+    """Makes a pool from `inputs`, a tree of host arrays [rows, n, ...], a few columns at a time.
 
     make: (inputs [rows, columns, ...], parameters) -> tree of arrays [rows, columns, ...]; traced once.
     """
     total = jax.tree.leaves(inputs)[0].shape[1]
     if total % columns:
-        raise ValueError(f'{total} columns of a pool cannot be made {columns} at a time')
+        raise ValueError(f'a pool of {total} columns cannot be made {columns} columns at a time')
     split = sharding.split_rows(mesh)
     part = partial(jax.tree.map, lambda leaf: leaf[:, :columns])
     shapes = jax.eval_shape(make, part(inputs), parameters)
@@ -50,14 +56,14 @@ def fill(make, inputs, parameters, mesh, *, columns=1, compiler_options=None):
         return jax.tree.map(lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, start, axis=1), pool, made)
 
     pool = empty()
-    for start in tqdm(range(0, total, columns), 'drawing the pool', leave=False, dynamic_ncols=True):
+    for start in tqdm(range(0, total, columns), 'making the pool', leave=False, dynamic_ncols=True):
         chosen = jax.tree.map(lambda leaf: leaf[:, start : start + columns], inputs)
         pool = write(pool, start, place(chosen, mesh), parameters)
     return jax.block_until_ready(pool)
 
 
-def draw(key, pool):
-    """One example of every row: a pool [rows, n, ...] -> a batch [rows, ...]; a pure function of key and pool."""
+def draw(key: jax.Array, pool: Any) -> Any:
+    """Draws a batch [rows, ...] from a pool [rows, n, ...]: one example of each row; a pure function."""
     count, n = jax.tree.leaves(pool)[0].shape[:2]
     chosen = jax.random.randint(key, (count,), 0, n)
     return jax.tree.map(lambda leaf: jax.vmap(lambda row, i: row[i])(leaf, chosen), pool)

@@ -1,13 +1,14 @@
-"""Videos with captions become clips to train on: cut at scene changes, 3 frames a second, cropped, none that is still.
+"""Turns captioned videos into clips for training: cut at scene changes, sampled, cropped, none of them still.
 
-Videos are worked on in the order of the captions file, a fixed number for each shard. A shard is written under a
-temporary name; its report, `00000.json`, is renamed into place last and says that it is finished. So a run that was
-killed loses the shard in hand and nothing else.
+Videos are processed in the order of the captions file, a fixed number for each shard. A shard is written under a
+temporary name. Its report, `00000.json`, is renamed into place last and marks the shard as finished, so a run that is
+killed loses only the current shard.
 """
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,13 +25,13 @@ SETTINGS = 'settings.json'
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What decides which samples come out; stored beside them.
+    """What decides how clips are made; stored beside them.
 
     Attributes:
-      frames: of a sample. The stage cam takes 16, apm 32.
-      fps: frames per second of a sample.
+      frames: frames of a clip. The stage cam needs 16, apm 32.
+      fps: frames per second of a clip.
       size: (height, width) of its frames.
-      min_motion: mean length of the optical flow between its frames, in pixels, below which a sample is still.
+      min_motion: clips whose optical flow has a smaller mean length, in pixels per frame, stand still.
       videos_per_shard: how many videos share a file.
     """
 
@@ -42,22 +43,31 @@ class Settings:
 
 
 class Entry(NamedTuple):
-    """A line of the captions file."""
+    """One line of the captions file."""
 
     file: str
     caption: str
 
 
 class Outcome(NamedTuple):
-    """What became of a video: its records, how many samples were dropped for standing still, and what went wrong."""
+    """The result of one video.
+
+    Attributes:
+      records: its clips as bytes.
+      still: number of clips that were dropped because they stand still.
+      reason: why there are no records, or None.
+    """
 
     records: list
     still: int
     reason: str | None
 
 
-def read_captions(path) -> list[Entry]:
-    """The lines {"file": "boat.mp4", "caption": "a boat on a lake"} of a file; ValueError names a line that is none."""
+def read_captions(path: str | Path) -> list[Entry]:
+    """Reads a file with a line {"file": "boat.mp4", "caption": "a boat on a lake"} for each video.
+
+    Raises ValueError with the number of the first line that is not valid.
+    """
     entries = []
     for number, line in enumerate(Path(path).read_text('utf-8').splitlines(), 1):
         if not line.strip():
@@ -68,21 +78,40 @@ def read_captions(path) -> list[Entry]:
         except (ValueError, KeyError, TypeError):
             entry = Entry(None, None)
         if not all(isinstance(value, str) and value.strip() for value in entry):
-            raise ValueError(f'{path}, line {number}: a line is {{"file": "...", "caption": "..."}}, not {line[:60]!r}')
+            raise ValueError(
+                f'{path}, line {number}: a line must be {{"file": "...", "caption": "..."}}, not {line[:60]!r}'
+            )
         entries.append(entry)
     if not entries:
         raise ValueError(f'{path} names no videos')
     return entries
 
 
-def prepare(folder, entries, output, settings: Settings, *, encoder=None, apply=map, done=lambda count: None):
-    """Writes the samples of the videos in `folder` to `output`; returns {'videos', 'samples', 'still', 'skipped'}.
+def prepare(
+    folder: str | Path,
+    entries: list[Entry],
+    output: str | Path,
+    settings: Settings,
+    *,
+    encoder: Callable[[bytes], bytes] | None = None,
+    apply: Callable = map,
+    done: Callable[[int], None] = lambda count: None,
+) -> dict[str, int]:
+    """Writes the clips of the videos in `folder` to `output`.
 
-    encoder: an `encoding.Encoder`, which works in this process while others decode; None stores frames alone.
-    apply: map, or one that works in several processes; results come in the order of the videos.
-    done: called with the number of videos that are finished.
+    Args:
+      folder: where the files of the entries are.
+      entries: lines of the captions file.
+      output: folder to write.
+      settings: how clips are made.
+      encoder: an `encoding.Encoder`, which works in this process while others decode; None stores only frames.
+      apply: map, or a map over several processes; results come in the order of the videos.
+      done: called with the number of finished videos.
 
-    Raises ValueError where `output` was begun with other settings or captions.
+    Returns:
+      Counts by name: 'videos', 'samples' (the clips), 'still' (clips dropped), 'skipped' (videos without clips).
+
+    Raises ValueError if `output` was begun with other settings or captions.
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -110,23 +139,23 @@ def prepare(folder, entries, output, settings: Settings, *, encoder=None, apply=
 
 
 def _listed(settings):
-    """The settings as JSON gives them back."""
+    """The settings as they are read back from JSON."""
     return dataclasses.asdict(settings) | {'size': list(settings.size)}
 
 
 def _claim(output, wanted):
-    """Notes what the folder is to hold; a folder that was begun with something else is left alone."""
+    """Records what the folder will hold; raises ValueError if it was begun with something else."""
     file = output / SETTINGS
     if not file.is_file():
         if any(output.glob('*.array_record')):
-            raise ValueError(f'{output} holds other data: name another folder')
+            raise ValueError(f'{output} holds other data: choose another folder')
         clips.write_json(file, wanted)
     there = json.loads(file.read_text('utf-8'))
     differing = [
-        f'{name}={there.get(name)} and not {value}' for name, value in wanted.items() if there.get(name) != value
+        f'{name}={there.get(name)} instead of {value}' for name, value in wanted.items() if there.get(name) != value
     ]
     if differing:
-        raise ValueError(f'{output} was begun with {", ".join(differing)}: name another folder, or delete it')
+        raise ValueError(f'{output} was begun with {", ".join(differing)}: choose another folder, or delete this one')
 
 
 def _is_finished(report, file):
@@ -143,7 +172,7 @@ def _write(path, entries, outcomes, first, encoder, done):
 
     part = path.with_suffix('.part')
     report = {'samples': 0, 'still': 0, 'skipped': []}
-    writer = ArrayRecordWriter(str(part), 'group_size:1')  # samples are read one by one, in any order
+    writer = ArrayRecordWriter(str(part), 'group_size:1')  # clips are read one by one, in any order
     try:
         for number, (entry, outcome) in enumerate(zip(entries, outcomes), first + 1):
             for record in outcome.records:
@@ -162,54 +191,55 @@ def _write(path, entries, outcomes, first, encoder, done):
     return report
 
 
-def clips_of(entry: Entry, folder, settings: Settings) -> Outcome:
-    """The samples of a video. Whatever is wrong with a file becomes the reason why there are none."""
+def clips_of(entry: Entry, folder: str | Path, settings: Settings) -> Outcome:
+    """The clips of a video. If the file cannot be used, the reason is part of the result."""
     records, still = [], 0
     try:
         for start, frames in samples(Path(folder, entry.file), settings):
-            if motion(frames) < settings.min_motion:
+            if mean_flow(frames) < settings.min_motion:
                 still += 1
                 continue
             records.append(clips.record(frames, entry.caption, entry.file, start))
-    except Exception as error:  # decoders fail in many ways, and one file must not end a run of days
+    except Exception as error:  # decoders fail in many ways, and one bad file must not end a run of days
         return Outcome([], 0, str(error) if isinstance(error, InputError) else f'{type(error).__name__}: {error}')
     reason = None
     if not records:
-        scene = f'no scene lasts for {settings.frames} frames at {settings.fps:g} a second'
-        reason = f'all {still} samples stand still' if still else scene
+        scene = f'no scene lasts {settings.frames} frames at {settings.fps:g} per second'
+        reason = f'all {still} clips stand still' if still else scene
     return Outcome(records, still, reason)
 
 
-def samples(path, settings: Settings):
-    """Yields (start in seconds, frames uint8 [n,h,w,3]) of successive frames of one scene, disjoint, in order.
+def samples(path: str | Path, settings: Settings) -> Iterator[tuple[float, np.ndarray]]:
+    """Yields the clips of a video, each of consecutive frames of one scene: (start in seconds, uint8 [n, h, w, 3]).
 
-    Frames are those nearest to 0, 1/fps, 2/fps, ... seconds, the rate of the file taken as constant.
+    The clips do not overlap and come in order. Their frames are those nearest to 0, 1/fps, 2/fps, ... seconds; the rate
+    of the file is taken to be constant.
     """
     from scenedetect import AdaptiveDetector, FrameTimecode
 
     video = VideoReader(path)
     rate = video.fps
     if not rate or rate < 0.99 * settings.fps:
-        has = f'{rate:.3g} frames a second' if rate else 'no frame rate'
-        raise InputError(f'the file has {has}, too few for {settings.fps:g}')
+        has = f'{rate:.3g} frames per second' if rate else 'no frame rate'
+        raise InputError(f'the file has {has}, but clips need {settings.fps:g}')
     detector = AdaptiveDetector(min_scene_len=1)
-    waiting, kept = [], 0  # [(number, frame)] of the scene at hand that are in no sample yet
+    waiting, kept = [], 0  # [(number, frame)] of the current scene that are not yet in a clip
     for number, frame in enumerate(frame for piece in video for frame in piece):
-        frame = fit(frame, settings.size)
+        frame = resize_and_crop(frame, settings.size)
         for cut in detector.process_frame(FrameTimecode(number, rate), frame[..., ::-1]):
             waiting = [pair for pair in waiting if pair[0] >= cut.frame_num]
         if number >= round(kept * rate / settings.fps):
             waiting.append((number, frame))
             kept += 1
-        # A cut is known some frames later; until then a frame may belong to the next scene.
+        # A cut is found some frames later; until then a frame may belong to the next scene.
         known = number - detector.event_buffer_length
         if len(waiting) >= settings.frames and waiting[settings.frames - 1][0] <= known:
             sample, waiting = waiting[: settings.frames], waiting[settings.frames :]
             yield sample[0][0] / rate, np.stack([frame for _, frame in sample])
 
 
-def fit(frame, size):
-    """A frame uint8 [h, w, 3] at `size` (height, width): resized until it covers that, of which the middle is cut."""
+def resize_and_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a frame uint8 [h, w, 3] until it covers `size` (height, width), and cuts out the middle."""
     import cv2
 
     h, w = frame.shape[:2]
@@ -220,6 +250,6 @@ def fit(frame, size):
     return np.ascontiguousarray(frame[top : top + size[0], left : left + size[1]])
 
 
-def motion(frames):
-    """Mean length in pixels of the optical flow between successive frames uint8 [n,h,w,3]."""
+def mean_flow(frames: np.ndarray) -> float:
+    """Mean length in pixels of the optical flow between consecutive frames, uint8 [n, h, w, 3]."""
     return float(flow_length([flow(a, b) for a, b in zip(frames, frames[1:])]).mean())

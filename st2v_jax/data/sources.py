@@ -1,7 +1,7 @@
-"""Where clips come from, by name: a folder of st2v prepare-data, or a dataset of tensorflow-datasets.
+"""Sources of clips, by name: a folder of st2v prepare-data, or a dataset of tensorflow-datasets.
 
-A source has len(source) and source[i]; a clip has a caption, len(clip) and clip.frames(numbers), uint8 [n,h,w,3].
-Where source.encoded is not None, a clip also has clip.latents(numbers) and clip.text(), see clips.py.
+A source has len(source) and source[i], a clip. A clip has a caption, len(clip) and clip.frames(numbers), uint8
+[n, h, w, 3]. If source.encoded is not None, a clip also has clip.latents(numbers) and clip.text(), see clips.py.
 """
 
 from pathlib import Path
@@ -13,10 +13,15 @@ from st2v_jax.data import clips
 TFDS = 'tfds:'
 
 
-def open_source(name, folder='', split='train'):
-    """The source of a name: the path of a folder of clips, or 'tfds:NAME', of which `folder` holds the data.
+def open_source(name: str, folder: str = '', split: str = 'train') -> 'clips.Folder | Dataset':
+    """Opens a source.
 
-    Raises ValueError where there is none.
+    Args:
+      name: the path of a folder of clips, or 'tfds:NAME'.
+      folder: where tensorflow-datasets keeps its data.
+      split: of that dataset.
+
+    Raises ValueError if there is no such source.
     """
     if name.startswith(TFDS):
         return Dataset(name.removeprefix(TFDS), folder, split)
@@ -24,9 +29,10 @@ def open_source(name, folder='', split='train'):
 
 
 class Dataset:
-    """The clips of a split of any dataset with one feature that is video and one that is text, read without TensorFlow.
+    """The clips of a dataset that has exactly one video feature and one text feature, read without TensorFlow.
 
-    It was made with file_format='array_record'. A video is a uint8 feature of shape [frames, height, width, 3].
+    The dataset must have been built with file_format='array_record'. A video is a uint8 feature of shape
+    [frames, height, width, 3].
     """
 
     encoded = None
@@ -37,7 +43,7 @@ class Dataset:
         try:
             builder = tfds.builder(name, data_dir=folder or None)
             self._examples = builder.as_data_source(split)
-        except Exception as error:  # an unknown name, data that is not there, a format that needs TensorFlow
+        except Exception as error:  # an unknown name, missing data, a format that needs TensorFlow
             raise ValueError(f'{TFDS}{name}, split {split}: {str(error).strip().splitlines()[0]}') from error
         features = builder.info.features
         videos = [
@@ -55,17 +61,17 @@ class Dataset:
     def __getitem__(self, i):
         example = self._examples[i]
         caption = example[self._caption]
-        return Example(example[self._video], caption.decode() if isinstance(caption, bytes) else caption)
+        return ClipInMemory(example[self._video], caption.decode() if isinstance(caption, bytes) else caption)
 
 
 def _only(name, kind, keys):
     if len(keys) != 1:
-        raise ValueError(f'{TFDS}{name} has {len(keys)} features that are {kind} and not one: {", ".join(keys)}')
+        raise ValueError(f'{TFDS}{name} has {len(keys)} {kind} features instead of one: {", ".join(keys)}')
     return keys[0]
 
 
-class Example:
-    """A clip whose frames [t,h,w,3] are in memory."""
+class ClipInMemory:
+    """A clip whose frames [t, h, w, 3] are in memory."""
 
     def __init__(self, frames, caption):
         self._frames, self.caption = frames, caption
@@ -73,5 +79,6 @@ class Example:
     def __len__(self):
         return len(self._frames)
 
-    def frames(self, numbers):
+    def frames(self, numbers) -> np.ndarray:
+        """The frames with these numbers, uint8 [n, h, w, 3]."""
         return self._frames[np.asarray(numbers)]

@@ -1,4 +1,4 @@
-"""Classifier-free guidance as a value: which conditions the network is given, and how its predictions are combined."""
+"""Classifier-free guidance as a value: which conditions the network receives, and how its predictions are combined."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 
 
 class Branch(NamedTuple):
-    """The conditions of one evaluation of the network: its own, or the null condition in their place."""
+    """Which of its conditions one evaluation of the network receives; null conditions stand in for the others."""
 
     text: bool
     anchor: bool = False
@@ -20,11 +20,11 @@ class Branch(NamedTuple):
 class Guidance:
     """y_0 + sum over i of scale_i (y_i - y_(i-1)), where y_i is the prediction of branch i.
 
-    Hashable, because it is part of what is compiled.
+    Hashable, because compiled programs depend on it.
 
     Attributes:
-      branches: in the order in which their conditions are stacked in the batch. Branches that differ in the anchor
-        alone are neighbours, and the later ones come last: CAM does not see the anchor and is computed once for both.
+      branches: in the order in which the batch stacks their conditions. Branches that differ in the anchor alone come
+        last and next to each other, because CAM, which does not see the anchor, is computed once for them.
       scales: one for each branch after the first.
       rescale: share by which the spread of the guided prediction is pulled back to that of the last branch (Lin et al.
         2023, arXiv:2305.08891, eq. 15 and 16); 0 is off.
@@ -40,11 +40,11 @@ class Guidance:
 
     @property
     def texts(self) -> int:
-        """How many branches, the first ones, have a text that no earlier branch has."""
+        """How many branches have a text that no earlier branch has; they come first."""
         return len({branch.text for branch in self.branches})
 
     def stack(self, which: Callable) -> jax.Array:
-        """which(branch) -> [b, ...] of every branch, stacked as [n * b, ...]."""
+        """The conditions which(branch) [b, ...] of all branches, stacked as [n * b, ...]."""
         return jnp.concatenate([which(branch) for branch in self.branches])
 
     def __call__(self, network: Callable) -> Callable:
@@ -68,27 +68,27 @@ class Guidance:
 
 
 def text_guidance(scale: float, rescale: float = 0.0) -> Guidance:
-    """Of a first chunk, which has no anchor, and of a model without APM: null + scale (text - null)."""
+    """Guidance without an anchor, for a first chunk or a model without APM: null + scale (text - null)."""
     return Guidance((Branch(False), Branch(True)), (scale,), rescale)
 
 
 def text_and_anchor(text: float, anchor: float, rescale: float = 0.0) -> Guidance:
-    """Of the streaming stage in the paper (eq. 12): null + w_text (text - null) + w_anchor (both - text)."""
+    """Guidance of the streaming stage in the paper (eq. 12): null + w_text (text - null) + w_anchor (both - text)."""
     return Guidance((Branch(False), Branch(True), Branch(True, True)), (text, anchor), rescale)
 
 
 def text_with_anchor(scale: float, rescale: float = 0.0) -> Guidance:
-    """Of the streaming stage in the released program: null + scale (both - null), text and anchor together."""
+    """Guidance of the streaming stage in the release, text and anchor together: null + scale (both - null)."""
     return Guidance((Branch(False), Branch(True, True)), (scale,), rescale)
 
 
 def unguided() -> Guidance:
-    """One evaluation with all conditions: of a network that guidance was distilled into."""
+    """One evaluation with all conditions, for a network that guidance was distilled into."""
     return Guidance((Branch(True, True),))
 
 
 def _rescaled(guided, conditional, share):
-    """The standard deviation is over one example (a whole chunk), unbiased."""
+    """`guided` with its spread pulled to that of `conditional`; it is unbiased, over one example (a whole chunk)."""
     if share == 0:
         return guided
     axes = tuple(range(1, guided.ndim))

@@ -16,8 +16,8 @@ class RefinerProcess:
 
     Attributes:
       steps: length of the table.
-      scale_clean, scale_noisy: at its clean end the log-SNR is lowered by 2 log(scale_clean) (Hoogeboom et al. 2023,
-        arXiv:2301.11093, section 3.1), at its noisy end by 2 log(scale_noisy), in between by a mean of the two.
+      scale_clean, scale_noisy: the log-SNR is lowered by 2 log(scale_clean) at its clean end (Hoogeboom et al. 2023,
+        arXiv:2301.11093, section 3.1), by 2 log(scale_noisy) at its noisy end, and by a weighted mean in between.
       log_snr_max: the unshifted log-SNR goes from this to minus this.
     """
 
@@ -36,9 +36,9 @@ class RefinerProcess:
 
 
 def refiner_levels(process: RefinerProcess) -> Level:
-    """Table of all levels of the process, leaves [process.steps], t = 0 the cleanest.
+    """The table of all levels of the process, leaves [process.steps]; t = 0 is the cleanest.
 
-    The last level is pure noise: sigma is stretched linearly from its least value until it ends at 1. (`noise_levels`
+    The last level is pure noise: sigma is stretched linearly from its least value so that it ends at 1. (`noise_levels`
     stretches alpha instead; the tables differ.)
     """
     noisy = np.linspace(0, 1, process.steps, dtype=np.float64)
@@ -50,10 +50,10 @@ def refiner_levels(process: RefinerProcess) -> Level:
     return Level(np.sqrt((1 - sigma) * (1 + sigma)), sigma, np.arange(process.steps))
 
 
-def level_at(table: Level, t) -> Level:
-    """Levels at any t [n] between entries of the table, where log(sigma / alpha) is linear; t is then rounded.
+def level_at(table: Level, t: np.ndarray) -> Level:
+    """Levels at any t [n], also between entries of the table, where log(sigma / alpha) is linear.
 
-    The network is told whole steps only.
+    The t of these levels is rounded, because the network receives whole steps only.
     """
     t = np.asarray(t, np.float64)
     last = len(table.t) - 1
@@ -69,10 +69,10 @@ def level_at(table: Level, t) -> Level:
 
 
 def sdedit_levels(table: Level, steps: int, start: int = 599) -> Level:
-    """`steps` steps from entry `start` to the clean end, as released: leaves [steps + 1], noisiest first.
+    """The levels of `steps` steps from entry `start` to the clean end, leaves [steps + 1], noisiest first.
 
-    steps + 1 points with trailing spacing, of which the last is left out, so that the last step goes from a clear
-    level to none.
+    As in the release: of steps + 1 points with trailing spacing the last is left out, so that the last step is twice as
+    long as the others.
     """
     if not 0 < start < len(table.t):
         raise ValueError(f'start is between 1 and {len(table.t) - 1}, not {start}')
@@ -83,5 +83,5 @@ def sdedit_levels(table: Level, steps: int, start: int = 599) -> Level:
 
 
 def _sigma(log_ratio):
-    """sigma where log(sigma / alpha) is this; of its negative it is alpha."""
+    """The sigma of a level with this log(sigma / alpha); given the negative, it is alpha."""
     return 1 / np.sqrt(1 + np.exp(-2 * log_ratio))

@@ -1,4 +1,6 @@
-"""Training: the target, the loss, and which conditions are dropped."""
+"""Training: the target, the loss, and the dropout of conditions."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +9,17 @@ from st2v_jax.diffusion.predict import add_noise, v_from
 from st2v_jax.diffusion.schedule import Level
 
 
-def diffusion_loss(network, x0, noise, t, table: Level, prediction):
-    """E || target - network(x_t, t) ||^2 as a mean over all elements.
+def diffusion_loss(
+    network: Callable, x0: jax.Array, noise: jax.Array, t: jax.Array, table: Level, prediction: str
+) -> jax.Array:
+    """E || target - network(x_t, t) ||^2 as a mean over all elements, in float32.
 
-    x0, noise [b,...]; t [b] integer step indices into `table` (see `noise_levels`); network(x_t, t) -> [b,...].
-    The target is the noise ('epsilon') or v = alpha noise - sigma x0 ('v'). Computed in float32.
+    Args:
+      network: (x_t [b, ...], t [b]) -> prediction [b, ...].
+      x0, noise: [b, ...].
+      t: [b] integer step indices into `table`.
+      table: as from `noise_levels`.
+      prediction: the target is the noise ('epsilon') or v = alpha noise - sigma x0 ('v').
     """
     level = Level(*(jnp.asarray(leaf)[t] for leaf in table))
     target = {'epsilon': lambda: noise, 'v': lambda: v_from(x0, noise, level)}[prediction]()
@@ -19,26 +27,31 @@ def diffusion_loss(network, x0, noise, t, table: Level, prediction):
     return jnp.mean(jnp.square(predicted.astype(jnp.float32) - target.astype(jnp.float32)))
 
 
-def sdedit_noise(x0, source, noise, t, table: Level, start):
-    """The noise that x0 seems to have at entries t [b] <= start [b], on the way that begins with a noised `source`.
+def sdedit_noise(
+    x0: jax.Array, source: jax.Array, noise: jax.Array, t: jax.Array, table: Level, start: jax.Array
+) -> jax.Array:
+    """The noise that x0 seems to have at entries t [b] <= start [b], when sampling begins with a noised `source`.
 
-    SDEdit starts from alpha source + sigma noise at entry `start`, so x holds what is wrong with the source besides
-    noise: source - x0. The stochastic solver (`dpmpp_2m_sde_step`, given the right x0) forgets it in proportion to the
+    SDEdit starts from alpha source + sigma noise at entry `start`, so besides noise x contains the error source - x0.
+    The stochastic solver (`dpmpp_2m_sde_step`, given the right x0) forgets this error in proportion to the squared
     noise-to-signal ratio: at entry t
 
         x_t = alpha_t (x0 + r_t (source - x0)) + sigma_t noise,    r_t = (alpha_start sigma_t / sigma_start alpha_t)^2,
 
-    which is x0 with the noise returned here. x0, source, noise [b,...]; the same noise where source is x0.
+    which is x0 with the noise returned here. x0, source and noise are [b, ...]; if source is x0, noise is returned.
     """
     sigma, alpha = (jnp.asarray(leaf, x0.dtype) for leaf in (table.sigma, table.alpha))
     remains = sigma[t] / alpha[t] * jnp.square(alpha[start] / sigma[start])
     return noise + jax.vmap(jnp.multiply)(remains, source - x0)
 
 
-def drop_conditions(key, batch, *, text=0.05, anchor=0.05, both=0.05):
+def drop_conditions(
+    key: jax.Array, batch: int, *, text: float = 0.05, anchor: float = 0.05, both: float = 0.05
+) -> tuple[jax.Array, jax.Array]:
     """Which examples lose which condition: (drop_text [batch], drop_anchor [batch]), booleans.
 
-    Three exclusive events: text alone, anchor alone, both together; so guidance (eq. 12) finds each branch trained.
+    There are three exclusive events, text alone, anchor alone and both, so that training sees every branch of the
+    guidance (eq. 12).
     """
     if min(text, anchor, both) < 0 or text + anchor + both > 1:
         raise ValueError(f'dropout shares are at least 0 and at most 1 together, not {text}, {anchor}, {both}')

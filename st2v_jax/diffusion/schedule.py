@@ -1,8 +1,9 @@
 """Noise levels: x_t = alpha_t x_0 + sigma_t noise. Tables are float64 numpy; they are cast where they are used."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 PREDICTIONS = ('epsilon', 'v')
@@ -29,22 +30,22 @@ class DiffusionConfig:
         if self.prediction not in PREDICTIONS:
             raise ValueError(f'prediction is one of {PREDICTIONS}, not {self.prediction!r}')
         if self.zero_terminal_snr and self.prediction == 'epsilon':
-            raise ValueError("zero terminal SNR needs prediction='v': epsilon says nothing of x0 in pure noise")
+            raise ValueError("zero terminal SNR needs prediction='v': epsilon says nothing about x0 in pure noise")
 
 
 class Level(NamedTuple):
-    """Noise level: x = alpha * x0 + sigma * noise; t is the step index that the network is told."""
+    """Noise level: x = alpha * x0 + sigma * noise; t is the step index that the network receives."""
 
-    alpha: Any
-    sigma: Any
-    t: Any
+    alpha: jax.Array | np.ndarray
+    sigma: jax.Array | np.ndarray
+    t: jax.Array | np.ndarray
 
 
 def noise_levels(config: DiffusionConfig) -> Level:
-    """Table of all levels of the process, leaves [config.steps], t = 0 the cleanest.
+    """The table of all levels of the process, leaves [config.steps]; t = 0 is the cleanest.
 
     With zero_terminal_snr the square roots alpha_t are shifted and stretched so that the last is exactly zero and the
-    first stays (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
+    first stays the same (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
     """
     beta = np.linspace(config.beta_start**0.5, config.beta_end**0.5, config.steps, dtype=np.float64) ** 2
     alpha = np.sqrt(np.cumprod(1 - beta))
@@ -54,9 +55,9 @@ def noise_levels(config: DiffusionConfig) -> Level:
 
 
 def ddim_levels(table: Level, steps: int) -> Level:
-    """`steps` steps with leading spacing, offset by one, ending at the table's first entry: as released for DDIM.
+    """The levels of `steps` steps with leading spacing, offset by one, as released for DDIM.
 
-    Leaves [steps + 1], noisiest first.
+    They end at the table's first entry. Leaves [steps + 1], noisiest first.
     """
     total = _total(table, steps, below=True)
     t = np.arange(steps)[::-1] * (total // steps) + 1
@@ -64,9 +65,9 @@ def ddim_levels(table: Level, steps: int) -> Level:
 
 
 def dpm_levels(table: Level, steps: int) -> Level:
-    """`steps` steps with evenly spread rounded indices, ending without noise: as released for DPM-Solver++.
+    """The levels of `steps` steps with evenly spread, rounded indices, as released for DPM-Solver++.
 
-    Leaves [steps + 1], noisiest first.
+    They end without noise. Leaves [steps + 1], noisiest first.
     """
     total = _total(table, steps)
     t = np.round(np.linspace(0, total - 1, steps + 1))[:0:-1].astype(int)
@@ -74,10 +75,10 @@ def dpm_levels(table: Level, steps: int) -> Level:
 
 
 def trailing_levels(table: Level, steps: int) -> Level:
-    """`steps` steps from the table's very last entry, ending without noise (Lin et al. 2023, section 3.3).
+    """The levels of `steps` steps from the table's very last entry (Lin et al. 2023, section 3.3).
 
-    A model with zero terminal SNR must start there, or it never sees the pure noise it was trained on.
-    Leaves [steps + 1], noisiest first.
+    A model with zero terminal SNR must start there, or it never sees the pure noise that it was trained on. The levels
+    end without noise. Leaves [steps + 1], noisiest first.
     """
     total = _total(table, steps)
     t = np.round(total - np.arange(steps) * (total / steps)).astype(int) - 1

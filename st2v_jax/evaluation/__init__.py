@@ -1,1 +1,1 @@
-"""Studies of whole models, and the pages that are written of them."""
+"""Studies of whole models, and the pages about them."""

@@ -1,13 +1,15 @@
-"""The attribute checker: what colour, shape and motion does the object of a 16-frame clip have?
+"""The attribute checker: a network that reads the colour, shape and motion of the object in a clip of 16 frames.
 
-A small network trained on ground-truth clips of the world, held-out combinations included: it is the measuring
-instrument, not the thing measured. It is a plain function of a nested dict of arrays.
+It is trained on ground-truth clips of the world, held-out combinations included, because it is the measuring instrument
+and not what is measured. It is a plain function of a nested dict of arrays.
 
-Colour and shape show in one frame, motion only in several: the first convolution sees each frame together with its
-difference to the frame before, and every resolution mixes each position over three neighbouring frames.
+Colour and shape show in one frame, motion only in several. So the first convolution sees each frame together with its
+difference to the frame before, and each resolution mixes each position over three neighbouring frames.
 """
 
 import json
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +21,12 @@ from st2v_jax.data import world
 from st2v_jax.storage.atomic import replacing
 
 CLASSES = {'colour': world.COLOURS, 'shape': world.SHAPES, 'motion': world.MOTIONS, 'pattern': world.PATTERNS}
-FRAMES = 16  # of a clip
+FRAMES = 16  # frames of a clip
 CHANNELS = (32, 64, 128, 192)
 
 
-def init(key, heads, channels=CHANNELS):
-    """Parameters for heads {'colour': number of classes, ...}."""
+def init(key: jax.Array, heads: dict[str, int], channels: tuple[int, ...] = CHANNELS) -> dict[str, Any]:
+    """Random parameters; heads is {'colour': number of classes, ...}."""
     keys = iter(jax.random.split(key, 3 * len(channels) + len(heads) + 1))
 
     def weights(*shape):
@@ -45,21 +47,24 @@ def init(key, heads, channels=CHANNELS):
     return params
 
 
-def neighbours(x):
-    """x [b, f, ..., c] -> [b, f, ..., 3 c]: each frame beside the one before and the one after (the ends repeat)."""
+def neighbours(x: jax.Array) -> jax.Array:
+    """Joins the channels of each frame with those of the frames before and after: [b, f, ..., c] -> [b, f, ..., 3 c].
+
+    The first and the last frame are repeated.
+    """
     before = jnp.concatenate([x[:, :1], x[:, :-1]], 1)
     after = jnp.concatenate([x[:, 1:], x[:, -1:]], 1)
     return jnp.concatenate([before, x, after], -1)
 
 
-def normed(x, scale):
-    """Root-mean-square norm over the channels of each position."""
+def normed(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """Root-mean-square normalisation over the channels of each position."""
     mean_square = jnp.mean(jnp.square(x.astype(jnp.float32)), -1, keepdims=True)
     return (x * jax.lax.rsqrt(mean_square + 1e-6)).astype(x.dtype) * scale.astype(x.dtype)
 
 
-def logits(params, clips, dtype=jnp.float32):
-    """clips [b, f, h, w, 3] in [-1, 1] -> {head: [b, classes]} in float32."""
+def logits(params: dict[str, Any], clips: jax.Array, dtype: jnp.dtype = jnp.float32) -> dict[str, jax.Array]:
+    """Logits {head: [b, classes]} in float32 of clips [b, f, h, w, 3] in [-1, 1]."""
     b, f = clips.shape[:2]
     dense = lambda p, x: x @ p['kernel'].astype(x.dtype) + p['bias'].astype(x.dtype)
     clips = clips.astype(dtype)
@@ -89,8 +94,8 @@ def _believe(params, clips):
     return jax.tree.map(jax.nn.softmax, logits(params, clips))
 
 
-def posteriors(params, clips, batch=16):
-    """Like logits, but softmaxed, in batches, as numpy: {head: [b, classes]}."""
+def posteriors(params: dict[str, Any], clips: np.ndarray, batch: int = 16) -> dict[str, np.ndarray]:
+    """Probabilities {head: [b, classes]} of the classes, computed in batches."""
     parts = []
     for start in range(0, len(clips), batch):
         part = np.asarray(clips[start : start + batch])
@@ -100,25 +105,27 @@ def posteriors(params, clips, batch=16):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def identity(one, other, heads=('colour', 'shape', 'pattern')):
-    """How alike the objects of two clips look, from the posteriors {head: [b, classes]} of both -> [b] in 0..1.
+def identity(
+    one: dict[str, np.ndarray], other: dict[str, np.ndarray], heads: tuple[str, ...] = ('colour', 'shape', 'pattern')
+) -> np.ndarray:
+    """How alike the objects of two clips look, [b] in 0..1, from the posteriors {head: [b, classes]} of both.
 
-    Mean over the heads of the Bhattacharyya coefficient sum(sqrt(p q)): one when the checker believes the same of
-    both clips, zero when its beliefs exclude each other. Motion is left out: an object may change its course.
+    This is the mean over the heads of the Bhattacharyya coefficient sum(sqrt(p q)): 1 if the posteriors are equal, 0 if
+    they exclude each other. Motion is left out, because an object may change its course.
     """
     overlaps = [np.sqrt(one[name] * other[name]).sum(-1) for name in heads if name in one]
     return np.mean(overlaps, 0)
 
 
-def save(path, params, about):
-    """Write params and a JSON dict about them (image size, classes, how they were trained) to one npz file."""
+def save(path: str | Path, params: dict[str, Any], about: dict[str, Any]) -> None:
+    """Writes params, and a JSON dict about them (image size, classes, training), to one npz file."""
     leaves = {name: np.asarray(leaf) for name, leaf in trees.leaves(params)}
     with replacing(path) as file:
         np.savez(file, about=json.dumps(about), **leaves)
 
 
-def load(path):
-    """-> (params, about) of a file written by save."""
+def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads (params, about) from a file written by `save`."""
     with np.load(path) as file:
         about = json.loads(str(file['about']))
         return trees.unflatten({name: file[name] for name in file.files if name != 'about'}), about

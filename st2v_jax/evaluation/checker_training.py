@@ -1,7 +1,9 @@
-"""Training the attribute checker on clips of the world, softened as generated frames are."""
+"""Trains the attribute checker on clips of the world, softened so that they look like generated ones."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +19,31 @@ from st2v_jax.open_model import load_weights
 
 
 def train_on_world(
-    file, *, folder=None, size=None, seed, seconds, steps, batch, batches=8, channels=checker.CHANNELS, command=''
-):
-    """Trains a checker of all classes, measures it on fresh clips that nothing softened, and writes its file.
+    file: str | Path,
+    *,
+    folder: str | Path | None = None,
+    size: int | None = None,
+    seed: int,
+    seconds: float,
+    steps: int,
+    batch: int,
+    batches: int = 8,
+    channels: tuple[int, ...] = checker.CHANNELS,
+    command: str = '',
+) -> None:
+    """Trains a checker for all attributes, measures it on new clips that are not softened, and writes its file.
 
-    folder: of a model whose autoencoder softens some of the clips, or None. size: pixels of a frame; None is that of
-    the model, else 128. batches: of fresh clips. The others as for `train`.
+    Args:
+      file: npz file to write.
+      folder: weights whose autoencoder softens some of the clips, or None.
+      size: pixels of a frame; None takes that of the weights, or 128.
+      seed: of the world and of the network.
+      seconds: as for `train`.
+      steps: as for `train`.
+      batch: as for `train`.
+      batches: number of batches of new clips.
+      channels: of the network.
+      command: stored in the file.
     """
     dtype, reconstruct = record.network_dtype(), None
     if folder is not None:
@@ -30,7 +51,7 @@ def train_on_world(
         size = size or config.frame_size[0]
         if (size, size) != config.frame_size:
             height, width = config.frame_size
-            raise ValueError(f'the autoencoder of {folder} is for {height}x{width} pixels, not {size}x{size}')
+            raise ValueError(f'the autoencoder of {folder} works on {height}x{width} pixels, not {size}x{size}')
         reconstruct = _round_trip(build.vae(config, dtype), params['vae'])
     size = size or 128
     sample = world_clips(seed, size)
@@ -61,12 +82,12 @@ def train_on_world(
     }
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     checker.save(file, params, about)
-    print('fresh clips: ' + ', '.join(f'{name} {100 * share:.1f} %' for name, share in right.items()))
+    print('accuracy on new clips: ' + ', '.join(f'{name} {100 * share:.1f} %' for name, share in right.items()))
     print(f'checker: {file}')
 
 
 def _round_trip(vae, params):
-    """clips [n,f,h,w,3] -> clips through the autoencoder."""
+    """A function that encodes and decodes clips [n, f, h, w, 3]."""
 
     def reconstruct(clips):
         frames = rearrange(clips, 'n f h w c -> (n f) h w c')
@@ -82,10 +103,10 @@ def _say(row):
         print(f'step {row["step"]}, {row["seconds"]:.0f} s: {numbers}', flush=True)
 
 
-def world_clips(seed, size, frames=checker.FRAMES, last_start=1200):
-    """sample(key, n) -> (clips [n, frames, size, size, 3], labels {head: [n]}) of one-object scenes of the world.
+def world_clips(seed: int, size: int, frames: int = checker.FRAMES, last_start: int = 1200) -> Callable:
+    """A function sample(key, n) -> (clips [n, frames, size, size, 3], labels {head: [n]}) of scenes with one object.
 
-    Where a scene has two objects the second is taken away; clips begin at any frame up to `last_start`.
+    The second object of a scene is removed; clips begin at a random frame up to `last_start`.
     """
 
     def sample(key, n):
@@ -99,8 +120,10 @@ def world_clips(seed, size, frames=checker.FRAMES, last_start=1200):
     return sample
 
 
-def accuracy(params, sample, key, *, batches=8, batch=64):
-    """Shares {head: float} that params gets right on fresh clips of sample(key, n)."""
+def accuracy(
+    params: dict[str, Any], sample: Callable, key: jax.Array, *, batches: int = 8, batch: int = 64
+) -> dict[str, float]:
+    """The share of new clips of `sample` for which each head of the checker is right."""
     draw, right = jax.jit(sample, static_argnums=1), []
     for i in range(batches):
         clips, labels = draw(jax.random.fold_in(key, i), batch)
@@ -109,10 +132,10 @@ def accuracy(params, sample, key, *, batches=8, batch=64):
     return {name: float(np.mean([row[name] for row in right])) for name in right[0]}
 
 
-def soften(key, clips):
-    """What generated frames are and rendered frames are not: a little blurred, noisy, tinted. Shapes stay.
+def soften(key: jax.Array, clips: jax.Array) -> jax.Array:
+    """Makes rendered clips [b, f, h, w, 3] look like generated ones: a little blurred, noisy and tinted.
 
-    Each clip draws its own strength of each, the same for all its frames.
+    The strengths are drawn for each clip and are the same for all its frames.
     """
     b, _, h, w, _ = clips.shape
     keys = jax.random.split(key, 5)
@@ -126,8 +149,10 @@ def soften(key, clips):
     return clips + amount(keys[3], 0.1) * jax.random.normal(keys[4], clips.shape)
 
 
-def loss(params, clips, labels, dtype=jnp.float32):
-    """Sum over the heads of the cross entropy; labels {head: [b] int}. Also the accuracies {head: scalar}."""
+def loss(
+    params: dict[str, Any], clips: jax.Array, labels: dict[str, jax.Array], dtype: jnp.dtype = jnp.float32
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The cross entropy summed over the heads, and the accuracy of each; labels {head: [b] int}."""
     scores = checker.logits(params, clips, dtype)
     entropies = {n: optax.softmax_cross_entropy_with_integer_labels(scores[n], labels[n]).mean() for n in scores}
     right = {n: (scores[n].argmax(-1) == labels[n]).mean() for n in scores}
@@ -135,25 +160,39 @@ def loss(params, clips, labels, dtype=jnp.float32):
 
 
 def train(
-    key,
-    sample,
-    heads,
+    key: jax.Array,
+    sample: Callable,
+    heads: dict[str, int],
     *,
-    seconds,
-    steps=100_000,
-    batch=64,
-    rate=1e-3,
-    channels=checker.CHANNELS,
-    reconstruct=None,
-    dtype=jnp.float32,
-    report=None,
-):
-    """Train a checker until `steps` or `seconds` (counted after the compilation) are over, whichever comes first.
+    seconds: float,
+    steps: int = 100_000,
+    batch: int = 64,
+    rate: float = 1e-3,
+    channels: tuple[int, ...] = checker.CHANNELS,
+    reconstruct: Callable | None = None,
+    dtype: jnp.dtype = jnp.float32,
+    report: Callable | None = None,
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Trains a checker until a number of steps or a time is reached, whichever comes first.
 
-    sample(key, n) -> (clips [n, f, h, w, 3], labels {head: [n]}), traceable; heads {head: number of classes};
-    reconstruct(clips) -> clips, an autoencoder's round trip, replaces the first quarter of each batch, so that the
-    checker has seen the model's own softness. The learning rate rises over 100 steps and then falls linearly to zero.
-    Returns (params, history), history a list of {'step', 'seconds', 'loss', head: accuracy}.
+    The learning rate rises over 100 steps and then falls linearly to zero.
+
+    Args:
+      key: random key.
+      sample: (key, n) -> (clips [n, f, h, w, 3], labels {head: [n]}); traceable.
+      heads: number of classes by head.
+      seconds: time limit, without compiling.
+      steps: limit of the steps.
+      batch: clips of a step.
+      rate: peak of the learning rate.
+      channels: of the network.
+      reconstruct: clips -> clips, the round trip through an autoencoder, for the first quarter of each batch, so that
+        the checker knows how soft the model's frames are.
+      dtype: that the network computes in.
+      report: called with each row of the history.
+
+    Returns:
+      The parameters, and the history, a list of {'step', 'seconds', 'loss', head: accuracy}.
     """
     tx = optax.inject_hyperparams(optax.adamw)(learning_rate=rate, weight_decay=1e-2)
 
@@ -183,7 +222,7 @@ def train(
         now = rate * min(1.0, (i + 1) / 100) * left
         params, state, metrics = compiled(params, state, jax.random.fold_in(key, i), jnp.float32(now))
         i += 1
-        jax.block_until_ready(waiting)  # the step before: a clock read further ahead would tell nothing
+        jax.block_until_ready(waiting)  # waits for the step before, so that the clock is not read too far ahead
         waiting = metrics
         if i % 50 == 0 or i == steps:
             row = {'step': i, 'seconds': time.monotonic() - began, **{n: float(v) for n, v in metrics.items()}}

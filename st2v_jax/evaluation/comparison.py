@@ -1,12 +1,14 @@
-"""Randomized blending beside its ablations on the same videos, in numbers and pictures: docs/refinement.md.
+"""Compares randomized blending with its ablations on the same videos, in numbers and pictures: docs/refinement.md.
 
-The videos are the Video-LDM's, and the world's own at the same size, of which the truth at the larger size is known.
-Every number of a refined video stands beside that of its input, enlarged as refinement enlarges it.
+The videos are those of the streaming stage, and ground-truth videos of the world at the same size, for which the truth
+at the larger size is known. The input, enlarged as refinement enlarges it, is measured too.
 """
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,42 +16,52 @@ import numpy as np
 from st2v_jax.evaluation import generation, pictures, record, sheets, survey
 from st2v_jax.metrics.sharpness import psnr, sharpness
 from st2v_jax.metrics.steadiness import border_ratio, flow_lengths, frame_changes
-from st2v_jax.refinement.blend import VARIANTS
-from st2v_jax.refinement.canvas import place
-from st2v_jax.refinement.enhancer import enhance, load_enhancer
+from st2v_jax.refinement.blend import VARIANTS, Plan
+from st2v_jax.refinement.canvas import to_canvas
+from st2v_jax.refinement.enhancer import Enhancer, enhance, load_enhancer
 from st2v_jax.streaming.generate import load
 from st2v_jax.video_io import to_floats, to_uint8
 
 PICTURES = 4  # videos on the sheets
-QUALITY = 88  # of the sheets as JPEG, a tenth of what they take as PNG
+QUALITY = 88  # of the sheets as JPEG files, which take a tenth of the space of PNG files
 
 
 def study(
-    out,
+    out: str | Path,
     *,
-    folder=None,
-    videos_file=None,
-    captions,
-    world,
-    frames,
-    batch,
-    seed,
-    variants=VARIANTS,
-    dtype=None,
-    command='',
-    **chosen,
-):
-    """Refines generated videos, and videos of the world whose larger truth is known; writes all of it into `out`.
+    folder: str | Path | None = None,
+    videos_file: str | Path | None = None,
+    captions: int,
+    world: int,
+    frames: int,
+    batch: int,
+    seed: int,
+    variants: Sequence[str] = VARIANTS,
+    dtype: str | None = None,
+    command: str = '',
+    **chosen: Any,
+) -> None:
+    """Refines generated videos and ground-truth videos, measures and draws them.
 
-    folder: of the model; None is the shipped one. videos_file: of kept videos, of which `captions` at most are refined;
-    for None the model makes as many, of so many `frames`, `batch` at once. world: how many of their scenes are refined
-    as the world draws them. seed: of the world and of the noise. chosen: of `RefineSettings`.
+    Args:
+      out: folder for results.json and pictures.
+      folder: weights with a Refiner; None takes the small model.
+      videos_file: of kept videos; None lets the model make videos.
+      captions: number of videos at most.
+      world: how many ground-truth videos of the same scenes are refined too.
+      frames: of each video that the model makes.
+      batch: videos that the model makes at once.
+      seed: of the world and of the noise.
+      variants: how chunks are joined, a part of VARIANTS.
+      dtype: that networks compute in; None takes that of the device.
+      command: stored with the results.
+      chosen: fields of `RefineSettings`.
     """
     dtype, out = record.network_dtype(dtype), Path(out)
     enhancer = load_enhancer(folder, dtype)
     settings = enhancer.settings(**chosen)
     for variant in variants:
-        enhancer.settings(**chosen, variant=variant)  # raises where there is no such variant
+        enhancer.settings(**chosen, variant=variant)  # raises ValueError if there is no such variant
     out.mkdir(parents=True, exist_ok=True)
     if videos_file is not None:
         videos, indices, seed_of_world = pictures.kept(videos_file)
@@ -99,23 +111,25 @@ def study(
     print(f'results: {out / "results.json"}')
 
 
-def borders(plan):
-    """[k] numbers of the changes from frame to frame at which chunks that know nothing of each other are joined.
+def borders(plan: Plan) -> np.ndarray:
+    """Where chunks are joined without blending: [k] indices of changes from one frame to the next.
 
-    That is where `blend.join` puts the border of the baselines, behind the last frame of the left chunk.
+    `blend.join` puts the border of the ablations after the last frame of the left chunk.
     """
     return plan.indices[:-1, -1]
 
 
-def refined(enhancer, videos, prompts, variant, *, seed, **settings):
-    """uint8 videos [n, f, H, W, 3] of n videos [n, f, h, w, 3] and their prompts, refined in one way.
+def refined(
+    enhancer: Enhancer, videos: np.ndarray, prompts: Sequence[str], variant: str, *, seed: int, **settings: Any
+) -> np.ndarray:
+    """Refines videos [n, f, h, w, 3] with their prompts in one variant; returns uint8 videos [n, f, H, W, 3].
 
-    All chunks of a video are computed together. A video's noise depends on `seed` and its number.
+    All chunks of a video are computed together. The noise of a video depends on `seed` and its index.
     """
     made = []
     count = enhancer.settings(**settings).plan(videos.shape[1]).count
     for number, (video, prompt) in enumerate(zip(videos, prompts)):
-        # All variants enlarge alike, or the comparison would be one of enlargements.
+        # All variants enlarge in the same way; otherwise, enlargements would be compared.
         pieces = enhance(
             enhancer,
             video,
@@ -132,29 +146,38 @@ def refined(enhancer, videos, prompts, variant, *, seed, **settings):
     return np.stack(made)
 
 
-def all_refined(enhancer, videos, prompts, variants, **options):
-    """{variant: `refined` videos}; the variants are compiled side by side."""
-    enhancer.tokenizer.ids(prompts[:1])  # transformers does not let several threads import it
+def all_refined(
+    enhancer: Enhancer, videos: np.ndarray, prompts: Sequence[str], variants: Sequence[str], **options: Any
+) -> dict[str, np.ndarray]:
+    """The `refined` videos of each variant; the variants are compiled in parallel."""
+    enhancer.tokenizer.ids(prompts[:1])  # transformers must not be imported by several threads
     with ThreadPoolExecutor(len(variants)) as pool:
         futures = {variant: pool.submit(refined, enhancer, videos, prompts, variant, **options) for variant in variants}
         return {variant: future.result() for variant, future in futures.items()}
 
 
-def enlarged(enhancer, videos):
-    """uint8 videos [n, f, H, W, 3]: as refinement enlarges them, before any noise."""
+def enlarged(enhancer: Enhancer, videos: np.ndarray) -> np.ndarray:
+    """Enlarges videos as refinement does, before any noise; returns uint8 [n, f, H, W, 3]."""
     canvas = enhancer.canvas(videos.shape[2:4])
     (top, left), (height, width) = canvas.corner, canvas.size
-    large = [np.asarray(place(to_floats(video), canvas)) for video in videos]
+    large = [np.asarray(to_canvas(to_floats(video), canvas)) for video in videos]
     return to_uint8(np.stack(large)[:, :, top : top + height, left : left + width])
 
 
-def measured(videos, borders, inputs, truth=None):
-    """Numbers of uint8 videos [n, f, H, W, 3], each {name: [n]}; inputs and truth [n, f, H, W, 3].
+def measured(
+    videos: np.ndarray, borders: np.ndarray, inputs: np.ndarray, truth: np.ndarray | None = None
+) -> dict[str, list[float]]:
+    """Measures uint8 videos [n, f, H, W, 3]; inputs and truth have the same shape.
 
-    flow_deviation, flow: standard deviation and mean over time of the mean flow magnitude, pixels a frame.
-    border_ratio: change between consecutive frames where chunks are joined, divided by that elsewhere.
-    change: that change, in grey values. sharpness: also in grey values. psnr_input: to the input, in dB.
-    psnr_truth: to the truth, in dB.
+    Returns:
+      {name: [n]}, where the names are
+      flow_deviation: standard deviation over time of the mean length of the flow, in pixels per frame;
+      flow: its mean over time;
+      border_ratio: change between consecutive frames where chunks are joined, divided by the change elsewhere;
+      change: that change, in grey values;
+      sharpness: see metrics/sharpness.py, in grey values;
+      psnr_input: compared with the input, in dB;
+      psnr_truth: compared with the truth, in dB, if it is known.
     """
     rows = []
     for number, video in enumerate(videos):
@@ -171,8 +194,8 @@ def measured(videos, borders, inputs, truth=None):
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def compared(kinds, borders):
-    """{kind: `measured`} of {kind: videos}: the enlarged 'input', every variant and, where it is known, the 'truth'."""
+def compared(kinds: dict[str, np.ndarray], borders: np.ndarray) -> dict[str, dict[str, list[float]]]:
+    """`measured` for each kind of video: the enlarged 'input', the variants and, if it is known, the 'truth'."""
     with ThreadPoolExecutor() as pool:
         futures = {
             kind: pool.submit(measured, videos, borders, kinds['input'], kinds.get('truth'))
@@ -181,8 +204,13 @@ def compared(kinds, borders):
         return {kind: future.result() for kind, future in futures.items()}
 
 
-def draw(folder, name, kinds, prompts, numbers):
-    """Writes <name>-slices.jpg and <name>-frames.jpg of {kind: videos}; [{'file', 'title', 'text'}] for the page."""
+def draw(
+    folder: Path, name: str, kinds: dict[str, np.ndarray], prompts: Sequence[str], numbers: Sequence[int]
+) -> list[dict[str, str]]:
+    """Writes <name>-slices.jpg and <name>-frames.jpg; returns [{'file', 'title', 'text'}] for the page.
+
+    kinds: videos by kind. numbers: of the frames to show, counted from 1.
+    """
     shown = {kind: videos[:PICTURES] for kind, videos in kinds.items()}
     slices = [video for same in zip(*shown.values()) for video in same]
     labels = [f'{kind}: {prompt}' for prompt in prompts[:PICTURES] for kind in shown]
@@ -201,8 +229,12 @@ def draw(folder, name, kinds, prompts, numbers):
         {
             'file': f'{name}-slices.jpg',
             'title': f'X-T slices of {name} videos',
-            'text': 'The middle row of every frame, time downwards, from left to right: '
-            f'{columns}. Where chunks do not fit together, lines break.',
+            'text': 'The middle row of each frame, with time running downwards. From left to right: '
+            f'{columns}. Lines break where chunks do not fit together.',
         },
-        {'file': f'{name}-frames.jpg', 'title': f'frames of {name} videos', 'text': 'Frames as numbered.'},
+        {
+            'file': f'{name}-frames.jpg',
+            'title': f'frames of {name} videos',
+            'text': 'Some frames of each video; the number of the frame is above.',
+        },
     ]

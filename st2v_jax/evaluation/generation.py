@@ -1,7 +1,9 @@
-"""A study of long videos: a model makes them from unseen captions, a checker and the eye look at them."""
+"""A study of long videos: makes them from unseen captions, measures them and draws sheets."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,43 +12,56 @@ from st2v_jax import sharding
 from st2v_jax.evaluation import checker, pictures, record, survey
 from st2v_jax.models.system import encode_prompt
 from st2v_jax.streaming import stream
-from st2v_jax.streaming.generate import first_frames, load
+from st2v_jax.streaming.generate import Model, first_frames, load
+from st2v_jax.streaming.settings import SampleSettings
 from st2v_jax.video_io import to_uint8
 
 SHEET_FRAMES = (1, 8, 16, 32, 64, 120, 180, 240)
 
 
 def study(
-    out,
-    checker_file,
+    out: str | Path,
+    checker_file: str | Path,
     *,
-    folder=None,
-    captions,
-    frames,
-    seed,
-    batch,
-    dtype=None,
-    sheet,
-    keep,
-    nearest,
-    train_seed,
-    command='',
-    **chosen,
-):
-    """Makes videos and writes everything that can be said and shown of them into the folder `out`.
+    folder: str | Path | None = None,
+    captions: int,
+    frames: int,
+    seed: int,
+    batch: int,
+    dtype: str | None = None,
+    sheet: int,
+    keep: int,
+    nearest: int,
+    train_seed: int,
+    command: str = '',
+    **chosen: Any,
+) -> None:
+    """Makes videos, measures and draws them.
 
-    folder: of the model; None is the shipped one. captions: how many videos of how many `frames`. seed: of the world
-    and of the noise. sheet, keep: how many videos are drawn and kept. nearest: training scenes to compare with, of the
-    world `train_seed`. chosen: of `SampleSettings`.
+    Args:
+      out: folder for results.json, sheets and kept videos.
+      checker_file: npz file of a checker.
+      folder: weights; None takes the small model.
+      captions: number of videos.
+      frames: of each video.
+      seed: of the world and of the noise.
+      batch: videos made at once.
+      dtype: that networks compute in; None takes that of the device.
+      sheet: number of videos that are drawn.
+      keep: number of videos that are kept.
+      nearest: number of training scenes to compare with; 0 for none.
+      train_seed: of the world in the training.
+      command: stored with the results.
+      chosen: fields of `SampleSettings`.
     """
     params, about = checker.load(checker_file)
     dtype, out = record.network_dtype(dtype), Path(out)
     model = load(folder, dtype)
     size, (height, width) = about['size'], model.config.frame_size
     if (size, size) != (height, width):
-        raise ValueError(f'{checker_file} is for {size}x{size} pixels, the model makes {height}x{width}')
+        raise ValueError(f'{checker_file} works on {size}x{size} pixels, but the model makes {height}x{width}')
     settings = model.settings(**chosen)
-    survey.places(frames)  # raises where there are too few
+    survey.windows_of(frames)  # raises ValueError if there are too few
     out.mkdir(parents=True, exist_ok=True)
     indices, scenes = survey.unseen_scenes(seed, captions)
     prompts = survey.captions(scenes)
@@ -75,23 +90,25 @@ def study(
     print(f'results: {out / "results.json"}')
 
 
-def measure(videos_file, checker_file, output):
-    """Measures kept videos again, with whatever checker there is now."""
+def measure(videos_file: str | Path, checker_file: str | Path, output: str | Path) -> None:
+    """Measures kept videos again, with the same or another checker, and writes the numbers as JSON."""
     videos, indices, seed = pictures.kept(videos_file)
     results = _measured(videos, survey.many_scenes(seed, indices), checker.load(checker_file))
     record.write(output, results)
     _say(results)
 
 
-def shown(frames):
-    """Numbers of the frames that a sheet shows of a video of so many: the last one, and those with a number above."""
+def shown(frames: int) -> list[int]:
+    """Numbers of the frames that a sheet shows of a video with `frames` frames: SHEET_FRAMES and the last one."""
     return [number for number in SHEET_FRAMES if number < frames] + [frames]
 
 
-def make_videos(model, settings, prompts, num_frames, *, seed, batch):
-    """uint8 videos [n, num_frames, h, w, 3] of n prompts by a `generate.Model`, `batch` at once over all devices.
+def make_videos(
+    model: Model, settings: SampleSettings, prompts: Sequence[str], num_frames: int, *, seed: int, batch: int
+) -> np.ndarray:
+    """Makes uint8 videos [n, num_frames, h, w, 3] of n prompts, `batch` at once over all devices.
 
-    A video depends on its prompt, its number and the seed, not on the batch that it is made in (but for rounding).
+    A video depends on its prompt, its index and the seed, but not on its batch (except for rounding).
     """
     mesh = sharding.make_mesh({sharding.DATA: -1})
     devices = mesh.shape[sharding.DATA]
@@ -100,11 +117,11 @@ def make_videos(model, settings, prompts, num_frames, *, seed, batch):
     place = lambda tree: jax.device_put(tree, sharding.split_rows(mesh))
     videos = []
     for first in range(0, len(prompts), batch):
-        numbers = np.minimum(np.arange(first, first + batch), len(prompts) - 1)  # the last batch is filled up
+        numbers = np.minimum(np.arange(first, first + batch), len(prompts) - 1)  # the last batch is padded
         ids, null_ids = (model.tokenizer.ids(texts) for texts in ([prompts[i] for i in numbers], [''] * batch))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
-        context = encode_prompt(model.system, params, *place((ids, null_ids)))
-        chunks = stream.stream(model.system, settings, params, context, stream.start(place(keys)))
+        encoded = encode_prompt(model.system, params, *place((ids, null_ids)))
+        chunks = stream.stream(model.system, settings, params, encoded, stream.start(place(keys)))
         frames = [to_uint8(some) for some in first_frames((frames for frames, _ in chunks), num_frames)]
         videos.append(np.concatenate(frames, 1)[: len(prompts) - first])
         print(f'{first + len(videos[-1])} of {len(prompts)} videos', flush=True)
@@ -112,7 +129,7 @@ def make_videos(model, settings, prompts, num_frames, *, seed, batch):
 
 
 def _measured(videos, scenes, loaded):
-    """The survey, and what is known of the checker that made it."""
+    """The survey, and how its checker was trained."""
     about = {name: value for name, value in loaded[1].items() if name not in ('history', 'classes')}
     return survey.survey(videos, scenes, loaded) | {'checker': about}
 

@@ -1,4 +1,7 @@
-"""The page about the small model: a pure function of stored JSON, so that every figure on it can be traced."""
+"""The page about the small model, docs/small-model.md, from stored JSON."""
+
+from collections.abc import Sequence
+from typing import Any
 
 from st2v_jax.evaluation.pages import head, percent, pictures, runs, table
 
@@ -6,10 +9,13 @@ TITLES = {'colour': 'colour', 'shape': 'shape', 'motion': 'motion', 'all': 'all 
 KINDS = {'generated': 'generated', 'truth': 'ground truth', 'shuffled': "others' captions"}
 
 
-def page(results, training=(), folder='.'):
-    """Markdown of `results` (st2v evaluate generate) and of training summaries (summary.json of st2v train), in order.
+def page(results: dict[str, Any], training: Sequence[dict[str, Any]] = (), folder: str = '.') -> str:
+    """The page as Markdown.
 
-    folder: where the pictures are, seen from the page.
+    Args:
+      results: results.json of st2v evaluate generate.
+      training: summary.json of the training runs, in order.
+      folder: of the pictures, relative to the page.
     """
     return '\n'.join(
         [
@@ -35,8 +41,8 @@ def _head(results):
         'report',
         made,
         videos,
-        f'World seed {made["seed"]}, sampling seed {made["seed"]}. The captions are unseen: no training scene has '
-        'their combination of colour, shape and motion. Nothing was chosen; the videos are the first of their seed.',
+        f'The seed of the world and of the noise is {made["seed"]}. The captions are unseen: their combinations of '
+        'colour, shape and motion do not occur in training. The videos are the first of the seed, not a selection.',
     )
 
 
@@ -55,14 +61,16 @@ def _attributes(results):
     return [
         '## What the videos show',
         '',
-        f'Share of {results["made"]["captions"]} videos in which a checker sees what the caption says, in windows of '
-        '16 frames; beside it the same checker on the renderings of the same scenes, and on the generated videos '
-        'judged by every other caption, which is what chance would score. With so few videos a share of 50 % is '
-        f'uncertain by about {100 * 0.5 / results["made"]["captions"] ** 0.5:.0f} points (one standard error).',
+        f'The share of {results["made"]["captions"]} videos in which a checker sees what the caption says, in windows '
+        'of 16 frames. For comparison, the same checker judges the ground truth, which is rendered from the same '
+        'scenes, and it judges the generated videos by the captions of the others, which gives the score of chance. '
+        'With so few videos, a share of 50 % has a standard error of about '
+        f'{100 * 0.5 / results["made"]["captions"] ** 0.5:.0f} points.',
         '',
         *table(['window', *TITLES.values()], rows),
-        f'The checker is a small convolutional network (evaluation/checker.py), trained for {checker["steps"]} steps '
-        f'on rendered clips softened as generated frames are. On fresh rendered clips it is right in: {own}.',
+        f'The checker is a small convolutional network (evaluation/checker.py). It was trained for {checker["steps"]} '
+        'steps on rendered clips that were softened to look like generated ones. Its accuracy on new rendered clips: '
+        f'{own}.',
         '',
     ]
 
@@ -72,16 +80,16 @@ def _identity(results):
     return [
         '## Identity',
         '',
-        f'How alike the object looks around frame {identity["to"]} and around frame {identity["from"]}: the mean over '
-        "colour, shape and pattern of the Bhattacharyya coefficient of the checker's posteriors (1: it believes the "
-        'same of both, 0: its beliefs exclude each other).',
+        f'How alike the object looks around frame {identity["from"]} and around frame {identity["to"]}: the mean over '
+        "colour, shape and pattern of the Bhattacharyya coefficient of the checker's posteriors. It is 1 if the "
+        'posteriors are equal and 0 if they exclude each other.',
         '',
         *table(
             ['', 'identity'],
             [
                 ['generated', f'{identity["generated"]:.3f}'],
                 ['ground truth', f'{identity["truth"]:.3f}'],
-                ['with the end of other generated videos', f'{identity["others"]:.3f}'],
+                ['beginning of one generated video, end of another', f'{identity["others"]:.3f}'],
             ],
         ),
     ]
@@ -104,14 +112,15 @@ def _motion(results):
     return [
         '## Motion, freezing, flicker',
         '',
-        'Mean optical flow (DIS) in pixels a frame: far below ground truth means freezing. High-frequency change: by '
-        'how much the fine detail of a frame differs from that of the next, pulled back along the flow, in grey values '
-        'of 255; far above ground truth, also relative to the detail there is, means flicker (metrics/motion.py).',
+        'Flow is the mean optical flow (DIS) in pixels per frame. A value far below the ground truth means that the '
+        'video freezes. The high-frequency change is the difference between the fine detail of a frame and that of the '
+        'next one, pulled back along the flow, in grey values of 0 to 255. A value far above the ground truth, also '
+        'relative to the detail, means that the video flickers (metrics/motion.py).',
         '',
         *table(['window', 'flow', 'high-frequency change', 'detail', 'change / detail'], rows),
-        "Median over videos of the ratio of flow to that of the same scene's rendering: "
+        'Flow divided by that of the ground truth, median over the videos: '
         + ', '.join(f'{found["flow_ratio_median"]:.2f} around {place}' for place, found in results['places'].items())
-        + '. Captions do not say how fast the camera moves, and brief ones not whether it does.',
+        + '. Captions do not say how fast the camera moves, and brief ones do not say whether it moves.',
         '',
     ]
 
@@ -123,10 +132,11 @@ def _nearest(results):
     return [
         '## Nearest training clips',
         '',
-        f'Root mean square difference (0 to 255, four frames averaged down to 16x16) to the nearest of '
-        f'{nearest["scenes"]} training scenes at {len(nearest["starts"])} times each: median '
-        f'{nearest["generated"]:.1f} for the first 16 generated frames, {nearest["truth"]:.1f} for the renderings of '
-        'the same unseen scenes. A model that repeated its training clips would come out far below the latter.',
+        'For the first 16 frames of each video, the nearest training clip was looked for in '
+        f'{nearest["scenes"]} training scenes, at {len(nearest["starts"])} times each. Clips are compared by the root '
+        'mean square difference of four frames, averaged down to 16x16 pixels, from 0 to 255. Its median is '
+        f'{nearest["generated"]:.1f} for the generated frames and {nearest["truth"]:.1f} for the ground truth of the '
+        'same unseen scenes. It would be much smaller for a model that repeats its training clips.',
         '',
     ]
 
@@ -141,7 +151,7 @@ def _captions(results):
     return [
         '## Every caption',
         '',
-        'What the checker saw; what differs from the caption is bold.',
+        'What the checker sees in each window; differences from the caption are in bold.',
         '',
         *table(['caption', *[f'around {place}' for place in places]], rows),
     ]

@@ -1,8 +1,10 @@
-"""The training clip nearest to a generated one: does the model remember, or does it make?
+"""Finds the training clip nearest to a generated one, to see whether the model only repeats its training clips.
 
-Clips are compared as four of their frames, each averaged down to 16x16 pixels, by root mean square difference over all
-pixels and channels in 0..255.
+Of each clip, four frames are averaged down to 16x16 pixels. Clips are compared by the root mean square difference of
+these over all pixels and channels in 0..255.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +15,22 @@ from st2v_jax.data import world
 from st2v_jax.evaluation.checker import FRAMES
 
 SIDE = 16
-STRIDE = 4  # frames between the compared ones
+STRIDE = 4  # every fourth frame is compared
 
 
-def signature(clips):
-    """clips [n, 16, h, w, 3] uint8 -> [n, features] float32; h and w are multiples of 16."""
+def signature(clips: np.ndarray) -> np.ndarray:
+    """Features float32 [n, features] of clips uint8 [n, 16, h, w, 3]; h and w are multiples of 16."""
     frames = np.asarray(clips)[:, ::STRIDE].astype(np.float32)
     h, w = frames.shape[2:4]
     if h % SIDE or w % SIDE:
-        raise ValueError(f'frames are averaged down to {SIDE}x{SIDE}, which does not divide {h}x{w}')
+        raise ValueError(f'frames are averaged down to {SIDE}x{SIDE} pixels, which is not possible for {h}x{w}')
     small = reduce(frames, 'n f (h p) (w q) c -> n f h w c', 'mean', h=SIDE, w=SIDE)
     return rearrange(small, 'n ... -> n (...)')
 
 
 @jax.jit
 def _training_signatures(seed, indices, starts):
-    """Indices [k] -> [k, len(starts), features]; rendered at 64x64, which is enough for 16x16."""
+    """Features [k, len(starts), features] of the scenes with indices [k], rendered at 64x64."""
 
     def one(index, start):
         frames = world.render(world.scene(seed, index), start + jnp.arange(0, FRAMES, STRIDE), 4 * SIDE)
@@ -38,10 +40,20 @@ def _training_signatures(seed, indices, starts):
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(indices, starts)
 
 
-def nearest(clips, seed, *, scenes, starts, batch=64):
-    """The nearest of `scenes` training scenes, each beginning at any of `starts`, for each of clips [n, 16, h, w, 3].
+def nearest(
+    clips: np.ndarray, seed: int, *, scenes: int, starts: Sequence[int], batch: int = 64
+) -> dict[str, list[float]]:
+    """Finds the nearest training clip for each of clips uint8 [n, 16, h, w, 3].
 
-    Returns {'index': [n], 'start': [n], 'distance': [n]}: scene number, first frame, root mean square difference.
+    Args:
+      clips: to look for.
+      seed: of the world in the training.
+      scenes: number of training scenes.
+      starts: first frames of the training clips of each scene.
+      batch: scenes rendered at once.
+
+    Returns:
+      'index' [n] of the scene, its first frame 'start' [n], and 'distance' [n], the root mean square difference.
     """
     asked = jnp.asarray(signature(clips))
     indices = world.split_indices('train', seed, 0, -(-scenes // batch) * batch)

@@ -1,15 +1,20 @@
-"""What pages have in common: each is a pure function of stored JSON, so that every figure on it can be traced."""
+"""What the generated pages share. Each page is a pure function of stored JSON, so that every number can be traced."""
 
 import json
 import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 
-def write(page, results, training, output):
-    """Writes page(results, training, folder) as Markdown, of JSON files alone; folder is that of results and pictures.
+def write(page: Callable, results: str | Path, training: Sequence[str | Path], output: str | Path) -> None:
+    """Writes a page as Markdown, from JSON files alone.
 
-    page: `model_page.page` or `refinement_page.page`. results: results.json of a study. training: summary.json of the
-    training runs, in order.
+    Args:
+      page: `model_page.page` or `refinement_page.page`.
+      results: results.json of a study; its folder also holds the pictures.
+      training: summary.json of the training runs, in order.
+      output: file to write.
     """
     read = lambda path: json.loads(Path(path).read_text(encoding='utf-8'))
     folder = os.path.relpath(Path(results).parent, Path(output).parent)
@@ -18,20 +23,24 @@ def write(page, results, training, output):
     print(f'page: {output}')
 
 
-def head(title, verb, made, videos, notes):
-    """Markdown lines: how the page is written, and how what it shows was made.
+def head(title: str, verb: str, made: dict[str, Any], videos: str, notes: str) -> list[str]:
+    """Markdown lines that say how the page is written, and how the videos on it were made.
 
-    verb: of `st2v evaluate`, which writes the page. made: as `record.made` begins it. videos: what was made, in words.
-    notes: what else there is to say.
+    Args:
+      title: of the page.
+      verb: the study of `st2v evaluate` that writes the page.
+      made: 'made' of the results, see `record.made`.
+      videos: what was made, in words.
+      notes: further sentences.
     """
     settings = ', '.join(f'{name} {value}' for name, value in made['settings'].items())
     return [
         f'# {title}',
         '',
-        f'Written by `st2v evaluate {verb}` from stored results; do not edit.',
+        f'This page is written by `st2v evaluate {verb}` from stored results; do not edit it.',
         '',
-        f'{videos} {made["date"]} on {made["device"]} (jax {made["jax"]}, {made["dtype"]}) in {made["seconds"]:.0f} s '
-        'by',
+        f'{videos} on {made["date"]} on {made["device"]} (jax {made["jax"]}, {made["dtype"]}) in '
+        f'{made["seconds"]:.0f} s, by',
         '',
         f'    {made["command"]}',
         '',
@@ -40,21 +49,22 @@ def head(title, verb, made, videos, notes):
     ]
 
 
-def table(header, rows):
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     """Markdown lines of a table; the first column is text, the others are numbers."""
     cells = lambda row: '| ' + ' | '.join(str(cell) for cell in row) + ' |'
     return [cells(header), cells(['---', *['---:'] * (len(header) - 1)]), *map(cells, rows), '']
 
 
-def percent(share):
+def percent(share: float) -> str:
+    """A share in percent."""
     return f'{100 * share:.1f} %'
 
 
-def runs(training):
-    """Markdown lines: how weights were made, from the summaries of training runs."""
+def runs(training: Sequence[dict[str, Any]]) -> list[str]:
+    """Markdown lines that say how the weights were trained, from the summaries of the runs."""
     if not training:
         return []
-    lines = ['## How the weights were made', '']
+    lines = ['## How the weights were trained', '']
     rows = [
         [
             run['stage'],
@@ -68,7 +78,7 @@ def runs(training):
         for run in training
     ]
     lines += table(['stage', 'date', 'devices', 'steps', 'batch', 'seconds', 'last metrics'], rows)
-    return [*lines, 'Commands, in this order:', '', *[f'    {run["command"]}' for run in training], '']
+    return [*lines, 'The commands, in this order:', '', *[f'    {run["command"]}' for run in training], '']
 
 
 def _last(metrics):
@@ -76,8 +86,8 @@ def _last(metrics):
     return ', '.join(f'{name} {value:.4g}' for name, value in metrics.items() if name not in hidden)
 
 
-def pictures(results, folder):
-    """Markdown lines: each of results['pictures'] under its text."""
+def pictures(results: dict[str, Any], folder: str) -> list[str]:
+    """Markdown lines of results['pictures']: each text with its picture."""
     lines = []
     for picture in results['pictures']:
         lines += [picture['text'], '', f'![{picture["title"]}]({folder}/{picture["file"]})', '']

@@ -1,23 +1,46 @@
-"""What an evaluation keeps for the eye: sheets, slices, nearest training clips, and a few videos as JPEG frames."""
+"""The pictures of a study: contact sheets, slices, nearest training clips, and a few videos as JPEG frames."""
 
 import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
 from st2v_jax.data import world
+from st2v_jax.data.world import Scene
 from st2v_jax.evaluation import nearest, sheets, survey
 from st2v_jax.evaluation.checker import FRAMES
 
-QUALITY = 90  # of JPEG frames: about 6 KB each at 128x128
-STARTS = tuple(range(0, 1200, 150))  # times at which training scenes are compared
+QUALITY = 90  # of the JPEG frames, about 6 KB each at 128x128 pixels
+STARTS = tuple(range(0, 1200, 150))  # first frames of the training clips that are compared
 
 
-def draw(folder, videos, scenes, prompts, numbers, results, *, count):
-    """Writes contact-sheet.png, slices.png and nearest.png into folder; [{'file', 'title', 'text'}] for the page.
+def draw(
+    folder: Path,
+    videos: np.ndarray,
+    scenes: Scene,
+    prompts: Sequence[str],
+    numbers: Sequence[int],
+    results: dict[str, Any],
+    *,
+    count: int,
+) -> list[dict[str, str]]:
+    """Writes contact-sheet.png, slices.png and nearest.png.
 
-    videos [n, f, h, w, 3]; numbers: the frames shown, counted from 1; the first `count` videos are drawn.
+    Args:
+      folder: where they are written.
+      videos: uint8 [n, f, h, w, 3].
+      scenes: of the videos, with a leading axis.
+      prompts: of the videos.
+      numbers: of the frames to show, counted from 1.
+      results: of the study, with the nearest training clips or without.
+      count: how many of the first videos are drawn.
+
+    Returns:
+      [{'file', 'title', 'text'}] for the page.
     """
     videos, prompts, size = videos[:count], prompts[:count], videos.shape[2]
     scenes = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], scenes)
@@ -27,7 +50,7 @@ def draw(folder, videos, scenes, prompts, numbers, results, *, count):
             'contact-sheet.png',
             sheets.contact_sheet(videos, numbers, prompts),
             'contact sheet',
-            f'The first {len(videos)} videos, frame by frame as numbered.',
+            f'Some frames of the first {len(videos)} videos; the number of the frame is above.',
         )
     ]
     truth = survey.rendering(scenes, range(videos.shape[1]), size)
@@ -41,8 +64,8 @@ def draw(folder, videos, scenes, prompts, numbers, results, *, count):
             'slices.png',
             sheets.slice_sheet(pairs, labels, columns=8),
             'X-T slices',
-            'The middle row of every frame, time downwards: each generated video with the rendering of the '
-            'same scene to its right. Motion draws slanted or waving lines, freezing vertical ones.',
+            'The middle row of each frame, with time running downwards: each generated video, and to its right the '
+            'ground truth of the same scene. Motion shows as slanted or wavy lines, freezing as vertical ones.',
         )
     )
     if 'nearest' in results:
@@ -52,7 +75,7 @@ def draw(folder, videos, scenes, prompts, numbers, results, *, count):
                 'nearest.png',
                 nearest_sheet(videos, prompts, results['nearest'], size),
                 'nearest training clips',
-                'The beginning of generated videos, and under each the training clip nearest to it.',
+                'The beginning of some generated videos, each above the training clip nearest to it.',
             )
         )
     return made
@@ -63,8 +86,8 @@ def _save(folder, name, image, title, text):
     return {'file': name, 'title': title, 'text': text}
 
 
-def nearest_to(videos, scenes, train_seed, count):
-    """The nearest training clips of the videos' first 16 frames, and how near renderings of the same scenes come."""
+def nearest_to(videos: np.ndarray, scenes: Scene, train_seed: int, count: int) -> dict[str, Any]:
+    """The training clips nearest to the first 16 frames of the videos, and the distances of the ground truth."""
     size = videos.shape[2]
     clips = {'generated': videos[:, :FRAMES], 'truth': survey.rendering(scenes, range(FRAMES), size)}
     both = nearest.nearest(np.concatenate(list(clips.values())), train_seed, scenes=count, starts=STARTS)
@@ -81,8 +104,10 @@ def nearest_to(videos, scenes, train_seed, count):
     }
 
 
-def nearest_sheet(videos, prompts, found, size, count=4):
-    """Rows in pairs: the first frames of a generated video, and the training clip nearest to them."""
+def nearest_sheet(
+    videos: np.ndarray, prompts: Sequence[str], found: dict[str, Any], size: int, count: int = 4
+) -> Image.Image:
+    """A sheet with pairs of rows: the first frames of a generated video, and the training clip nearest to them."""
     rows, labels = [], []
     for i, (video, prompt) in enumerate(list(zip(videos, prompts))[:count]):
         scene = world.scene(found['seed'], found['index'][i])
@@ -92,8 +117,8 @@ def nearest_sheet(videos, prompts, found, size, count=4):
     return sheets.contact_sheet(rows, range(1, FRAMES + 1, 3), labels)
 
 
-def keep(path, videos, indices, seed):
-    """Writes videos [n, f, h, w, 3] with the numbers of their scenes in the world `seed` to one npz of JPEG frames."""
+def keep(path: str | Path, videos: np.ndarray, indices: np.ndarray, seed: int) -> None:
+    """Writes videos uint8 [n, f, h, w, 3] as JPEG frames to one npz file, with the indices of their scenes."""
     blobs = []
     for frame in videos.reshape(-1, *videos.shape[2:]):
         buffer = io.BytesIO()
@@ -109,8 +134,8 @@ def keep(path, videos, indices, seed):
     )
 
 
-def kept(path):
-    """-> (videos [n, f, h, w, 3] uint8, indices [n], seed) of a file written by keep."""
+def kept(path: str | Path) -> tuple[np.ndarray, np.ndarray, int]:
+    """Reads (videos uint8 [n, f, h, w, 3], indices [n], seed) from a file written by `keep`."""
     with np.load(path) as file:
         ends = np.cumsum(file['lengths'])
         jpeg = file['jpeg']

@@ -1,8 +1,9 @@
-"""What a study stores of itself beside its numbers, so that a page can say where they come from."""
+"""What a study stores besides its numbers, so that a page can say where they come from."""
 
 import datetime
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,13 @@ import jax.numpy as jnp
 from st2v_jax.streaming.generate import default_dtype
 
 
-def network_dtype(name=None):
-    """The type that networks compute in, by name; None is that of the device at hand."""
+def network_dtype(name: str | None = None) -> type:
+    """The type that networks compute in, by name; None takes that of this device."""
     return jnp.dtype(name or default_dtype()).type
 
 
-def made(command) -> dict:
-    """When, on what and by which command a study was made."""
+def made(command: str) -> dict[str, Any]:
+    """When a study was made, on which device and by which command."""
     return {
         'date': datetime.date.today().isoformat(),
         'device': jax.devices()[0].device_kind,
@@ -26,8 +27,8 @@ def made(command) -> dict:
     }
 
 
-def write(path, results):
-    """Writes results as JSON, and the folder it lies in."""
+def write(path: str | Path, results: dict[str, Any]) -> None:
+    """Writes results as JSON; creates the folder if needed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')

@@ -1,4 +1,7 @@
-"""The page about refinement: a pure function of stored JSON, so that every figure on it can be traced."""
+"""The page about refinement, docs/refinement.md, from stored JSON."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -6,18 +9,24 @@ from st2v_jax.evaluation.pages import head, pictures, runs, table
 
 NAMES = {
     'input': 'input, enlarged',
-    'B': 'B: chunks on their own',
+    'B': 'B: independent chunks',
     'B+S': 'B+S: shared noise',
     'paper': 'randomized blending (paper)',
     'release': 'randomized blending (release)',
     'truth': 'ground truth',
 }
-SETS = {'generated': 'Generated videos', 'world': 'Videos of the world'}
-PAPER = {'B': 8.72, 'B+S': 6.01, 'paper': 3.32}  # standard deviation of flow magnitudes, at 720 pixels
+SETS = {'generated': 'Generated videos', 'world': 'Ground-truth videos'}
+PAPER = {'B': 8.72, 'B+S': 6.01, 'paper': 3.32}  # standard deviation of the flow in the paper, at 720 pixels
 
 
-def page(results, training=(), folder='.'):
-    """Markdown of `results` (st2v evaluate refine) and of training summaries; folder: where the pictures are."""
+def page(results: dict[str, Any], training: Sequence[dict[str, Any]] = (), folder: str = '.') -> str:
+    """The page as Markdown.
+
+    Args:
+      results: results.json of st2v evaluate refine.
+      training: summary.json of the training runs, in order.
+      folder: of the pictures, relative to the page.
+    """
     lines = [*_head(results), *runs(training)]
     for name, title in SETS.items():
         if name in results:
@@ -32,9 +41,9 @@ def _head(results):
         'Refinement with randomized blending',
         'refinement-report',
         made,
-        f'{made["videos"]} videos of {made["frames"]} frames, {small} to {large} pixels, refined',
-        'Every variant has the same videos, captions and keys. What each number is: evaluation/comparison.py, '
-        '`measured`. Behind each mean is its standard error over videos.',
+        f'{made["videos"]} videos of {made["frames"]} frames, refined from {small} to {large} pixels',
+        'All variants have the same videos, captions and random keys. The numbers are defined in '
+        'evaluation/comparison.py, `measured`. Each mean is followed by its standard error over the videos.',
     )
 
 
@@ -56,23 +65,24 @@ def _set(title, found, folder):
         ours = ', '.join(f'{kind} {np.mean(kinds[kind]["flow_deviation"]):.2f}' for kind in PAPER if kind in kinds)
         said = ', '.join(f'{kind} {value:.2f}' for kind, value in PAPER.items())
         lines += [
-            f'The paper saw a deviation of flow magnitudes of {said} with RAFT at 720 pixels; here it is {ours} '
+            f'The paper reports these deviations of the flow, with RAFT at 720 pixels: {said}. Here they are {ours}, '
             'with DIS.',
             '',
         ]
         if np.mean(kinds['input']['border_ratio']) > 1:
             lines += [
-                'The input has a border ratio above 1: where chunks of 24 frames that overlap by 8 end, a chunk of the '
-                "streaming stage ends too. A ratio below the input's means that refinement smooths those borders.",
+                'The input has a border ratio above 1, because each border of two refined chunks (24 frames with an '
+                'overlap of 8) is also a border of two chunks of the streaming stage. A smaller ratio means that '
+                'refinement smooths these borders.',
                 '',
             ]
     return [*lines, *pictures(found, folder)]
 
 
 def _mean(values):
-    """The mean over videos and its standard error; a dash where there is none, such as the truth's own error."""
+    """The mean over videos and its standard error; a dash if nothing differs, as for the truth and itself."""
     values = np.asarray(values, float)
-    if not np.isfinite(values).all() or values.min() > 90:  # nothing differs: 100 dB and more
+    if not np.isfinite(values).all() or values.min() > 90:  # above 90 dB nothing differs
         return '-'
     error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return f'{values.mean():.2f} ± {error:.2f}'

@@ -1,4 +1,6 @@
-"""Pictures of videos for the eye: contact sheets, and X-T slices that show motion, freezing and flicker as texture."""
+"""Pictures of videos: contact sheets, and X-T slices that show motion, freezing and flicker as texture."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -6,19 +8,21 @@ from PIL import Image, ImageDraw
 from st2v_jax.video_io import to_uint8
 
 GAP = 4  # pixels between pictures
-LINE = 14  # height of a line of text in pillow's default font
+LINE = 14  # height of a line of text in the default font of pillow
 BACKGROUND = (255, 255, 255)
 INK = (20, 20, 20)
 
 
-def contact_sheet(videos, numbers, labels):
-    """Videos as rows, chosen frames as columns, the label of each video above its row.
+def contact_sheet(videos: Sequence[np.ndarray], numbers: Sequence[int], labels: Sequence[str]) -> Image.Image:
+    """Draws videos as rows and some of their frames as columns, with a label above each row.
 
-    videos: a list of [f, h, w, 3] (lengths may differ, h and w not); numbers: frame numbers from 1 on; labels: one
-    string a video. Returns a PIL image.
+    Args:
+      videos: arrays [f, h, w, 3]; f may differ between videos, h and w may not.
+      numbers: of the frames to show, counted from 1.
+      labels: one for each video.
     """
     if len(videos) != len(labels):
-        raise ValueError(f'{len(videos)} videos need as many labels, got {len(labels)}')
+        raise ValueError(f'{len(videos)} videos need {len(videos)} labels, got {len(labels)}')
     for video in videos:
         if min(numbers) < 1 or max(numbers) > len(video):
             raise ValueError(f'frame numbers go from 1 to {len(video)}, got {list(numbers)}')
@@ -36,8 +40,8 @@ def contact_sheet(videos, numbers, labels):
     return sheet
 
 
-def fitted(draw, text, width):
-    """text, cut so that it is at most width pixels wide."""
+def fitted(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    """Cuts text so that it is at most `width` pixels wide."""
     if draw.textlength(text) <= width:
         return text
     while text and draw.textlength(text + '...') > width:
@@ -45,20 +49,20 @@ def fitted(draw, text, width):
     return text + '...'
 
 
-def slice_over_time(video, *, row=None, column=None):
-    """One row (or column) of pixels of every frame, stacked over time: [f, h, w, 3] -> uint8 [f, w or h, 3].
+def slice_over_time(video: np.ndarray, *, row: int | None = None, column: int | None = None) -> np.ndarray:
+    """Stacks one row or one column of each frame over time: [f, h, w, 3] -> uint8 [f, w or h, 3].
 
-    Time runs downwards. Motion draws slanted lines, a frozen video vertical ones, a cut or a jump breaks them.
-    Exactly one of row and column is given, counted from 0.
+    Time runs downwards. Motion shows as slanted lines, a frozen video as vertical ones; a cut or a jump breaks them.
+    Exactly one of row and column must be given, counted from 0.
     """
     if (row is None) == (column is None):
-        raise ValueError(f'a slice takes one row or one column, got row={row} and column={column}')
+        raise ValueError(f'a slice needs one row or one column, got row={row} and column={column}')
     video = np.asarray(video)
     return to_uint8(video[:, row] if column is None else video[:, :, column])
 
 
-def slice_sheet(videos, labels, *, columns=4):
-    """The slice along the middle row of each video, with its label above, in a grid. Returns a PIL image."""
+def slice_sheet(videos: Sequence[np.ndarray], labels: Sequence[str], *, columns: int = 4) -> Image.Image:
+    """Draws the slices along the middle row of the videos in a grid, with a label above each."""
     slices = [slice_over_time(video, row=video.shape[1] // 2) for video in videos]
     h, w = max(len(s) for s in slices), slices[0].shape[1]
     columns = min(columns, len(slices))

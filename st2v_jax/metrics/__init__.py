@@ -1,1 +1,1 @@
-"""Metrics: from the frames of a video to numbers. They know no models."""
+"""Metrics turn the frames of a video into numbers. They depend on no model."""

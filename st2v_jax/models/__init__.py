@@ -1,1 +1,1 @@
-"""Networks of StreamingT2V; `build` is the door to them, and nothing outside this folder knows flax."""
+"""The networks of StreamingT2V. `build` turns them into pure functions; nothing outside this folder uses flax."""

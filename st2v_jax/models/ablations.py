@@ -1,12 +1,16 @@
-"""Other short-term memories, which CAM is compared with (the paper's ablation models Add-Cond and Conc-Cond).
+"""The short-term memories that CAM is compared with: the paper's ablation models Add-Cond and Conc-Cond.
 
-Both are told by a mask which frames of the chunk are given. While training the mask varies; while sampling the first m
-frames are given, the last ones of the chunk before.
+Both receive a mask that says which frames of the chunk are given. The mask varies in training. In sampling the first m
+frames are given; they are the last frames of the previous chunk.
 """
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.typing import DTypeLike
 
 from st2v_jax.models.layers import Conv, Linear
 from st2v_jax.models.unet3d import UNetConfig
@@ -14,16 +18,20 @@ from st2v_jax.models.unet3d import UNetConfig
 ATTENTION, ADDITION, CONCATENATION = FUSIONS = ('attention', 'addition', 'concatenation')
 
 
-def remembered(fusion, frames, *, length, encode, mask=None):
-    """What `StreamingDenoiser.condition` takes for conditioning frames [b, m, H, W, 3] of a chunk of `length` frames.
+def remembered(
+    fusion: str, frames: jax.Array, *, length: int, encode: Callable, mask: jax.Array | None = None
+) -> jax.Array:
+    """What `StreamingDenoiser.condition` receives as the frames that condition a chunk.
 
-    For CAM the frames themselves. Else values [b, length, ..., c + 1]: of the frames that are given, zeros for the
-    others, and the mask as one more channel. The values are frames (Add-Cond) or their latents (Conc-Cond).
+    CAM receives the frames themselves. The others receive [b, length, ..., c + 1]: the frames (Add-Cond) or their
+    latents (Conc-Cond), zero where no frame is given, with the mask as the last channel.
 
     Args:
-      fusion: of the CamConfig.
+      fusion: that of the CamConfig.
+      frames: [b, m, H, W, 3] conditioning frames.
+      length: frames of a chunk.
       encode: frames [b, m, H, W, 3] -> scaled latents [b, m, h, w, c].
-      mask: [b, m] booleans, which of the frames are given; None is all of them.
+      mask: [b, m] booleans, which of the frames are given; None means all.
     """
     if fusion == ATTENTION:
         return frames
@@ -35,41 +43,43 @@ def remembered(fusion, frames, *, length, encode, mask=None):
 
 
 class FeatureAdder(nnx.Module):
-    """Add-Cond: a feature of the given frames joins a skip feature by a zero convolution and addition.
+    """Add-Cond: adds a feature of the given frames to a skip feature, through a convolution that starts at zero.
 
-    x, memory [b, f, h, w, c] -> [b, f, h, w, c]: the extractor has seen all frames of the chunk.
+    x, memory [b, f, h, w, c] -> [b, f, h, w, c]. The memory has all f frames, since the extractor sees the whole chunk.
     """
 
-    def __init__(self, channels, *, dtype=jnp.float32, rngs):
+    def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.proj_out = Linear(channels, channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x, memory):
+    def __call__(self, x: jax.Array, memory: jax.Array) -> jax.Array:
         return x + self.proj_out(memory)
 
 
 class ConcCond(nnx.Module):
-    """Conc-Cond, which has no features: latents of the given frames and the mask are input channels of the UNet.
+    """Conc-Cond: the latents of the given frames and their mask are further input channels of the UNet.
 
-    The convolution of concatenated channels is the sum of two convolutions. That of the noisy latents is the UNet's
-    own; this is the other one, and starts at zero. It offers what `Cam` offers.
+    A convolution of concatenated channels is the sum of two convolutions. The UNet has the one of the noisy latents.
+    This is the other one, and it starts at zero. The methods are those of `Cam`.
     """
 
-    def __init__(self, unet: UNetConfig, *, dtype=jnp.float32, rngs):
+    def __init__(self, unet: UNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         channels = unet.in_channels + 1
         self.conv_in = Conv(channels, unet.channels[0], (3, 3), padding=1, use_bias=False, dtype=dtype, rngs=rngs)
 
-    def encode(self, given):
+    def encode(self, given: jax.Array) -> jax.Array:
         """Latents and mask [b, f, h, w, 5] -> what they add to the first convolution, [b, f, h, w, c]."""
         return self.conv_in(given)
 
-    def keys_values(self, text):
-        """None: it reads no text."""
+    def keys_values(self, text: jax.Array) -> None:
+        """None, because it reads no text."""
         return None
 
-    def extract(self, x, t, contexts, conditioning, *, remat='none'):
-        """The conditioning as it is."""
+    def extract(
+        self, x: jax.Array, t: jax.Array, keys_values: None, conditioning: jax.Array, *, remat: str = 'none'
+    ) -> jax.Array:
+        """The conditioning, unchanged."""
         return conditioning
 
-    def joins(self, memory):
-        """Where the memory enters the UNet."""
+    def joins(self, memory: jax.Array) -> dict[str, jax.Array]:
+        """The keyword arguments that bring the memory into `UNet3D`."""
         return {'concatenated': memory}

@@ -6,30 +6,49 @@ import einops
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from st2v_jax.models.layers import VIDEO, GroupNorm, LayerNorm, Linear
 
+KeysValues = tuple[jax.Array, jax.Array]  # [b, s, n, d] each
 
-def attend(q, k, v):
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Softmax attention of q [b, t, n, d] over k, v [b, s, n, d] -> [b, t, n, d], in float32 inside.
 
-    Long sequences in half precision take cuDNN's flash attention on a GPU; it never holds the [t, s] matrix.
+    On a GPU, long sequences in half precision use cuDNN's flash attention, which never holds the [t, s] matrix.
     """
     half = q.dtype in (jnp.bfloat16, jnp.float16)
     if jax.default_backend() != 'gpu' or not half or q.shape[1] < 64 or q.shape[1] % 2:
         return jax.nn.dot_product_attention(q, k, v, implementation='xla')
     b, length = k.shape[:2]
     lengths = None
-    if length % 2:  # its gradient wants even lengths, and a text has 77 tokens: one more, which nobody sees
+    if length % 2:  # the gradient needs an even length and a text has 77 tokens: add one that is masked
         k, v = (jnp.pad(a, ((0, 0), (0, 1), (0, 0), (0, 0))) for a in (k, v))
         lengths = jnp.full(b, length, jnp.int32)
     return jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, implementation='cudnn')
 
 
 class Attention(nnx.Module):
-    """Multi-head attention with heads of `head_size`; keys and values can be made ahead of the queries."""
+    """Multi-head attention; keys and values can be computed before the queries.
 
-    def __init__(self, channels, *, head_size, heads=None, context_width=None, dtype=jnp.float32, rngs):
+    Args:
+      channels: width of the queries' tokens and of the result.
+      head_size: width of a head.
+      heads: their number, by default channels // head_size.
+      context_width: width of the tokens that keys and values are made of, by default `channels`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        head_size: int,
+        heads: int | None = None,
+        context_width: int | None = None,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         heads = heads or channels // head_size
         context_width = context_width or channels
         linear = partial(Linear, dtype=dtype, rngs=rngs)
@@ -39,17 +58,17 @@ class Attention(nnx.Module):
         self.to_v = linear(context_width, heads * head_size, use_bias=False)
         self.to_out = linear(heads * head_size, channels)
 
-    def keys_values(self, context):
-        """context [b, s, c] -> keys, values [b, s, n, d]."""
-        return self._split(self.to_k(context)), self._split(self.to_v(context))
+    def keys_values(self, tokens: jax.Array) -> KeysValues:
+        """Keys and values [b, s, n, d] of tokens [b, s, c]."""
+        return self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
 
-    def __call__(self, x, keys_values):
-        """x [b, t, c] asks, keys and values [b, s, n, d] answer -> [b, t, c]."""
+    def __call__(self, x: jax.Array, keys_values: KeysValues) -> jax.Array:
+        """Attention of x [b, t, c] to keys and values [b, s, n, d] -> [b, t, c]."""
         y = attend(self._split(self.to_q(x)), *keys_values)
         return self.to_out(einops.rearrange(y, 'b t n d -> b t (n d)'))
 
-    def over_frames(self, x):
-        """Self-attention over the frames of x [b, f, p, c], each pixel p on its own."""
+    def over_frames(self, x: jax.Array) -> jax.Array:
+        """Self-attention over the frames of x [b, f, p, c], for each pixel p on its own."""
         q, k, v = (
             einops.rearrange(to(x), 'b f p (n d) -> (b p) f n d', n=self.heads)
             for to in (self.to_q, self.to_k, self.to_v)
@@ -64,22 +83,31 @@ class Attention(nnx.Module):
 class FeedForward(nnx.Module):
     """GEGLU: value * gelu(gate) with four times the width; the value is the first half of the projection."""
 
-    def __init__(self, channels, *, dtype=jnp.float32, rngs):
+    def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.proj = Linear(channels, 8 * channels, dtype=dtype, rngs=rngs)
         self.out = Linear(4 * channels, channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         value, gate = jnp.split(self.proj(x), 2, axis=-1)
         return self.out(value * nnx.gelu(gate, approximate=False))
 
 
 class SpatialTransformer(nnx.Module):
-    """Self-attention over the pixels of a frame, cross-attention to its context, feed-forward, around a residual.
+    """Self-attention over the pixels of a frame, cross-attention to the context and a feed-forward, with a residual.
 
-    x [b, f, h, w, c]; context: keys and values [b, s, n, d] of this layer, from `attn2.keys_values`.
+    x [b, f, h, w, c] -> the same shape. keys_values are those of this layer's context, from `attn2.keys_values`.
     """
 
-    def __init__(self, channels, *, head_size, context_width, groups, dtype=jnp.float32, rngs):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        head_size: int,
+        context_width: int,
+        groups: int,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         attention = partial(Attention, channels, head_size=head_size, dtype=dtype, rngs=rngs)
         layer_norm = partial(LayerNorm, channels, dtype=dtype, rngs=rngs)
         self.norm = GroupNorm(channels, groups, epsilon=1e-6, dtype=dtype)
@@ -89,25 +117,34 @@ class SpatialTransformer(nnx.Module):
         self.norm3, self.ff = layer_norm(), FeedForward(channels, dtype=dtype, rngs=rngs)
         self.proj_out = Linear(channels, channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x, context):
+    def __call__(self, x: jax.Array, keys_values: KeysValues) -> jax.Array:
         b, f, h, w, _ = x.shape
         y = einops.rearrange(self.proj_in(self.norm(x)), 'b f h w c -> (b f) (h w) c')
         pixels = self.norm1(y)
         y = y + self.attn1(pixels, self.attn1.keys_values(pixels))
         # All frames of a video read the same context, so they are one long sequence of queries.
         y = einops.rearrange(y, '(b f) p c -> b (f p) c', b=b)
-        y = y + self.attn2(self.norm2(y), context)
+        y = y + self.attn2(self.norm2(y), keys_values)
         y = y + self.ff(self.norm3(y))
         return x + self.proj_out(einops.rearrange(y, 'b (f h w) c -> b f h w c', f=f, h=h, w=w))
 
 
 class TemporalTransformer(nnx.Module):
-    """Two self-attentions over frames and a feed-forward, each pixel on its own, around a residual.
+    """Two self-attentions over frames and a feed-forward, for each pixel on its own, with a residual.
 
-    x [b, f, h, w, c] -> same. `heads` sets the inner width heads * head_size; left out, it is c. No position code.
+    x [b, f, h, w, c] -> the same shape. The inner width is heads * head_size, by default c. There is no position code.
     """
 
-    def __init__(self, channels, *, head_size, groups, heads=None, dtype=jnp.float32, rngs):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        head_size: int,
+        groups: int,
+        heads: int | None = None,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         heads = heads or channels // head_size
         width = heads * head_size
         attention = partial(Attention, width, head_size=head_size, dtype=dtype, rngs=rngs)
@@ -119,7 +156,7 @@ class TemporalTransformer(nnx.Module):
         self.norm3, self.ff = layer_norm(), FeedForward(width, dtype=dtype, rngs=rngs)
         self.proj_out = Linear(width, channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         _, _, h, w, _ = x.shape
         y = einops.rearrange(self.proj_in(self.norm(x)), 'b f h w c -> b f (h w) c')
         y = y + self.attn1.over_frames(self.norm1(y))

@@ -5,16 +5,21 @@ latents into features, and an injector at every skip connection lets the UNet at
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 
 import einops
+import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from st2v_jax.models.ablations import ADDITION, ATTENTION, FUSIONS, FeatureAdder
-from st2v_jax.models.attention import Attention
+from st2v_jax.models.attention import Attention, KeysValues
 from st2v_jax.models.layers import VIDEO, Conv, GroupNorm, LayerNorm, Linear
-from st2v_jax.models.unet3d import Encoder, UNetConfig
+from st2v_jax.models.unet3d import UNetConfig, UNetEncoder
+
+Features = tuple[list[jax.Array], jax.Array]  # (one at every skip connection, after the middle block)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +49,10 @@ class CamConfig:
 class ConditioningEncoder(nnx.Module):
     """E_cond: conditioning frames [b, m, H, W, 3] in [-1, 1] -> [b, m, h, w, c]; its last layer starts at 0.
 
-    Add-Cond's has the mask of given frames as a fourth channel.
+    In Add-Cond the mask of given frames is a fourth channel.
     """
 
-    def __init__(self, config: CamConfig, out_channels, *, dtype=jnp.float32, rngs):
+    def __init__(self, config: CamConfig, out_channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         conv = partial(Conv, kernel_size=(3, 3), padding=1, dtype=dtype, rngs=rngs)
         widths = config.conditioning_channels
         self.conv_in = conv(4 if config.fusion == ADDITION else 3, widths[0])
@@ -58,7 +63,7 @@ class ConditioningEncoder(nnx.Module):
         self.norms = nnx.List(LayerNorm(width, dtype=dtype, rngs=rngs) for width in norms)
         self.conv_out = conv(widths[-1], out_channels)
 
-    def __call__(self, frames):
+    def __call__(self, frames: jax.Array) -> jax.Array:
         y = frames
         for i, conv in enumerate((self.conv_in, *self.blocks)):
             y = conv(y)
@@ -69,11 +74,11 @@ class ConditioningEncoder(nnx.Module):
 class FeatureInjector(nnx.Module):
     """Each pixel of a skip feature attends, over time, to the features of the conditioning frames (eq. 4, 5).
 
-    x [b, f, h, w, c] asks, memory [b, m, h, w, c] answers; returns [b, f, h, w, c].
+    Queries come from x [b, f, h, w, c], keys and values from memory [b, m, h, w, c]; returns [b, f, h, w, c].
     proj_out starts at zero, so an untrained memory leaves the base model as it was.
     """
 
-    def __init__(self, channels, *, head_size, groups, dtype=jnp.float32, rngs):
+    def __init__(self, channels: int, *, head_size: int, groups: int, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         if channels % head_size:
             raise ValueError(f'channels={channels} is not a multiple of head_size={head_size}')
         linear = partial(Linear, channels, channels, dtype=dtype, rngs=rngs)
@@ -82,7 +87,7 @@ class FeatureInjector(nnx.Module):
         self.attention = Attention(channels, head_size=head_size, dtype=dtype, rngs=rngs)
         self.proj_out = linear()
 
-    def __call__(self, x, memory):
+    def __call__(self, x: jax.Array, memory: jax.Array) -> jax.Array:
         b, _, h, w, _ = x.shape
         rows = partial(einops.rearrange, pattern='b t h w c -> (b h w) t c')
         y = self.attention(rows(self.proj_in(self.norm(x))), self.attention.keys_values(rows(memory)))
@@ -90,40 +95,48 @@ class FeatureInjector(nnx.Module):
 
 
 class Cam(nnx.Module):
-    """Conditioning encoder, feature extractor and injectors; of Add-Cond, what adds features instead."""
+    """Conditioning encoder, feature extractor and injectors; Add-Cond has adders instead of injectors."""
 
-    def __init__(self, config: CamConfig, unet: UNetConfig, *, dtype=jnp.float32, rngs):
+    def __init__(self, config: CamConfig, unet: UNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         injector = partial(FeatureInjector, head_size=config.head_size, groups=unet.groups)
         injector = partial(FeatureAdder if config.fusion == ADDITION else injector, dtype=dtype, rngs=rngs)
         self.encoder = ConditioningEncoder(config, unet.channels[0], dtype=dtype, rngs=rngs)
-        self.extractor = Encoder(unet, dtype=dtype, rngs=rngs)
+        self.extractor = UNetEncoder(unet, dtype=dtype, rngs=rngs)
         self.injectors = nnx.List(injector(width) for width in unet.skips)
         if config.inject_middle:
             self.middle_injector = injector(unet.channels[-1])
         self.inject_middle = config.inject_middle
 
-    def encode(self, frames):
+    def encode(self, frames: jax.Array) -> jax.Array:
         """E_cond: conditioning frames [b, m, H, W, 3] in [-1, 1] -> [b, m, h, w, c]."""
         return self.encoder(frames)
 
-    def keys_values(self, text):
-        """Keys and values of the extractor's cross-attentions, which see the text [b, 77, c] alone."""
+    def keys_values(self, text: jax.Array) -> list[KeysValues]:
+        """Keys and values of the extractor's cross-attentions, which see only the text [b, 77, c]."""
         return [attention.keys_values(text) for attention in self.extractor.cross_attentions()]
 
-    def extract(self, x, t, contexts, conditioning, *, remat='none'):
+    def extract(
+        self, x: jax.Array, t: jax.Array, keys_values: list[KeysValues], conditioning: jax.Array, *, remat: str = 'none'
+    ) -> Features:
         """Features (skips, middle) of the m conditioning frames.
 
-        x [b, f, h, w, 4]: the chunk's noisy latents, of which the first m are used (Add-Cond: m = f).
-        conditioning [b, m, h, w, c] from `encoder`; contexts: keys and values of the text alone; remat as in `UNet3D`.
+        Args:
+          x: [b, f, h, w, 4] noisy latents of the chunk, of which the first m are used (Add-Cond: m = f).
+          t: [b] diffusion steps.
+          keys_values: those of the text, from `keys_values`.
+          conditioning: [b, m, h, w, c] from `encode`.
+          remat: as in `UNet3D`.
         """
-        skips, middle, _ = self.extractor(x[:, : conditioning.shape[1]], t, contexts, added=conditioning, remat=remat)
+        skips, middle, _ = self.extractor(
+            x[:, : conditioning.shape[1]], t, keys_values, added=conditioning, remat=remat
+        )
         return skips, middle
 
-    def joins(self, memory):
-        """Where memory = (skips, middle) enters the UNet: the keyword arguments of `UNet3D` that do it."""
+    def joins(self, memory: Features) -> dict[str, Callable]:
+        """The keyword arguments that bring memory = (skips, middle) into `UNet3D`."""
         return {'inject': partial(self.inject, memory=memory)}
 
-    def inject(self, skips, middle, memory):
+    def inject(self, skips: list[jax.Array], middle: jax.Array, memory: Features) -> Features:
         """Skip features and middle feature of the UNet after attending to memory = (skips, middle)."""
         skips = [injector(x, m) for injector, x, m in zip(self.injectors, skips, memory[0], strict=True)]
         return skips, self.middle_injector(middle, memory[1]) if self.inject_middle else middle

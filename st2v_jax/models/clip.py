@@ -1,4 +1,4 @@
-"""CLIP's two towers: the text tower that the denoiser reads, the image tower that the anchor frame goes through."""
+"""CLIP's two towers: the text tower encodes the prompt, the image tower the anchor frame."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from st2v_jax.models.layers import Conv, Embed, LayerNorm, Linear
 
@@ -23,7 +24,8 @@ ACTIVATIONS = {
 class TextConfig:
     """Sizes of the text tower; the defaults are the streaming model's.
 
-    embed_dim: width of the space shared with images; None where a checkpoint carries no projection.
+    Attributes:
+      embed_dim: width of the space shared with images; None if the checkpoint has no projection.
     """
 
     vocab_size: int = 49408
@@ -68,22 +70,22 @@ class ImageConfig:
 class TextTower(nnx.Module):
     """Token ids to states: a causal transformer without a padding mask, then a layer norm.
 
-    ids [b,t] int32 with t <= max_tokens -> states [b,t,width]. The text of the denoiser are the states of all tokens.
+    ids [b, t] int32 with t <= max_tokens -> states [b, t, width]. The denoiser reads the states of all tokens.
     """
 
-    def __init__(self, config: TextConfig, *, dtype=jnp.float32, rngs):
+    def __init__(self, config: TextConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.max_tokens, self.dtype = config.max_tokens, dtype
         self.tokens = Embed(config.vocab_size, config.width, rngs=rngs)
         self.positions = Embed(config.max_tokens, config.width, rngs=rngs)
         self.blocks = nnx.List([Block(config, causal=True, dtype=dtype, rngs=rngs) for _ in range(config.layers)])
         self.norm_out = _layer_norm(config, dtype, rngs)
-        self.projection = (  # in one assignment: nnx takes a None for a constant that no module may replace
+        self.projection = (  # in one assignment, because nnx does not let a module replace None
             None
             if config.embed_dim is None
             else Linear(config.width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs)
         )
 
-    def __call__(self, ids):
+    def __call__(self, ids: jax.Array) -> jax.Array:
         _, length = ids.shape
         if length > self.max_tokens:
             raise ValueError(f'{length} tokens do not fit a text tower of max_tokens={self.max_tokens}')
@@ -92,8 +94,8 @@ class TextTower(nnx.Module):
             x = block(x)
         return self.norm_out(x)
 
-    def embed(self, ids):
-        """ids [b,t] -> [b,embed_dim], not normalised: the state at the end token, projected.
+    def embed(self, ids: jax.Array) -> jax.Array:
+        """Embeddings [b, embed_dim] of ids [b, t]: the state at the end token, projected and not normalised.
 
         The end token is the one with the largest id, in CLIP's vocabulary as in a smaller one.
         """
@@ -106,10 +108,10 @@ class TextTower(nnx.Module):
 class ImageTower(nnx.Module):
     """Images to embeddings: a vision transformer, its class token after the last norm, projected.
 
-    images [b,h,w,3] as `preprocess` gives them -> [b,embed_dim], not normalised.
+    images [b, h, w, 3] from `preprocess` -> [b, embed_dim], not normalised.
     """
 
-    def __init__(self, config: ImageConfig, *, dtype=jnp.float32, rngs):
+    def __init__(self, config: ImageConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         patch = (config.patch, config.patch)
         self.image_size, self.dtype = config.image_size, dtype
         self.patches = Conv(3, config.width, patch, strides=patch, padding=0, use_bias=False, dtype=dtype, rngs=rngs)
@@ -120,7 +122,7 @@ class ImageTower(nnx.Module):
         self.norm_out = _layer_norm(config, dtype, rngs)
         self.projection = Linear(config.width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs)
 
-    def __call__(self, images):
+    def __call__(self, images: jax.Array) -> jax.Array:
         b, height, width, _ = images.shape
         if (height, width) != (self.image_size, self.image_size):
             raise ValueError(f'images of {height}x{width} do not fit an image tower of image_size={self.image_size}')
@@ -134,16 +136,16 @@ class ImageTower(nnx.Module):
 
 
 class Block(nnx.Module):
-    """x [b,t,width] plus attention, plus a two-layer perceptron, each behind a layer norm."""
+    """Attention and a two-layer perceptron on x [b, t, width], each after a layer norm and with a residual."""
 
-    def __init__(self, config, *, causal, dtype, rngs):
+    def __init__(self, config: TextConfig | ImageConfig, *, causal: bool, dtype: DTypeLike, rngs: nnx.Rngs):
         width, linear = config.width, partial(Linear, dtype=dtype, rngs=rngs)
         self.heads, self.causal, self.activation = config.heads, causal, config.activation
         self.norm1, self.norm2 = (_layer_norm(config, dtype, rngs) for _ in range(2))
         self.to_q, self.to_k, self.to_v, self.to_out = (linear(width, width) for _ in range(4))
         self.fc1, self.fc2 = linear(width, config.mlp_width), linear(config.mlp_width, width)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         split = partial(einops.rearrange, pattern='b t (n d) -> b t n d', n=self.heads)
         y = self.norm1(x)
         q, k, v = (split(to(y)) for to in (self.to_q, self.to_k, self.to_v))
@@ -152,16 +154,16 @@ class Block(nnx.Module):
         return x + self.fc2(ACTIVATIONS[self.activation](self.fc1(self.norm2(x))))
 
 
-def preprocess(images, size):
-    """What CLIP's image tower sees: images [b,h,w,3] in [-1,1] -> [b,size,size,3] of CLIP's mean and deviation.
+def preprocess(images: jax.Array, size: int) -> jax.Array:
+    """Images [b, h, w, 3] in [-1, 1] -> [b, size, size, 3] with the mean and deviation that the image tower expects.
 
-    As the release resizes: a Gaussian blur when an axis shrinks, then bicubic with aligned corners. Both are linear
-    along one axis at a time, so each axis is one small matrix, made in float64.
+    Resizes as the release does: a Gaussian blur if an axis shrinks, then bicubic interpolation with aligned corners.
+    Both are linear along each axis, so each axis needs one small matrix, which is made in float64.
     """
     _, height, width, _ = images.shape
     if (height, width) != (size, size):
         shrinks = max(height, width) > size
-        # Full precision everywhere: the pixels are exact to 8 bits and more, bfloat16 products are not.
+        # Full precision on every device: products in bfloat16 would round 8-bit pixels.
         images = jnp.einsum(
             'bhwc,Hh,Ww->bHWc',
             images.astype(jnp.float32),
@@ -213,4 +215,4 @@ def _check_transformer(config):
     if config.width % config.heads:
         raise ValueError(f'width={config.width} is not a multiple of heads={config.heads}')
     if config.activation not in ACTIVATIONS:
-        raise ValueError(f'activation={config.activation!r} is none of {sorted(ACTIVATIONS)}')
+        raise ValueError(f'activation={config.activation!r} is not one of {sorted(ACTIVATIONS)}')

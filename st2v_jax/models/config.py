@@ -24,13 +24,13 @@ class ModelConfig:
     Attributes:
       frame_size: (height, width) of a frame in pixels.
       frames, memory: frames of a chunk, and how many of the previous chunk condition it.
-      backbone: of the network that denoises, a class for each kind; `contract` is what the streaming stage knows of it.
+      backbone: config of the network that denoises; each kind of network has a class of its own.
       scale_factor: latents are autoencoder means times this.
       profile: sampling rules, 'paper' or 'release'.
-      guidance_text, guidance_anchor: guidance scales this model is sampled with unless told otherwise.
-      apm: None is a model without long-term memory.
-      initial: whether the first chunk is drawn by a UNet of its own, with the sizes of `backbone`, as in the release.
-      refiner: of the refinement stage.
+      guidance_text, guidance_anchor: default guidance scales.
+      apm: config of the long-term memory; None is a model without one.
+      initial: whether the first chunk has a UNet of its own, with the sizes of `backbone`, as in the release.
+      refiner: config of the refinement stage.
     """
 
     frame_size: tuple[int, int] = (256, 256)
@@ -78,24 +78,24 @@ class ModelConfig:
 
     @property
     def conditioning_frames(self) -> int:
-        """Frames of a chunk that its short-term memory may be given: CAM the first m, an ablation model any."""
+        """How many frames of a chunk its short-term memory may receive: m in CAM, all in an ablation model."""
         return self.memory if self.cam.fusion == ATTENTION else self.frames
 
     @property
     def for_refinement(self) -> 'ModelConfig':
-        """The config whose `vae`, `text` and `scale_factor` are those that the Refiner works with."""
+        """This config with the `vae`, `text` and `scale_factor` that the Refiner uses."""
         own = {name: getattr(self.refiner, name) for name in ('vae', 'text') if getattr(self.refiner, name) is not None}
         if 'vae' in own:
             own['scale_factor'] = self.refiner.scale_factor
         return dataclasses.replace(self, **own)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dict of JSON values."""
+        """The config as a nested dict of JSON values."""
         return _to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> 'ModelConfig':
-        """Inverse of `to_dict`. Raises ValueError naming every unknown or missing key."""
+        """The inverse of `to_dict`. Raises ValueError with every unknown or missing key."""
         complaints = []
         config = _from_dict((cls,), values, '', complaints)
         if complaints:
@@ -104,14 +104,14 @@ class ModelConfig:
 
 
 def _to_dict(config):
-    """A tagged config says its kind, which tells it from others that could stand in its place."""
+    """Nested dict of a config; a class with a KIND stores it, which tells it from others in the same field."""
     kind = {'kind': config.KIND} if hasattr(config, 'KIND') else {}
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return kind | {name: _to_dict(v) if dataclasses.is_dataclass(v) else v for name, v in values.items()}
 
 
 def _from_dict(options, values, path, complaints):
-    """The config of these values: of the class among `options` that they name by its kind, where classes have one."""
+    """The config of these values. If the classes in `options` have a KIND, the value of `kind` selects one of them."""
     where = path.rstrip('.') or 'it'
     if not isinstance(values, Mapping):
         complaints.append(f'{where} is not a mapping but {values!r}')

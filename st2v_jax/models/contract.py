@@ -1,11 +1,13 @@
 """What the streaming stage knows of a video model: chunks, latents, text, process and null condition; nothing else.
 
-Streaming, the numbering of noise and the number of chunks are computed from this alone, so that another backbone needs
-no change there.
+The streaming stage computes the number of chunks and the frame numbers of noise from this alone, so that another
+backbone needs no change there.
 """
 
 import math
 from dataclasses import dataclass
+
+import jax
 
 from st2v_jax.diffusion.schedule import DiffusionConfig
 
@@ -15,18 +17,17 @@ class Contract:
     """A video model as the streaming stage sees it.
 
     Attributes:
-      first_frames, later_frames: pixel frames of the first chunk, and of each later one with those it draws again.
-      memory: how many of the last pixel frames so far a later chunk is conditioned on; it draws them again as its
-        first frames.
-      group_frames, group_latents: the autoencoder codes so many pixel frames together, as so many latent frames; 1 and
-        1 where it codes frame by frame.
+      first_frames, later_frames: pixel frames of the first chunk, and of each later one including its `memory`.
+      memory: how many of the last pixel frames condition the next chunk, which generates them again as its first.
+      group_frames, group_latents: the autoencoder codes `group_frames` pixel frames together as `group_latents` latent
+        frames; both are 1 if it codes frame by frame.
       frame_size: (height, width) of a frame in pixels.
       latent_size: (height, width, channels) of a latent frame.
       text_tokens: length of a tokenized prompt.
-      text_masked: whether the network receives which of them are padding.
-      process: the forward process; what the network is told of a noise level is its step, 0 .. process.steps - 1.
-      null_anchor: the pixel value in [-1, 1] of the image whose embedding stands for no anchor. No text is that of the
-        empty prompt, or of the negative one.
+      text_masked: whether the network receives a mask of the padding tokens.
+      process: the forward process; the network receives a noise level as its step, 0 .. process.steps - 1.
+      null_anchor: pixel value in [-1, 1] of the uniform image that stands for no anchor. (The empty or the negative
+        prompt stands for no text.)
     """
 
     first_frames: int
@@ -62,15 +63,15 @@ class Contract:
         return self.first_frames if first else self.later_frames
 
     def latents(self, frames: int) -> int:
-        """Latent frames of so many pixel frames, a multiple of those coded together."""
+        """Latent frames of this many pixel frames, a multiple of `group_frames`."""
         return frames // self.group_frames * self.group_latents
 
     def latent_shape(self, first: bool) -> tuple[int, int, int, int]:
         """(f, h, w, c) of a chunk's latents."""
         return self.latents(self.frames(first)), *self.latent_size
 
-    def begins_at(self, index, first: bool):
-        """The absolute number of the first latent frame of chunk `index`, which may be traced."""
+    def begins_at(self, index: int | jax.Array, first: bool) -> int | jax.Array:
+        """The absolute number of the first latent frame of chunk `index`, which may be a traced value."""
         start = index * self.latents(self.stride)
         if not first and self.first_frames != self.later_frames:
             start += self.latents(self.first_frames - self.later_frames)
@@ -81,5 +82,5 @@ class Contract:
         return 1 + max(0, math.ceil((num_frames - self.first_frames) / self.stride))
 
     def frames_after(self, chunks: int) -> int:
-        """Pixel frames of a video of so many chunks, at least 1."""
+        """Pixel frames of a video of this many chunks, at least 1 chunk."""
         return self.first_frames + (chunks - 1) * self.stride

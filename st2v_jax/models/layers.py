@@ -1,7 +1,7 @@
 """Layers of the Video-LDM UNet: norms, time embedding, residual block, temporal convolution, resampling.
 
-Everywhere x is [b, f, h, w, c]. Weights are declared here and born in `build.init`, so the initialisers are zeros:
-building a module costs nothing.
+x is [b, f, h, w, c] everywhere. `build.init` makes the weights; the initialisers here are zeros, so that building a
+module costs nothing.
 """
 
 from functools import partial
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 zeros = nnx.initializers.zeros
 Linear = partial(nnx.Linear, kernel_init=zeros)
@@ -32,16 +33,24 @@ class GroupNorm(nnx.Module):
       axes: negative axes that share moments, FRAME or VIDEO.
     """
 
-    def __init__(self, channels, groups, *, epsilon, axes=FRAME, dtype=jnp.float32):
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        *,
+        epsilon: float,
+        axes: tuple[int, ...] = FRAME,
+        dtype: DTypeLike = jnp.float32,
+    ):
         if channels % groups:
             raise ValueError(f'channels={channels} is not a multiple of groups={groups}')
         self.groups, self.epsilon, self.axes, self.dtype = groups, epsilon, axes, dtype
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
-        # Moments per channel first: the large tensor keeps its layout, and groups are joined on c numbers only.
+        # Moments per channel first: then the large tensor keeps its layout, and only c numbers are joined into groups.
         mean = jnp.mean(wide, self.axes, keepdims=True)
         square = jnp.mean(jnp.square(wide), self.axes, keepdims=True)
         mean, square = (self._join(m) for m in (mean, square))
@@ -55,7 +64,7 @@ class GroupNorm(nnx.Module):
         return einops.repeat(joined, '... g -> ... (g c)', c=channels)
 
 
-def sinusoidal(t, width):
+def sinusoidal(t: jax.Array, width: int) -> jax.Array:
     """Sinusoidal embedding of diffusion steps t [b] -> [b, width]: cosines, then sines, of 10000^(-i / half)."""
     half = width // 2
     frequency = np.exp(-np.log(10_000) * np.arange(half) / half)
@@ -66,22 +75,31 @@ def sinusoidal(t, width):
 class TimeEmbedding(nnx.Module):
     """Diffusion step t [b] -> [b, 4 * width]: sinusoids, linear, SiLU, linear."""
 
-    def __init__(self, width, *, dtype=jnp.float32, rngs):
+    def __init__(self, width: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.width = width
         self.linear_1 = Linear(width, 4 * width, dtype=dtype, rngs=rngs)
         self.linear_2 = Linear(4 * width, 4 * width, dtype=dtype, rngs=rngs)
 
-    def __call__(self, t):
+    def __call__(self, t: jax.Array) -> jax.Array:
         return self.linear_2(nnx.silu(self.linear_1(sinusoidal(t, self.width))))
 
 
 class ResidualBlock(nnx.Module):
-    """Group norm, SiLU, 3x3 convolution, twice, with the time embedding added in between; frames stay apart.
+    """Twice group norm, SiLU and 3x3 convolution on each frame, with the time embedding added in between.
 
     x [b, f, h, w, in_channels], time [b, time_width] -> [b, f, h, w, out_channels].
     """
 
-    def __init__(self, in_channels, out_channels, time_width, *, groups, dtype=jnp.float32, rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_width: int,
+        *,
+        groups: int,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         norm = partial(GroupNorm, groups=groups, epsilon=1e-5, dtype=dtype)
         conv = partial(Conv, dtype=dtype, rngs=rngs)
         self.norm1 = norm(in_channels)
@@ -93,7 +111,7 @@ class ResidualBlock(nnx.Module):
             self.conv_shortcut = Linear(in_channels, out_channels, dtype=dtype, rngs=rngs)
         self.has_shortcut = in_channels != out_channels
 
-    def __call__(self, x, time):
+    def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
         y = self.conv1(nnx.silu(self.norm1(x)))
         y = y + self.time_emb_proj(nnx.silu(time))[:, None, None, None, :]
         y = self.conv2(nnx.silu(self.norm2(y)))
@@ -103,12 +121,12 @@ class ResidualBlock(nnx.Module):
 class FrameConv(nnx.Module):
     """Convolution of width 3 over frames, zero-padded in time: x [b, f, h, w, c] -> [b, f, h, w, c]."""
 
-    def __init__(self, channels, *, dtype=jnp.float32):
+    def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32):
         self.dtype = dtype
         self.kernel = nnx.Param(jnp.zeros((3, channels, channels)))
         self.bias = nnx.Param(jnp.zeros(channels))
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         x, kernel, bias = (a.astype(self.dtype) for a in (x, self.kernel[...], self.bias[...]))
         # As a 2D convolution over (frames, pixels), which needs no copy of shifted frames and no 3D convolution.
         y = jax.lax.conv_general_dilated(
@@ -122,14 +140,14 @@ class FrameConv(nnx.Module):
 
 
 class TemporalConvBlock(nnx.Module):
-    """Four times [group norm over the video, SiLU, convolution over frames], with a residual around them all."""
+    """Four times [group norm over the video, SiLU, convolution over frames], with a residual around all four."""
 
-    def __init__(self, channels, *, groups, dtype=jnp.float32):
+    def __init__(self, channels: int, *, groups: int, dtype: DTypeLike = jnp.float32):
         norm = partial(GroupNorm, channels, groups, epsilon=1e-5, axes=VIDEO, dtype=dtype)
         self.norms = nnx.List([norm() for _ in range(4)])
         self.convs = nnx.List([FrameConv(channels, dtype=dtype) for _ in range(4)])
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         y = x
         for norm, conv in zip(self.norms, self.convs, strict=True):
             y = conv(nnx.silu(norm(y)))
@@ -137,27 +155,27 @@ class TemporalConvBlock(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """3x3 convolution with stride 2; `padding` (rows, columns) is (1, 1), in the Refiner (2, 1)."""
+    """3x3 convolution with stride 2; `padding` is (rows, columns): (1, 1), or (2, 1) in the Refiner."""
 
-    def __init__(self, channels, *, padding, dtype=jnp.float32, rngs):
+    def __init__(self, channels: int, *, padding: tuple[int, int], dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         pads = [(p, p) for p in padding]
         self.conv = Conv(channels, channels, (3, 3), strides=2, padding=pads, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return self.conv(x)
 
 
 class Upsample(nnx.Module):
-    """Nearest neighbours to the size (h, w) of the skip that comes next, then a 3x3 convolution.
+    """Nearest-neighbour resize to the size (h, w) of the next skip connection, then a 3x3 convolution.
 
-    Undoes `Downsample` with the same padding: what it padded beyond one row or column is cut away again.
+    Undoes the `Downsample` of the same padding: rows and columns that it padded beyond one are cut off again.
     """
 
-    def __init__(self, channels, *, padding, dtype=jnp.float32, rngs):
+    def __init__(self, channels: int, *, padding: tuple[int, int], dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.cut = tuple(p - 1 for p in padding)
         self.conv = Conv(channels, channels, (3, 3), padding=1, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x, size):
+    def __call__(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
         for axis, cut, target in zip(FRAME, self.cut, size, strict=True):
             length = x.shape[axis]
             if cut or target == 2 * length:

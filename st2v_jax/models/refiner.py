@@ -1,4 +1,4 @@
-"""The Refiner: a Video-LDM of its own for large frames, which draws a finished video once more from part of its noise.
+"""The Refiner: a second Video-LDM for large frames, which adds noise to a finished video and denoises it again.
 
 Its network is `UNet3D`, with strided convolutions padded by (2, 1) in the released size.
 """
@@ -13,13 +13,13 @@ from st2v_jax.models.vae import VaeConfig
 
 @dataclass(frozen=True)
 class RefinerConfig:
-    """Sizes of the Refiner and how it is sampled unless told otherwise; the defaults are MS-Vid2Vid-XL's.
+    """Sizes of the Refiner and the settings it is sampled with; the defaults are those of MS-Vid2Vid-XL.
 
     Attributes:
-      unet: predicts v.
+      unet: its network, which predicts v.
       process: its forward process.
-      vae, text: the Refiner's own autoencoder and text tower; None where it works with those of the streaming stage.
-      scale_factor: of the own autoencoder's latents.
+      vae, text: its own autoencoder and text tower; None if it uses those of the streaming stage.
+      scale_factor: latents are means of its own autoencoder times this.
       box: (height, width) in pixels that a video is fitted into.
       steps, start, length, overlap, guidance, rescale: see `RefineSettings`.
       scaled_start: whether SDEdit's noised latents are multiplied by their sigma, as the release does.

@@ -1,4 +1,4 @@
-"""The networks of one model together: what a prompt, an anchor frame and remembered frames are to them."""
+"""The networks of one model together, and how they encode a prompt, an anchor frame and remembered frames."""
 
 import functools
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from jax.typing import DTypeLike
 
 from st2v_jax.models import ablations, build
 from st2v_jax.models.clip import preprocess
@@ -24,8 +25,8 @@ class System:
     denoiser: Callable
 
 
-def system(config: build.ModelConfig, dtype=jnp.float32) -> System:
-    """The System of a config, computing in `dtype`; equal calls get the same one, so nothing is compiled twice."""
+def system(config: build.ModelConfig, dtype: DTypeLike = jnp.float32) -> System:
+    """The System of a config, computing in `dtype`; equal calls return the same one, so nothing is compiled twice."""
     return _system(config, jnp.dtype(dtype))
 
 
@@ -35,8 +36,14 @@ def _system(config, dtype):
     return System(config, *networks)
 
 
-class Context(NamedTuple):
-    """What the prompt says, encoded: text and null_text [b, n, d], null_anchor [b, e] (the image without content)."""
+class Prompt(NamedTuple):
+    """A prompt, encoded.
+
+    Attributes:
+      text: [b, n, d] states of the prompt's tokens.
+      null_text: [b, n, d] those of the empty or the negative prompt.
+      null_anchor: [b, e] embedding of an image without content; None without an image tower.
+    """
 
     text: jax.Array
     null_text: jax.Array
@@ -44,11 +51,10 @@ class Context(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def encode_prompt(system: System, params: dict[str, Any], ids: jax.Array, null_ids: jax.Array) -> Context:
-    """Context of token ids [b, n]; null_ids [b, n] are the empty string's or the negative prompt's.
+def encode_prompt(system: System, params: dict[str, Any], ids: jax.Array, null_ids: jax.Array) -> Prompt:
+    """The Prompt of token ids [b, n]; null_ids [b, n] are those of the empty or the negative prompt.
 
-    The null anchor is the embedding of an image without content (mid grey), not a zero embedding; None without an image
-    tower.
+    The null anchor is the embedding of an image without content (mid grey), not an embedding of zeros.
     """
     contract, null_anchor = system.config.contract, None
     if 'image' in params:
@@ -56,7 +62,7 @@ def encode_prompt(system: System, params: dict[str, Any], ids: jax.Array, null_i
         null_anchor = encode_image(system, params, empty)
         null_anchor = jnp.broadcast_to(null_anchor, (len(ids), *null_anchor.shape[1:]))
     text = system.text(params['text'], jnp.concatenate([ids, null_ids]))
-    return Context(*jnp.split(text, 2), null_anchor)
+    return Prompt(*jnp.split(text, 2), null_anchor)
 
 
 def encode_image(system: System, params: dict[str, Any], frames: jax.Array) -> jax.Array:
@@ -65,7 +71,7 @@ def encode_image(system: System, params: dict[str, Any], frames: jax.Array) -> j
 
 
 def remembered(system: System, params: dict[str, Any], frames: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """What the model's short-term memory receives of frames [b, m, H, W, 3]: `ablations.remembered`; mask [b, m]."""
+    """What the model's short-term memory receives of frames [b, m, H, W, 3] and mask [b, m], see `ablations`."""
     config = system.config
 
     def encode(frames):

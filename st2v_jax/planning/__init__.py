@@ -1,1 +1,1 @@
-"""What a video will take, before anything is loaded."""
+"""What a video will take, computed before anything is loaded."""

@@ -1,7 +1,7 @@
-"""How fast the device at hand is: rates that are measured when they are asked for and never stored; and its memory.
+"""How fast the device of this machine is, measured on request and never stored, and how much memory it has.
 
-A kernel takes as long as its arithmetic or its traffic takes, whichever is longer, and a moment to start (Williams et
-al. 2009, doi:10.1145/1498765.1498785).
+A kernel takes the time of its arithmetic or that of its memory traffic, whichever is longer, and a moment to start
+(Williams et al. 2009, doi:10.1145/1498765.1498785).
 """
 
 import math
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from st2v_jax.cost import Cost, Kernel, cost, flops
 from st2v_jax.models.attention import attend
@@ -20,9 +21,13 @@ from st2v_jax.models.layers import GroupNorm
 
 @dataclass(frozen=True)
 class Rates:
-    """A device: FLOP/s by kind of kernel, bytes/s of products and of all else, seconds from one kernel to the next.
+    """How fast a device is.
 
-    argument: seconds that it takes the host to hand a program one array.
+    Attributes:
+      flops: FLOP/s by kind of kernel.
+      product_bandwidth, bandwidth: bytes/s of matrix products, and of all other kernels.
+      launch: seconds from one kernel to the next.
+      argument: seconds that the host takes to pass a program one array.
     """
 
     flops: dict[str, float]
@@ -32,19 +37,21 @@ class Rates:
     argument: float
 
     def seconds(self, kernel: Kernel) -> float:
-        """Time of one run of a kernel."""
-        if kernel.kind == 'product':  # the slope and the offset of large and thin products: they hardly overlap
+        """Seconds of one run of a kernel."""
+        if (
+            kernel.kind == 'product'
+        ):  # arithmetic and traffic, as measured on large and on thin products, hardly overlap
             return self.launch + kernel.flops / self.flops['product'] + kernel.bytes / self.product_bandwidth
         arithmetic = kernel.flops / self.flops[kernel.kind] if kernel.flops else 0
         return self.launch + max(arithmetic, kernel.bytes / self.bandwidth)
 
     def program_seconds(self, cost: Cost) -> float:
-        """Time of a program whose arrays are all on the device."""
+        """Seconds of a program whose arrays are all on the device."""
         return sum(self.seconds(kernel) * kernel.repeats for kernel in cost.kernels)
 
 
 def device_memory() -> int | None:
-    """Bytes that the device has for us, None where it does not say."""
+    """Bytes of memory that we may use on the device; None if it does not say."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and 'bytes_limit' in stats:
         return stats['bytes_limit']
@@ -53,15 +60,15 @@ def device_memory() -> int | None:
     return None
 
 
-def measure(dtype=jnp.bfloat16) -> Rates:
-    """The Rates of the device at hand, in a few seconds: each from a kernel such as the networks have them."""
+def measure(dtype: DTypeLike = jnp.bfloat16) -> Rates:
+    """Measures the Rates of this machine's device in a few seconds, each with a kernel like those of the networks."""
     cpu = jax.default_backend() == 'cpu'
     array = lambda *shape: jax.random.normal(jax.random.key(math.prod(shape)), shape, jnp.float32).astype(dtype)
     rows, width, side, frames = (4096, 128, 16, 4) if cpu else (1 << 15, 640, 32, 32)
     launch = _seconds(_chain, jnp.eye(64)) / CHAIN
 
-    # On an accelerator several in one program, or it would be the host's time to start each that is measured. A CPU
-    # starts them in no time, and keeps in its caches what passes from one to the next, as it does not in a network.
+    # On an accelerator a program runs several, or the time that the host takes to start a program would be measured. A
+    # CPU starts programs quickly; several in one would find their inputs in its caches, unlike those of a network.
     repeats = 1 if cpu else 8
 
     def timed(function, x):
@@ -101,19 +108,19 @@ def measure(dtype=jnp.bfloat16) -> Rates:
 
 
 def _argument():
-    """Seconds to hand a program one more array, from a program that does nothing with a thousand of them."""
+    """Seconds to pass a program one more array, measured with a program that ignores a thousand of them."""
     arrays = [jnp.zeros(8) + i for i in range(1000)]
     program = jax.jit(lambda x, arrays: x + 1, keep_unused=True)
     return _seconds(lambda x: program(x, arrays), arrays[0]) / len(arrays)
 
 
 def matmul_size() -> int:
-    """Rows and columns of a matrix that is large for the device at hand."""
+    """Rows and columns of a matrix that is large for this machine's device."""
     return 1024 if jax.default_backend() == 'cpu' else 8192
 
 
-def matmul_rate(dtype=jnp.bfloat16, n: int | None = None, blocks: int = 5) -> float:
-    """FLOP/s of [n, n] x [n, n] matrix products on one device at hand, measured now. n: None is `matmul_size`."""
+def matmul_rate(dtype: DTypeLike = jnp.bfloat16, n: int | None = None, blocks: int = 5) -> float:
+    """FLOP/s of [n, n] x [n, n] matrix products on one device, measured now. n: None is `matmul_size`."""
     n = n or matmul_size()
     square = jax.random.normal(jax.random.key(n), (n, n)).astype(dtype)
     product = jax.jit(lambda x, y: (x @ y * n**-0.5).astype(dtype))
@@ -125,7 +132,7 @@ CHAIN = 256
 
 @jax.jit
 def _chain(x):
-    """Products that take no time themselves, one after the other."""
+    """Tiny products one after the other, which take the time from one kernel to the next."""
     b = jnp.eye(64)
     for _ in range(CHAIN):
         x = x @ b
@@ -133,7 +140,7 @@ def _chain(x):
 
 
 def _seconds(step, x, blocks=5):
-    """Time of x = step(x): the median block's, after one to warm up."""
+    """Seconds of x = step(x): the median of several blocks of runs, after one block to warm up."""
     runs, times = 2 if jax.default_backend() == 'cpu' else 10, []
     for _ in range(blocks + 1):
         began = time.perf_counter()

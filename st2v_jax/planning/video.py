@@ -1,18 +1,20 @@
-"""What a video will take before anything is loaded: parameters, and time and memory of each stage."""
+"""What a video will take, computed before anything is loaded: parameters, and time and memory of each stage."""
 
 import dataclasses
 import math
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from st2v_jax.cost import Cost, cost
 from st2v_jax.diffusion import sampling
 from st2v_jax.models import build
 from st2v_jax.models.system import encode_prompt, system
-from st2v_jax.open_model import default_dtype, open_model
+from st2v_jax.open_model import OpenModel, default_dtype, open_model
 from st2v_jax.planning.device import Rates
 from st2v_jax.refinement import blend, sdedit
 from st2v_jax.refinement.enhancer import Enhancer, decode_latents, encode_frames, encode_texts, enhancer_of
@@ -26,7 +28,8 @@ from st2v_jax.weights.layout import abstract
 class Stage:
     """A program of the sampler, what one run of it costs, and how often it runs.
 
-    ahead: whether the host starts the next run while the device is at work on this one.
+    Attributes:
+      ahead: whether the host starts the next run while the device still works on this one.
     """
 
     name: str
@@ -35,35 +38,35 @@ class Stage:
     ahead: bool = False
 
     def seconds(self, rates: Rates) -> float:
-        """Of one run."""
-        device, host = rates.program_seconds(self.cost), self.cost.handed * rates.argument
+        """Seconds of one run."""
+        device, host = rates.program_seconds(self.cost), self.cost.passed * rates.argument
         return max(device, host) if self.ahead else device + host
 
 
-def abstract_model(folder=None, dtype=None) -> Model:
-    """What `streaming.generate.load` gives, with shapes for parameters and without a tokenizer; nothing is read."""
+def abstract_model(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Model:
+    """The Model that `load` returns, but with shapes for parameters, which are not read, and without a tokenizer."""
     model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype
     return Model(model.config, None, _held(model.config, model.networks, dtype), system(model.config, dtype))
 
 
-def abstract_enhancer(folder=None, dtype=None) -> Enhancer:
-    """The same of `refinement.enhancer.load_enhancer`, for one device."""
+def abstract_enhancer(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Enhancer:
+    """The Enhancer that `load_enhancer` returns for one device, but with shapes for parameters and no tokenizer."""
     model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype
     return enhancer_of(model.config, _held(model.config, model.refinement, dtype), dtype)
 
 
 def _held(config, networks, dtype):
-    """Shapes of the parameters as they lie on the device."""
+    """The parameters as shapes, in the dtypes that they have on the device."""
     held = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype if leaf.ndim > 1 else jnp.float32)
     return jax.tree.map(held, abstract(config, networks))
 
 
 def stages(model: Model, settings: SampleSettings, num_frames: int, enhancer: Enhancer | None = None) -> list[Stage]:
-    """The stages of a video of num_frames, and of its enhancement as st2v sample does it where there is an enhancer.
+    """The stages of a video of num_frames frames, and with an enhancer also those of `st2v sample --enhance`.
 
-    model, enhancer: as `abstract_model` and `abstract_enhancer` give them.
+    model and enhancer are as from `abstract_model` and `abstract_enhancer`.
     """
     found = _streaming(model, settings, num_frames)
     if enhancer is not None:
@@ -111,13 +114,13 @@ def _streaming(model, settings, num_frames):
     ids = jax.ShapeDtypeStruct((1, model.config.text.max_tokens), jnp.int32)
     encode = lambda params, ids: encode_prompt(system, params, ids, ids)
     found = [Stage('prompt', cost(encode, params, ids), 1)]
-    context = jax.eval_shape(encode, params, ids)
+    prompt = jax.eval_shape(encode, params, ids)
     state = jax.eval_shape(lambda: stream.start(jax.random.key(0)[None]))
     chunks = model.config.contract.chunks(num_frames)
     run = stream.programs(system, settings)
     counts = {'first chunk': 1} | ({'later chunk': chunks - 1} if chunks > 1 else {})
     for name, count in counts.items():
-        x, condition = jax.eval_shape(run.begin, params, context, state)
+        x, condition = jax.eval_shape(run.begin, params, prompt, state)
         levels = stream.levels_of(system, settings, state)
         steps = len(levels.t) - 1
         inputs = jax.tree.map(lambda leaf: leaf[0], sampling.steps(levels))
@@ -125,7 +128,7 @@ def _streaming(model, settings, num_frames):
         frames = jax.eval_shape(run.decode, params, latents)
         trajectory = jax.eval_shape(lambda x, levels=levels: sampling.begin(x, levels), x)
         found += [
-            Stage(f'{name}, condition', cost(run.begin, params, context, state), count),
+            Stage(f'{name}, condition', cost(run.begin, params, prompt, state), count),
             Stage(
                 f'{name}, step', cost(run.step, params, condition, state, trajectory, inputs), count * steps, ahead=True
             ),
@@ -142,7 +145,7 @@ def resident(*models: Model | Enhancer) -> int:
 
 
 def peak(found: list[Stage], *models: Model | Enhancer) -> int:
-    """Bytes on the device at most: all parameters, and the arrays of the stage that holds most."""
+    """The most bytes on the device: all parameters, and the arrays of the stage that needs most."""
     return resident(*models) + max(stage.cost.temporary for stage in found)
 
 
@@ -153,7 +156,7 @@ SAVING = {'--decode-frames 1': {'decode_frames': 1}, '--profile release': {'prof
 def remedies(
     model: Model, settings: SampleSettings, num_frames: int, limit: int, enhancer: Enhancer | None = None
 ) -> list[str]:
-    """The fewest options that bring the peak of `stages` below `limit` bytes; [] where none do."""
+    """The fewest options that bring the peak of `stages` below `limit` bytes; [] if none do."""
     models = [one for one in (model, enhancer) if one is not None]
     changes = [{name: change} for name, change in SAVING.items()] + [SAVING]
     for change in changes:
@@ -165,7 +168,7 @@ def remedies(
 
 
 def parameters(*models: Model | Enhancer) -> dict[str, int]:
-    """network -> number of parameters; an Enhancer has a `vae` and a `text` of its own, also where they are equal."""
+    """{network: number of parameters}; an Enhancer's `vae` and `text` count again, even if they are the model's."""
     found = {}
     for model in models:
         own = isinstance(model, Enhancer)

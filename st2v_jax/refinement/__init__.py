@@ -1,1 +1,1 @@
-"""The refinement stage: a long video drawn once more at a higher resolution, in overlapping chunks."""
+"""The refinement stage: a long video generated again at a higher resolution, in overlapping chunks."""

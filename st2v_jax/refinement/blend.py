@@ -1,9 +1,9 @@
 """Refinement of a long video in overlapping chunks: shared noise (eq. 7) and randomized blending (eq. 8).
 
-There is one long latent, and chunks are views of it; so neighbours hold the same frames and the same noise on their
-overlap, and blending only decides which of the two predicts a frame. All that a solver does to a frame is elementwise,
-therefore blending the clean predictions before its step and blending the latents after it are the same: what the
-paper and its release differ in is where the cut may fall.
+There is one long latent, and chunks are views of it. So neighbours have the same frames and the same noise on their
+overlap, and blending only decides which of the two predicts a frame. A solver's step is elementwise, so blending the
+clean predictions before it equals blending the latents after it. The paper and its release differ in where the cut may
+fall.
 """
 
 import math
@@ -24,19 +24,19 @@ from st2v_jax.diffusion.sampling import advance
 from st2v_jax.diffusion.schedule import Level
 
 BLENDING = ('paper', 'release')
-BASELINES = ('B', 'B+S')  # chunks on their own; with shared noise only
+BASELINES = ('B', 'B+S')  # separate chunks; separate chunks with shared noise
 VARIANTS = BASELINES + BLENDING
 
 
-def check_variant(variant: str):
-    """Raises ValueError for what is not one of VARIANTS."""
+def check_variant(variant: str) -> None:
+    """Raises ValueError for a variant that is not one of VARIANTS."""
     if variant not in VARIANTS:
         raise ValueError(f'variant is one of {VARIANTS}, not {variant!r}')
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a video of any length is cut: chunks of `length` (m) frames, of which neighbours share `overlap` (O).
+    """How a video of `frames` frames is cut into chunks of `length` (m) frames; neighbours share `overlap` (O) of them.
 
     The last chunk is shifted back until it ends with the video. A video shorter than a chunk is one chunk.
     """
@@ -63,14 +63,14 @@ class Plan:
 
     @property
     def indices(self) -> np.ndarray:
-        """Absolute frames of the chunks, [count, length], or [1, frames] of a short video."""
+        """Absolute frames of the chunks, [count, length], or [1, frames] for a short video."""
         return self.rows(np.arange(self.count))[0]
 
     def rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Absolute frames of the chunks of these numbers [n,m], and how many frames each was shifted back [n].
+        """Absolute frames [n, m] of the chunks with these numbers, and by how many frames each is shifted back, [n].
 
-        A number beyond the plan repeats the last chunk, so that groups are full. What a repeated chunk predicts is
-        never taken: its cut leaves all frames to its left.
+        A number beyond the plan repeats the last chunk, to fill up a group. The prediction of a repeated chunk is never
+        used, because its cut leaves all frames to its left neighbour.
         """
         length = min(self.length, self.frames)
         unshifted = numbers * self.stride
@@ -78,31 +78,43 @@ class Plan:
         return starts[:, None] + np.arange(length), np.where(numbers < self.count, unshifted - starts, 0)
 
 
-def noise(variant: str, key: jax.Array, draw: int, plan: Plan, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal noise of one draw: 0 is the initial noise, i + 1 that of step i. key [b], one a video.
+def noise(variant: str, key: jax.Array, noise_index: int, plan: Plan, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal noise of a whole video.
 
-    Blending: [b,F,*shape] of the long latent, so chunk i repeats the noise of chunk i - 1 on their overlap (eq. 7).
-    'B+S': the same noise as [b,n,m,*shape], chunk by chunk; 'B': each chunk has noise of its own.
+    For blending it is that of the long latent, [b, F, *shape], so chunk i repeats the noise of chunk i - 1 on their
+    overlap (eq. 7). For 'B+S' it is the same noise chunk by chunk, [b, n, m, *shape]; for 'B' each chunk has its own.
+
+    Args:
+      variant: one of VARIANTS.
+      key: [b], one for each video.
+      noise_index: 0 is the initial noise, i + 1 the noise of step i.
+      plan: how the video is cut.
+      shape: of one frame.
     """
     if variant == 'B':
         of_chunk = lambda number, frames: frame_noise(
-            jax.vmap(jax.random.fold_in, (0, None))(key, number), draw, frames, shape
+            jax.vmap(jax.random.fold_in, (0, None))(key, number), noise_index, frames, shape
         )
         return jax.vmap(of_chunk, out_axes=1)(jnp.arange(plan.count), plan.indices)
-    shared = frame_noise(key, draw, jnp.arange(plan.frames), shape)
+    shared = frame_noise(key, noise_index, jnp.arange(plan.frames), shape)
     return shared[:, plan.indices] if variant == 'B+S' else shared
 
 
 def frames_from_left(
     variant: str, key: jax.Array, step: int, plan: Plan, numbers: np.ndarray | None = None
 ) -> jax.Array:
-    """How many frames of its first overlap each chunk leaves to its left neighbour: [b,n] int32, 0 for the first chunk.
+    """How many frames of its first overlap each chunk leaves to its left neighbour, [b, n] int32; 0 for the first.
 
-    numbers [n] of the chunks, or all of them; those beyond the plan leave everything.
+    This is a pure function of (key, step, number of the chunk). Paper: O - f_thr with f_thr uniform in {0..O}, so frame
+    f = 1..O of an overlap comes from the left with probability 1 - f / (O + 1). Release: uniform in {0..O-1}, so with
+    probability 1 - f / O.
 
-    A pure function of (key, step, number of the chunk); key [b]. Paper: O - f_thr with f_thr uniform in {0..O}, so
-    frame f = 1..O of an overlap comes from the left with probability 1 - f / (O + 1). Release: uniform in {0..O-1},
-    with probability 1 - f / O.
+    Args:
+      variant: 'paper' or 'release'.
+      key: [b], one for each video.
+      step: number of the denoising step.
+      plan: how the video is cut.
+      numbers: [n] of the chunks; None means all. A number beyond the plan leaves all O frames.
     """
     most = {'paper': plan.overlap, 'release': plan.overlap - 1}[variant]
 
@@ -116,12 +128,12 @@ def frames_from_left(
 
 
 def denoise_group(denoise: Callable, level: Level, chunks: jax.Array, mesh: Mesh | None = None) -> jax.Array:
-    """Clean predictions of chunks [g,b,m,h,w,c]: one batch of g * b, or on each device of the mesh one of its share.
+    """Clean predictions of chunks [g, b, m, h, w, c]: one batch of g * b, or of its share on each device of the mesh.
 
-    denoise: (x [n,m,h,w,c], level) -> x0; n counts chunks, and within them videos.
+    denoise: (x [n, m, h, w, c], level) -> x0; n counts chunks, and videos within each chunk.
 
-    The devices work apart, in `shard_map`, and chunks are no axis of vmap: cuDNN's attention knows neither keys that
-    are split otherwise than the queries nor keys that all chunks share.
+    The devices work separately in `shard_map`, and there is no vmap over chunks, because cuDNN's attention supports
+    neither keys that are split in another way than the queries nor keys that all chunks share.
     """
 
     def own(chunks):
@@ -148,17 +160,20 @@ def predict_group(
 
     Args:
       denoise: as for `denoise_group`.
-      chunks: [g,b,m,h,w,c].
+      plan: how the video is cut.
+      level: of the chunks.
+      chunks: [g, b, m, h, w, c].
       shift: [g] frames by which a chunk was shifted back.
-      left: [g,b] as from `frames_from_left`.
-      tail: [b,O,h,w,c], the last prediction to their left.
+      left: [g, b] as from `frames_from_left`.
+      tail: [b, O, h, w, c], the prediction of the last frames of the chunk to their left.
+      mesh: spreads the chunks over its data axis.
 
     Returns:
-      The frames now decided, [g,b,m-O,h,w,c], and the tail that the next group needs.
+      The frames that are now decided, [g, b, m-O, h, w, c], and the tail that the next group needs.
     """
     overlap = plan.overlap
     x0 = denoise_group(denoise, level, chunks, mesh)
-    # A shifted chunk comes to where it would have been; what then hangs over the end of the video is cut away later.
+    # A shifted chunk moves to where it would be without the shift; what exceeds the end of the video is cut off later.
     x0 = jax.vmap(partial(jnp.roll, axis=1))(x0, -shift)
     tails = jnp.concatenate([tail[None], x0[:-1, :, -overlap:]])
     from_left = (jnp.arange(overlap) < left[..., None])[..., None, None, None]
@@ -179,13 +194,22 @@ def predict_groups(
     group: int = 1,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """Clean prediction [b,n*(m-O)+O,h,w,c] of the frames that n neighbouring chunks of x [b,...] cover.
+    """Clean prediction [b, n*(m-O)+O, h, w, c] of the frames that n neighbouring chunks of x cover.
 
-    One scan over groups of `group` chunks, each a `predict_group`; the carry is the tail that one owes the next. The
-    last O frames are the tail of the last chunk, which a chunk to its right may decide otherwise.
+    One scan over groups of chunks, each a `predict_group`; the carry is the tail that a group passes to the next. The
+    last O frames are the tail of the last chunk, which a chunk to its right may decide differently.
 
-    indices [n,m] say where in x the chunks are; shift [n], left [b,n] and tail as for `predict_group`; n is a multiple
-    of `group`. A mesh spreads the chunks of a group over its data axis.
+    Args:
+      denoise: as for `denoise_group`.
+      plan: how the video is cut.
+      level: of x.
+      x: [b, f, h, w, c].
+      indices: [n, m], the frames of x that each chunk has; n is a multiple of `group`.
+      shift: [n] as for `predict_group`.
+      left: [b, n] as from `frames_from_left`.
+      tail: [b, O, h, w, c] as for `predict_group`.
+      group: chunks that are computed together.
+      mesh: spreads the chunks of a group over its data axis.
     """
     if mesh is not None:
         sharding.check_rows(group, mesh)
@@ -203,7 +227,7 @@ def predict_groups(
     )
     tail, decided = jax.lax.scan(body, tail, grouped)
     x0 = jnp.concatenate([rearrange(decided, 'k b f h w c -> b (k f) h w c'), tail], 1)
-    # Every device takes the same solver step on the whole: split over devices it would round differently.
+    # Every device takes the same solver step on the whole latent: split over devices, it would round differently.
     return x0 if mesh is None else jax.lax.with_sharding_constraint(x0, sharding.replicated(mesh))
 
 
@@ -217,9 +241,9 @@ def predict(
     group: int = 1,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """Clean prediction of the long latent x [b,F,h,w,c], chunk by chunk with randomized blending (eq. 8).
+    """Clean prediction of the long latent x [b, F, h, w, c], chunk by chunk with randomized blending (eq. 8).
 
-    left [b,n] says where the cuts fall; group and mesh as for `predict_groups`.
+    left [b, n] says where the cuts fall, as from `frames_from_left`; group and mesh as for `predict_groups`.
     """
     if plan.count == 1:
         return denoise(x, level)
@@ -231,7 +255,7 @@ def predict(
 
 
 def predict_apart(denoise: Callable, chunks: jax.Array, level: Level, *, group: int = 1) -> jax.Array:
-    """Clean predictions of chunks [b,n,m,h,w,c] that know nothing of each other, `group` at a time: the baselines."""
+    """Clean predictions of separate chunks [b, n, m, h, w, c], `group` at a time, for the baselines."""
     count = chunks.shape[1]
     padded = jnp.pad(chunks, [(0, 0), (0, -count % group)] + [(0, 0)] * (chunks.ndim - 2), mode='edge')
     groups = rearrange(padded, 'b (k g) ... -> k g b ...', g=group)
@@ -240,7 +264,7 @@ def predict_apart(denoise: Callable, chunks: jax.Array, level: Level, *, group: 
 
 
 def join(chunks: jax.Array | np.ndarray, plan: Plan) -> jax.Array | np.ndarray:
-    """The long video [b,F,...] of chunks [b,n,m,...] one after the other; overlaps stay with the left chunk."""
+    """The long video [b, F, ...] made of chunks [b, n, m, ...]; an overlap comes from its left chunk."""
     ends = plan.indices[:, -1]
     owner = np.searchsorted(ends, np.arange(plan.frames))
     return chunks[:, owner, np.arange(plan.frames) - plan.indices[owner, 0]]
@@ -249,7 +273,7 @@ def join(chunks: jax.Array | np.ndarray, plan: Plan) -> jax.Array | np.ndarray:
 def stepper(predict: Callable, noise: Callable) -> Callable:
     """One denoising step as a function (trajectory, (step, now, next)) -> trajectory, for `sampling.steps`.
 
-    predict(x, level, step) -> x0 and noise(step) are like x.
+    predict(x, level, step) -> x0 and noise(step) both give arrays like x.
     """
 
     def step(trajectory, inputs):
@@ -261,23 +285,23 @@ def stepper(predict: Callable, noise: Callable) -> Callable:
 
 
 class Keys(NamedTuple):
-    """The keys [b] of the noise and of the cuts, one a video."""
+    """The keys [b] of the noise and of the cuts, one for each video."""
 
     noise: jax.Array
     cuts: jax.Array
 
 
 def split_keys(key: jax.Array) -> Keys:
-    """Keys of one key [b] a video."""
+    """The Keys that are made of one key [b] for each video."""
     return Keys(*rearrange(jax.vmap(jax.random.split)(key), 'b n -> n b'))
 
 
 def denoising_step(
     denoise: Callable, plan: Plan, variant: str, keys: Keys, *, group: int = 1, mesh: Mesh | None = None
 ) -> Callable:
-    """`stepper` of a variant: 'paper', 'release', 'B' or 'B+S'.
+    """The `stepper` of a variant: 'paper', 'release', 'B' or 'B+S'.
 
-    The trajectory is the long latent's [b,F,h,w,c]; of a baseline, that of its chunks [b,n,m,h,w,c].
+    The trajectory is that of the long latent [b, F, h, w, c], or for a baseline that of its chunks [b, n, m, h, w, c].
     """
     check_variant(variant)
 

@@ -1,4 +1,4 @@
-"""From a video's pixels to those the Refiner works on, and back: resize with the aspect kept, pad, crop."""
+"""A video's frames to the size that the Refiner works on, and back: resize with the aspect kept, pad, crop."""
 
 import math
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from st2v_jax.models.unet3d import UNetConfig
 
-BLACK = -1.0  # the zero of 8-bit frames
+BLACK = -1.0  # 0 in 8-bit frames
 
 
 def accepted_size(size: tuple[int, int], unet: UNetConfig) -> tuple[int, int]:
-    """The smallest latent (rows, columns) of at least `size` that the UNet gives back at the same size.
+    """The smallest latent (rows, columns) of at least `size` that the UNet returns at the same size.
 
     A strided convolution padded by p takes h to h / 2 + p - 1, and the way up undoes that if h is even: with the
     Refiner's (2, 1) and four levels, rows are 8n - 14 and columns 8n.
@@ -28,11 +28,11 @@ def accepted_size(size: tuple[int, int], unet: UNetConfig) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Canvas:
-    """Where a video lies on the pixels that the Refiner works on: (height, width) each.
+    """The size that the Refiner works on, and the video within it: (height, width) in pixels each.
 
     Attributes:
-      size: of the video on it.
-      whole: of the canvas.
+      size: of the video.
+      whole: of the canvas, which is the video and the padding around it.
     """
 
     size: tuple[int, int]
@@ -40,15 +40,21 @@ class Canvas:
 
     @property
     def corner(self) -> tuple[int, int]:
-        """Top left of the video, which lies in the middle."""
+        """(top, left) of the video, which lies in the middle."""
         return tuple((whole - size) // 2 for whole, size in zip(self.whole, self.size, strict=True))
 
 
 def fit(video: tuple[int, int], box: tuple[int, int], unet: UNetConfig, factor: int = 8) -> Canvas:
-    """The Canvas of a video (height, width): as large as fits into `box` with its aspect, padded to at least the box.
+    """The Canvas of a video: as large as fits into `box` with its aspect, padded to the box or a little more.
 
-    box: (720, 1280) as released. factor: pixels a latent is wide. Sizes are even, as H.264 needs them, which stores
-    colours at half the resolution. The whole is what `unet` accepts.
+    The video's size is even, because H.264 stores colours at half the resolution. The whole canvas has a size that
+    `unet` accepts.
+
+    Args:
+      video: (height, width) of the video.
+      box: (height, width) that it is fitted into, (720, 1280) as released.
+      unet: of the Refiner.
+      factor: width of a latent in pixels.
     """
     if min(*video, *box) < 1:
         raise ValueError(f'sizes are at least 1 pixel, not {tuple(video)} in {tuple(box)}')
@@ -58,8 +64,11 @@ def fit(video: tuple[int, int], box: tuple[int, int], unet: UNetConfig, factor: 
     return Canvas(size, tuple(factor * length for length in latent))
 
 
-def place(frames: jax.Array, canvas: Canvas, profile: str = 'paper') -> jax.Array:
-    """Frames [...,H,W,3] in [-1, 1] on the canvas, [...,h,w,3]: bilinear (paper) or bicubic (release), black around."""
+def to_canvas(frames: jax.Array, canvas: Canvas, profile: str = 'paper') -> jax.Array:
+    """Frames [..., H, W, 3] in [-1, 1], resized and padded with black to the canvas, [..., h, w, 3].
+
+    profile: 'paper' resizes bilinearly, 'release' bicubically.
+    """
     lead, (rows, _, channels) = frames.shape[:-3], frames.shape[-3:]
     height, width = canvas.size
     if profile == 'release':  # columns, then rows, each pass on 8-bit numbers
@@ -77,11 +86,11 @@ def place(frames: jax.Array, canvas: Canvas, profile: str = 'paper') -> jax.Arra
 
 
 def _eight_bit(frames):
-    """The nearest of the 256 levels between -1 and 1: still floats, as the next pass works on."""
+    """Frames rounded to 8-bit values, but still floats in [-1, 1], for the next pass."""
     return jnp.round((jnp.clip(frames, -1, 1) + 1) * 127.5) / 127.5 - 1
 
 
 def crop(frames: jax.Array, canvas: Canvas) -> jax.Array:
-    """The video [...,h,w,3] on frames [...,H,W,3] of the whole canvas; the padding goes."""
+    """The video [..., h, w, 3], cut out of frames [..., H, W, 3] of the whole canvas."""
     (top, left), (height, width) = canvas.corner, canvas.size
     return frames[..., top : top + height, left : left + width, :]

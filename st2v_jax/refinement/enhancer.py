@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from st2v_jax import sharding
 from st2v_jax.models import build
+from st2v_jax.models.attention import KeysValues
 from st2v_jax.open_model import OpenModel, default_dtype, on_device, open_model
 from st2v_jax.refinement import blend, sdedit
-from st2v_jax.refinement.canvas import Canvas, crop, fit, place
+from st2v_jax.refinement.canvas import Canvas, crop, fit, to_canvas
 from st2v_jax.streaming.generate import check
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.video_io import to_floats
@@ -29,14 +31,14 @@ from st2v_jax.weights import layout
 )
 @dataclass(frozen=True, eq=False)
 class Enhancer:
-    """A Refiner that is ready to work, with the autoencoder and the text tower it works with; a pytree of its params.
+    """A Refiner that is ready to work, with its autoencoder and text tower; as a pytree it has the leaves of `params`.
 
     Attributes:
-      config: of the whole model; its autoencoder and text tower are the Refiner's.
-      tokenizer: of the text tower.
-      params: arrays on the devices, by network: 'refiner', 'vae', 'text'.
+      config: of the whole model; its autoencoder and text tower are those of the Refiner.
+      tokenizer: that of the text tower.
+      params: {'refiner', 'vae', 'text': nested dict of arrays on the devices}.
       refiner, vae, text: the networks as pure functions.
-      mesh: of the devices that chunks are spread over; None is one device.
+      mesh: the devices that chunks are spread over; None is one device.
     """
 
     config: build.ModelConfig
@@ -47,30 +49,37 @@ class Enhancer:
     text: build.Network
     mesh: jax.sharding.Mesh | None = None
 
-    def settings(self, **overrides) -> sdedit.RefineSettings:
-        """How this model refines: its own settings, as many chunks at once as devices, then the overrides.
+    def settings(self, **overrides: Any) -> sdedit.RefineSettings:
+        """How this model refines: its own settings with one chunk on each device at a time, then the overrides.
 
-        Raises ValueError for a name or value that does not exist.
+        Raises ValueError for an unknown name or value.
         """
         devices = 1 if self.mesh is None else self.mesh.size
         own = {'group': devices, 'span': devices * max(1, sdedit.RefineSettings.span // devices)}
         return sdedit.settings_for(self.config, **own | overrides)
 
     def canvas(self, size: tuple[int, int]) -> Canvas:
-        """Where frames of (height, width) pixels lie; its `size` is that of the enhanced ones."""
+        """The Canvas for frames of (height, width) pixels; its `size` is that of the enhanced frames."""
         return fit(size, self.config.refiner.box, self.config.refiner.unet, self.config.vae.downsampling)
 
-    def job(self, settings: sdedit.RefineSettings, condition, keys: blend.Keys) -> sdedit.Job:
-        """The refinement of a video; condition as from `encode_texts`."""
+    def job(self, settings: sdedit.RefineSettings, condition: list[KeysValues], keys: blend.Keys) -> sdedit.Job:
+        """The Job of refining a video; condition is as from `encode_texts`."""
         return sdedit.Job(self.refiner, settings, self.params['refiner'], condition, keys, self.mesh)
 
 
-def load_enhancer(folder: str | Path | OpenModel | None = None, dtype=None, *, devices: int = 1) -> Enhancer:
-    """The enhancer of a model on disk: whatever `open_model` takes, also what it gave; None is the shipped one.
+def load_enhancer(
+    folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None, *, devices: int = 1
+) -> Enhancer:
+    """Loads the enhancer of a model on disk.
 
-    dtype: as for `load`. devices: how many of the devices work together, each on chunks of its own.
-    Raises WeightsError for a folder without a Refiner or whose weights do not fit its config, and ValueError where
-    there are not that many devices.
+    Args:
+      folder: whatever `open_model` takes or returned; None is the model that ships with the package.
+      dtype: as for `load`.
+      devices: how many devices work together, each on chunks of its own.
+
+    Raises:
+      WeightsError: for a folder without a Refiner, or whose weights do not fit its config.
+      ValueError: if there are not that many devices.
     """
     if not 1 <= devices <= len(jax.devices()):
         raise ValueError(f'there are {len(jax.devices())} devices to spread chunks over, not {devices}')
@@ -84,8 +93,14 @@ def load_enhancer(folder: str | Path | OpenModel | None = None, dtype=None, *, d
     return enhancer_of(model.config, params, dtype, tokenizer, mesh)
 
 
-def enhancer_of(config: build.ModelConfig, params, dtype, tokenizer=None, mesh=None) -> Enhancer:
-    """The Enhancer of a whole model's config and its parameters by network, which may be shapes."""
+def enhancer_of(
+    config: build.ModelConfig,
+    params: dict[str, Any],
+    dtype: DTypeLike,
+    tokenizer: Tokenizer | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Enhancer:
+    """The Enhancer made of a whole model's config and {network: parameters}, which may be shapes."""
     params = {part: params[name] for part, name in layout.refinement(config).items()}
     own = config.for_refinement
     refiner = sdedit.Refiner(build.refiner(own, dtype), own.refiner.process)
@@ -103,22 +118,30 @@ def enhance(
     decode_frames: int = 4,
     folder: str | Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
-    **settings,
+    **settings: Any,
 ) -> Iterator[np.ndarray]:
-    """Enhances a video: larger, sharper, with what its prompt says; as many frames as it has, with its aspect.
+    """Enhances a video: makes it larger and sharper, guided by its prompt; the number of frames and the aspect stay.
 
-    frames: an array [F,H,W,3], or an iterable of such pieces, as `generate` makes them: float in [-1, 1] or uint8.
-        They are read once, and never all at a time.
-    seed: 0 .. 2**32 - 1; the same seed, settings and device give the same video.
-    profile: 'paper' or 'release', how frames are enlarged and chunks blended; the model's own for None.
-    decode_frames: frames encoded or decoded at once; bounds memory, changes nothing else.
-    folder: where the latents of the video lie as temporary files while it is worked on, about 1 MB a frame of 1280x720.
-    on_step: called as on_step(step, steps) after every denoising step, which is one of the whole video.
-    settings: of `RefineSettings`, such as steps=20, variant='B+S', guidance=5.0.
+    Args:
+      enhancer: as from `load_enhancer`.
+      frames: an array [F, H, W, 3], or an iterable of such pieces as from `generate`; float in [-1, 1] or uint8. They
+        are read once, and never all at once.
+      prompt: what the video shows.
+      seed: 0 .. 2**32 - 1; the same seed, settings and device give the same video.
+      negative_prompt: what guidance leads away from.
+      profile: 'paper' or 'release', which decides how frames are enlarged and chunks blended; None is the model's own.
+      decode_frames: frames encoded or decoded at once; bounds memory, changes nothing else.
+      folder: where temporary files hold the latents during the work, about 1 MB for each frame of 720x1280.
+      on_step: called as on_step(step, steps) after every denoising step, each of which takes the whole video.
+      settings: those of `RefineSettings`, such as steps=20, variant='B+S', guidance=5.0.
 
-    Returns an iterator over float32 arrays [n,h,w,3] in [-1, 1], of the size that `enhancer.canvas` says. The first one
-    comes when the last step is done.
-    Raises ValueError at once for an empty prompt or an impossible setting, and later for frames of another form.
+    Returns:
+      An iterator over float32 arrays [n, h, w, 3] in [-1, 1], of the size `enhancer.canvas(...).size`. The first one
+      comes after the last step.
+
+    Raises:
+      ValueError: at once for an empty prompt or an impossible setting, and during the iteration for frames of another
+        shape.
     """
     check([prompt], [seed])
     profile = enhancer.config.profile if profile is None else profile
@@ -127,7 +150,7 @@ def enhance(
     if decode_frames < 1:
         raise ValueError(f'at least 1 frame is decoded at once, not {decode_frames}')
     chosen = enhancer.settings(**{'variant': profile} | settings)
-    # As the release words it: the Refiner was sampled with the prompt and a comma.
+    # The release gives its Refiner the prompt with a comma after it.
     ids = enhancer.tokenizer.ids([negative_prompt, f'{prompt}, '])
     keys = blend.split_keys(jax.random.key(seed)[None])
     told = None if on_step is None else lambda progress, steps: on_step(progress.done, steps)
@@ -150,11 +173,11 @@ def enhance(
 
 
 def _pieces(frames, size):
-    """The frames of an iterable of arrays [n,H,W,3], `size` at a time; the last piece is what is left."""
+    """The frames of an iterable of arrays [n, H, W, 3], `size` at a time; the last piece may have fewer."""
     waiting, shape = [], None
     for some in frames:
         if np.ndim(some) != 4 or np.shape(some)[1:] != (shape or (*np.shape(some)[1:3], 3)):
-            raise ValueError(f'frames are arrays [n,H,W,3] of one size, not {np.shape(some)}')
+            raise ValueError(f'frames are arrays [n, H, W, 3] of one size, not {np.shape(some)}')
         shape = np.shape(some)[1:]
         for frame in np.asarray(some):
             waiting.append(frame)
@@ -166,12 +189,12 @@ def _pieces(frames, size):
 
 
 def _padded(piece, size):
-    """The piece with its last frame repeated, so that one compiled program does for all."""
+    """The piece filled up with its last frame, so that one compiled program serves all pieces."""
     return np.pad(piece, [(0, size - len(piece))] + [(0, 0)] * (piece.ndim - 1), mode='edge')
 
 
 def _encoded(enhancer, profile, pieces, folder):
-    """Latents [1,F,h,w,c] of a video, as a file in `folder`, and the Canvas of its frames."""
+    """Latents [1, F, h, w, c] of a video, as a file in `folder`, and the Canvas of its frames."""
     count, canvas = 0, None
     with open(Path(folder, 'latents'), 'wb') as file:
         for piece in pieces:
@@ -186,23 +209,23 @@ def _encoded(enhancer, profile, pieces, folder):
 
 
 @jax.jit
-def encode_texts(enhancer: Enhancer, ids: jax.Array):
-    """Keys and values of the texts [unconditional, conditional] with token ids [2,t], for all steps."""
+def encode_texts(enhancer: Enhancer, ids: jax.Array) -> list[KeysValues]:
+    """Keys and values, for all steps, of the texts [unconditional, conditional] with token ids [2, t]."""
     params = enhancer.params
     return enhancer.refiner.unet(params['refiner'], enhancer.text(params['text'], ids), method='keys_values')
 
 
 @functools.partial(jax.jit, static_argnames=('canvas', 'profile'))
 def encode_frames(enhancer: Enhancer, frames: jax.Array, *, canvas: Canvas, profile: str) -> jax.Array:
-    """Scaled latents [n,h,w,c] of frames [n,H,W,3], uint8 or float in [-1, 1], placed on the canvas."""
+    """Scaled latents [n, h, w, c] of frames [n, H, W, 3], uint8 or float in [-1, 1], on the canvas."""
     if frames.dtype == jnp.uint8:
         frames = to_floats(frames)
-    mean, _ = enhancer.vae(enhancer.params['vae'], place(frames, canvas, profile), method='encode')
+    mean, _ = enhancer.vae(enhancer.params['vae'], to_canvas(frames, canvas, profile), method='encode')
     return mean * enhancer.config.scale_factor
 
 
 @functools.partial(jax.jit, static_argnames='canvas')
 def decode_latents(enhancer: Enhancer, latents: jax.Array, *, canvas: Canvas) -> jax.Array:
-    """Frames [n,H,W,3] in [-1, 1] of scaled latents [n,h,w,c], without the padding around them."""
+    """Frames [n, H, W, 3] in [-1, 1] of scaled latents [n, h, w, c], without the padding of the canvas."""
     frames = enhancer.vae(enhancer.params['vae'], latents / enhancer.config.scale_factor, method='decode')
     return jnp.clip(crop(frames, canvas), -1, 1)

@@ -1,7 +1,7 @@
-"""The refinement stage: a long video through SDEdit, with the Refiner, in overlapping chunks.
+"""The refinement stage: SDEdit of a long video with the Refiner, in overlapping chunks.
 
-Latents are diffused part of the way (T' of T steps) and denoised again. Step by step the whole video advances, span by
-span of chunks: latents live on the host between steps, so device memory is bounded by the span and not by the video.
+Latents are diffused part of the way (T' of T steps) and denoised again. Each step goes through the whole video, span
+by span of chunks. Between steps the latents are on the host, so the span bounds the device memory, not the video.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from st2v_jax.diffusion.log_snr import RefinerProcess, refiner_levels, sdedit_le
 from st2v_jax.diffusion.noise import frame_noise
 from st2v_jax.diffusion.sampling import Trajectory
 from st2v_jax.diffusion.schedule import Level
+from st2v_jax.models.attention import KeysValues
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.refiner import RefinerConfig
 from st2v_jax.refinement import blend
@@ -30,16 +31,16 @@ from st2v_jax.refinement import blend
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """How a video is refined; hashable, since it is part of what is compiled. The defaults are the released ones.
+    """How a video is refined; hashable, because compiled programs depend on it. The defaults are the released ones.
 
     Attributes:
       variant: 'paper' or 'release' (how overlaps are blended), or a baseline, 'B' or 'B+S'.
       steps, start: denoising steps, and the entry of the table where SDEdit begins (T' - 1).
       length, overlap: frames of a chunk, and how many of them neighbours share.
-      guidance, rescale: guidance scale and the share by which guided predictions get the conditional one's spread.
-      scaled_start: whether the noised latents are multiplied by their sigma, as released, where it is nearly 1.
+      guidance, rescale: guidance scale, and the share by which guided predictions get the conditional one's spread.
+      scaled_start: whether the noised latents are multiplied by their sigma (nearly 1), as released.
       group: chunks computed together, a multiple of the devices they are spread over.
-      span: chunks that are on the device at a time, a multiple of group; changes nothing but memory.
+      span: chunks that are on the device at a time, a multiple of group; bounds memory, changes nothing else.
     """
 
     variant: str = 'paper'
@@ -63,8 +64,11 @@ class RefineSettings:
         return blend.Plan(frames, self.length, self.overlap)
 
 
-def settings_for(config: ModelConfig, **overrides) -> RefineSettings:
-    """The settings a model's Refiner is sampled with: its own, the blending of its profile, then the overrides."""
+def settings_for(config: ModelConfig, **overrides: Any) -> RefineSettings:
+    """The settings that a model's Refiner is sampled with: its own, the blending of its profile, then the overrides.
+
+    Raises ValueError for an unknown name or value.
+    """
     known, stored = ({field.name for field in dataclasses.fields(cls)} for cls in (RefineSettings, config.refiner))
     if unknown := overrides.keys() - known:
         raise ValueError(f'unknown settings {sorted(unknown)}; there are {sorted(known)}')
@@ -77,10 +81,10 @@ def settings_for(config: ModelConfig, **overrides) -> RefineSettings:
 
 @dataclass(frozen=True, eq=False)
 class Refiner:
-    """The Refiner as a pure function unet(params, x [b,f,h,w,c], t [b], condition) -> v, and its forward process.
+    """The Refiner as a pure function unet(params, x [b, f, h, w, c], t [b], condition) -> v, and its forward process.
 
-    A Network of `UNet3D` is one; its condition is keys and values of the texts [unconditional, conditional]. Make a
-    Refiner once: what is compiled belongs to it.
+    The function may be a Network of `UNet3D`, whose condition is keys and values of the texts [unconditional,
+    conditional]. Make a Refiner only once, because what is compiled belongs to it.
     """
 
     unet: Callable
@@ -93,7 +97,7 @@ class Refiner:
 
 
 class Step(NamedTuple):
-    """A denoising step of the whole video: its number, and the levels of the step before it, of itself and after it."""
+    """A denoising step of the whole video: its number, the level of the last step, its own level and the next one."""
 
     number: jax.Array
     last: Level
@@ -108,22 +112,22 @@ class Step(NamedTuple):
 )
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What stays the same for a whole refinement: a pytree of its arrays, of which all else is the static part.
+    """What stays the same for a whole refinement; as a pytree, its arrays are leaves and the rest is static.
 
-    It does not know how long the video is, so that the program of a span is the same for all.
+    It does not depend on the length of the video, so the program of a span is compiled once for videos of any length.
 
     Attributes:
       refiner, settings: how the video is refined.
-      params: of the Refiner's network.
-      condition: keys and values of the texts, made once for a video.
-      keys: of the noise and of the cuts, [b].
+      params: those of the Refiner's network.
+      condition: keys and values of the texts, computed once for a video.
+      keys: [b] those of the noise and of the cuts.
       mesh: the chunks of a group are spread over its data axis; None is one device.
     """
 
     refiner: Refiner
     settings: RefineSettings
     params: dict[str, Any]
-    condition: Any
+    condition: list[KeysValues]
     keys: blend.Keys
     mesh: jax.sharding.Mesh | None = None
 
@@ -134,9 +138,9 @@ class Job:
         return Step(jnp.int32(number), at(max(number - 1, 0)), at(number), at(number + 1))
 
     def denoise(self, x: jax.Array, level: Level) -> jax.Array:
-        """The guided clean prediction of x [n,m,h,w,c], any number of chunks of each video, like x.
+        """The guided clean prediction, like x, of any number of chunks of each video, x [n, m, h, w, c].
 
-        The network and the reading of v receive whole steps, as released.
+        As released, the network's t and the level at which v is read are whole steps.
         """
 
         def network(x, t):
@@ -148,10 +152,11 @@ class Job:
 
 
 class Progress(NamedTuple):
-    """Where a refinement stands between two steps: arrays on the host, which may be files.
+    """The state of a refinement between two steps: arrays on the host, which may be files.
 
     Attributes:
-      x, x0: the long latent and its last clean prediction, [b,F,h,w,c]; of a baseline [b,n,m,h,w,c], chunk by chunk.
+      x, x0: [b, F, h, w, c], the long latent and its last clean prediction; for a baseline chunk by chunk,
+        [b, n, m, h, w, c].
       done: steps done.
     """
 
@@ -164,12 +169,12 @@ class Span(NamedTuple):
     """What a span of n neighbouring chunks reads in a step.
 
     Attributes:
-      chunks: [b,n*m,h,w,c], the noisy latents of its chunks, one after the other.
-      x, x0: [b,f,h,w,c], noisy latents and last predictions of its own frames: those it decides, and its tail, which
-        the next span may decide otherwise; f = n (m - O) + O.
-      frames: [f], their absolute numbers, which go on beyond the end of the video.
-      left, shift: [b,n] and [n], the cuts of the chunks and by how many frames each was shifted back.
-      tail: [b,O,h,w,c], the present prediction to its left.
+      chunks: [b, n*m, h, w, c], the noisy latents of its chunks, one after the other.
+      x, x0: [b, f, h, w, c], noisy latents and last predictions of its own frames: those that it decides, and its tail,
+        which the next span may decide differently; f = n (m - O) + O.
+      frames: [f], their absolute numbers, which may exceed the end of the video.
+      left, shift: [b, n] and [n], the cuts of the chunks, and by how many frames each was shifted back.
+      tail: [b, O, h, w, c], this step's prediction of the frames to its left.
     """
 
     chunks: jax.Array
@@ -182,9 +187,12 @@ class Span(NamedTuple):
 
 
 def begin(job: Job, latents: np.ndarray, *, folder: str | Path | None = None) -> Progress:
-    """SDEdit's start (Meng et al. 2021, arXiv:2108.01073): latents [b,F,h,w,c], any array, noised to entry `start`.
+    """SDEdit's start (Meng et al. 2021, arXiv:2108.01073): latents noised to entry `start`.
 
-    folder: where to keep what does not fit into memory, as .npy files.
+    Args:
+      job: how to refine.
+      latents: [b, F, h, w, c], any array, such as a memory-mapped file.
+      folder: where to keep arrays as .npy files; None keeps them in memory.
     """
     settings, key, shape = job.settings, job.keys.noise, latents.shape[2:]
     plan = settings.plan(latents.shape[1])
@@ -209,10 +217,15 @@ def refine(
     folder: str | Path | None = None,
     on_step: Callable[[Progress, int], None] | None = None,
 ) -> np.ndarray:
-    """The refined latents [b,F,h,w,c] of a video of F = `frames`, from wherever `progress` stands.
+    """The refined latents [b, F, h, w, c] of a video of F = `frames` frames.
 
-    folder: as for `begin`. on_step(progress, steps) is called after every step; from a copy of that progress a
-    refinement continues as if it had not stopped. The arrays of `progress` itself are overwritten.
+    Args:
+      job: how to refine.
+      progress: where to continue, as from `begin` or `on_step`. Its arrays are overwritten.
+      frames: of the video.
+      folder: as for `begin`.
+      on_step: called as on_step(progress, steps) after every step. From a copy of that progress a refinement continues
+        as if it had not stopped.
     """
     settings, plan = job.settings, job.settings.plan(frames)
     whole = _stays_whole(settings, plan)
@@ -231,9 +244,9 @@ def refine(
 
 
 def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int]:
-    """What a step of `refine` runs for latents of `shape` [b,F,h,w,c]: (program, its arguments, how many times).
+    """What a step of `refine` runs for latents of `shape` [b, F, h, w, c]: (program, its arguments, how many times).
 
-    The arrays of the job, and those among the arguments, may be shapes only.
+    The arrays of the job may be shapes; the latents among the arguments are shapes.
     """
     settings, plan, step = job.settings, job.settings.plan(shape[1]), job.step(0)
     latents = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -246,13 +259,13 @@ def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int
 
 
 def _stays_whole(settings, plan):
-    """What fits on the device at once stays whole; baselines, which are there to be compared with, always do."""
+    """Whether a step takes all chunks at once: true for a video of one span, and always for the baselines."""
     return plan.count <= settings.span or settings.variant in blend.BASELINES
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def whole_step(plan: blend.Plan, job: Job, step: Step, x: jax.Array, x0: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x and x0 of a `Progress` one step on, all chunks on the device."""
+    """x and x0 of a `Progress` after one step, with all chunks on the device."""
     settings = job.settings
     advance = blend.denoising_step(job.denoise, plan, settings.variant, job.keys, group=settings.group, mesh=job.mesh)
     x, x0, _ = advance(Trajectory(x, x0, step.last), (step.number, step.now, step.next))
@@ -261,9 +274,9 @@ def whole_step(plan: blend.Plan, job: Job, step: Step, x: jax.Array, x0: jax.Arr
 
 @jax.jit
 def span_step(job: Job, step: Step, span: Span) -> tuple[jax.Array, jax.Array]:
-    """x and x0 of a span's own frames one step on.
+    """x and x0 of a span's own frames after one step.
 
-    Nothing here knows how long the video is, so that it is compiled once.
+    Nothing here depends on the length of the video, so this is compiled once.
     """
     settings = job.settings
     plan = settings.plan(settings.length)
@@ -290,7 +303,7 @@ def span_step(job: Job, step: Step, span: Span) -> tuple[jax.Array, jax.Array]:
 
 
 def _step_by_spans(plan, job, step, x, x0, out):
-    """One step of a long video: the new x goes to `out`, since the next span still reads the old one; x0 in place."""
+    """One step of a long video. The new x goes to `out`, since the next span still reads the old one; x0 is updated."""
     tail = np.zeros_like(x[:, : plan.overlap])
     for first in range(0, plan.count, job.settings.span):
         new, predicted = map(np.asarray, span_step(job, step, _span(plan, job, step, x, x0, first, tail)))
@@ -301,7 +314,7 @@ def _step_by_spans(plan, job, step, x, x0, out):
 
 
 def _span(plan, job, step, x, x0, first, tail) -> Span:
-    """The Span of the chunks from number `first`, of latents and predictions of the whole video [b,F,h,w,c]."""
+    """The Span of the chunks from number `first`, of latents and predictions of the whole video [b, F, h, w, c]."""
     numbers = np.arange(first, first + job.settings.span)
     indices, shift = plan.rows(numbers)
     frames = np.arange(first * plan.stride, (first + len(numbers)) * plan.stride + plan.overlap)
@@ -314,7 +327,7 @@ _frames_from_left = jax.jit(blend.frames_from_left, static_argnums=(0, 3))
 
 
 def _pieces(plan, span):
-    """Slices of the video's frames, as many at a time as a span of chunks adds."""
+    """Slices of the video's frames, each as long as a span of chunks adds."""
     size = span * plan.stride
     return [slice(begins, min(begins + size, plan.frames)) for begins in range(0, plan.frames, size)]
 

@@ -1,1 +1,1 @@
-"""Bytes: the containers that weights come in, read without running anything that they hold."""
+"""The file formats of weights, read without running anything that a file holds."""

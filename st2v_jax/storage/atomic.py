@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, then moved to it."""
+"""Files that appear whole or not at all: they are written under another name and then renamed."""
 
 import os
 import secrets
@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """An empty binary file, which takes the place of `path` when the block ends.
+    """An empty binary file that replaces `path` when the block ends.
 
-    A reader finds the old file or the whole new one. Its name until then is of this call alone, so processes that write
-    the same path do not meet: the last one counts. After an error only the old file is there.
+    A reader finds the old file or the whole new one. Until then the file has a name that only this call uses, so
+    several processes may write the same path: the last one wins. After an error only the old file is there.
     """
     path = Path(path)
     beside = path.with_name(f'.{path.name}.{secrets.token_hex(8)}.part')
@@ -26,13 +26,13 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_bytes(path: str | Path, data: bytes):
+def write_bytes(path: str | Path, data: bytes) -> None:
     """Writes a whole file, see `replacing`."""
     with replacing(path) as file:
         file.write(data)
 
 
-def clear(folder: str | Path):
-    """Removes unfinished files of killed processes; for a folder that no other process writes at this moment."""
+def clear(folder: str | Path) -> None:
+    """Removes the unfinished files of killed processes from a folder that no other process is writing to."""
     for left in Path(folder).glob('.*.part'):
         left.unlink(missing_ok=True)

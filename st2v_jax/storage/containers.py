@@ -1,4 +1,4 @@
-"""Published files of any container, one mapping name -> array for each."""
+"""Published files in any container, each as a mapping name -> array."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,12 +14,12 @@ def read(file: str | Path) -> Mapping[str, np.ndarray]:
     """The tensors of a file, each read when it is asked for.
 
     Args:
-      file: `*.safetensors`; `*.json`, an index which names the files that tensors are spread over and lies beside them;
-        anything else is taken for a file of torch.save (.ckpt, .pth, .bin).
+      file: `*.safetensors`, or `*.json`, an index beside the files that the tensors are spread over. Anything else is
+        read as a file of torch.save (.ckpt, .pth, .bin).
 
     Raises:
       UnsafeCheckpointError: (a ValueError) for a file that is cut short or altered, or holds anything but tensors.
-      FileNotFoundError: for a file that is not there, also where an index names it.
+      FileNotFoundError: for a missing file, also for one that an index names.
     """
     if str(file).endswith('.json'):
         return Sharded(file)
@@ -27,7 +27,7 @@ def read(file: str | Path) -> Mapping[str, np.ndarray]:
 
 
 class Sharded(Mapping[str, np.ndarray]):
-    """name -> array over several files; `index` says which tensor lies in which, and has to be right."""
+    """name -> array over several files; `index` says which file has which tensor, which is checked."""
 
     def __init__(self, index: str | Path):
         try:
@@ -38,14 +38,14 @@ class Sharded(Mapping[str, np.ndarray]):
             if listed != held:
                 odd = sorted(listed ^ held)
                 shown = ', '.join(f'{show(tensor)} in {show(shard)}' for shard, tensor in odd[:5])
-                raise UnsafeCheckpointError(f'{len(odd)} tensors are not where the index has them: {shown}')
+                raise UnsafeCheckpointError(f'{len(odd)} tensors are not in the files that the index names: {shown}')
         except UnsafeCheckpointError as error:
             raise UnsafeCheckpointError(f'{index}: {error}') from None
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._shards[self._places[name]][name]
 
-    def forget(self):
+    def forget(self) -> None:
         """See `PickledTensors.forget`."""
         for shard in self._shards.values():
             shard.forget()
@@ -58,11 +58,11 @@ class Sharded(Mapping[str, np.ndarray]):
 
 
 def _weight_map(index):
-    """{tensor: name of the file it lies in}."""
+    """{tensor: name of the file that has it}."""
     places = read_json(Path(index).read_bytes()).get('weight_map')
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise UnsafeCheckpointError(f"'weight_map' maps tensors to files, got {show(places)}")
     for name in places.values():
         if name in ('', '..') or Path(name).name != name or {'\\', '\0'} & {*name} or name.endswith('.json'):
-            raise UnsafeCheckpointError(f'files lie beside their index, got {show(name)}')
+            raise UnsafeCheckpointError(f'an index names files beside it, got {show(name)}')
     return places

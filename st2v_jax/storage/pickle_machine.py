@@ -2,11 +2,12 @@
 
 A pickle is a program for a stack machine. The machine of Python's pickle module looks up whatever the program names
 and calls it; this one knows the opcodes that torch.save writes and a short list of names, each with a meaning of its
-own below. Tensors and storages become records that say where their numbers lie. Everything else ends in
-UnsafeCheckpointError, and so does a program that is larger than any checkpoint's.
+own below. Tensors and storages become records that say where their numbers are. Everything else raises
+UnsafeCheckpointError, and so does a program that is larger than that of any checkpoint.
 """
 
 import math
+import mmap
 import pickletools
 import struct
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ MAX_RANK = 32
 
 @dataclass(frozen=True)
 class Name:
-    """What a program asks to import, kept as two words."""
+    """What a program asks to import, kept as text."""
 
     module: str
     name: str
@@ -36,7 +37,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Unread:
-    """The value of a call that has no weights in it."""
+    """The value of a call that holds no weights."""
 
     of: Name
 
@@ -80,7 +81,7 @@ STORAGES = {
     }.items()
 }
 
-# Lightning notes scores of its callbacks beside the weights; published files carry such notes, and nobody reads them.
+# Lightning stores scores of its callbacks beside the weights; published files have them, and they are not needed.
 UNREAD = {
     Name('numpy', 'dtype'),
     Name('numpy.core.multiarray', 'scalar'),
@@ -106,7 +107,7 @@ def _ordered_dict(args):
 
 
 def _rebuild_tensor(args):
-    """(storage, offset, shape, strides), then whether and how it is trained, which is of no matter here."""
+    """The Tensor of (storage, offset, shape, strides); the arguments after them say how it is trained."""
     if not 4 <= len(args) <= 7:
         raise UnsafeCheckpointError(f'a tensor is made of 4 to 7 arguments, got {len(args)}')
     storage, offset, shape, strides, *rest = args
@@ -158,15 +159,16 @@ KNOWN = {*CALLS, *STORAGES, *UNREAD}
 class Machine:
     """Reads one pickle of `data` (bytes or a memory map) between `at` and `end`.
 
-    After `run`, `at` is where the next byte lies and `storages` has every storage that the pickle named, by key.
+    After `run`, `at` is the position of the next byte, and `storages` has every storage that the pickle named, by key.
     """
 
-    def __init__(self, data, at: int, end: int):
+    def __init__(self, data: bytes | mmap.mmap, at: int, end: int):
         self.data, self.at, self.end = data, at, min(end, at + MAX_BYTES)
         self.stack, self.marks, self.memo = [], [], {}
         self.storages: dict[str, Storage] = {}
 
     def run(self) -> Any:
+        """The value of the pickle. Raises UnsafeCheckpointError with the position of what is refused."""
         start = self.at
         for _ in range(MAX_OPCODES):
             here = self.at
@@ -184,22 +186,22 @@ class Machine:
                 raise UnsafeCheckpointError(f'pickle at byte {start}, opcode at byte {here}: {error}') from None
         raise UnsafeCheckpointError(f'pickle at byte {start}: more than {MAX_OPCODES} opcodes')
 
-    def take(self, n):
+    def take(self, n: int) -> bytes:
         if n > self.end - self.at:
-            _refuse(f'{n} bytes are wanted where {self.end - self.at} are left (at most {MAX_BYTES} in all)')
+            _refuse(f'{n} bytes are needed and {self.end - self.at} are left (at most {MAX_BYTES} in all)')
         self.at += n
         return bytes(self.data[self.at - n : self.at])
 
-    def number(self, layout):
+    def number(self, layout: str) -> int | float:
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
-    def text(self, n, encoding='utf-8'):
+    def text(self, n: int, encoding: str = 'utf-8') -> str:
         try:
             return self.take(n).decode(encoding)
         except UnicodeDecodeError:
             _refuse('text that is not UTF-8')
 
-    def line(self):
+    def line(self) -> str:
         stop = self.data.find(b'\n', self.at, min(self.end, self.at + 256))
         if stop < 0:
             _refuse('a name takes at most 255 bytes and ends with a new line')
@@ -207,59 +209,59 @@ class Machine:
         self.at += 1
         return name
 
-    def push(self, value):
+    def push(self, value: Any) -> None:
         self.stack.append(value)
 
-    def pop(self):
+    def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            _refuse('a value is wanted where none is left')
+            _refuse('a value is needed and none is left')
         return self.stack.pop()
 
-    def pop_many(self):
+    def pop_many(self) -> list[Any]:
         """The values since the last mark."""
         if not self.marks:
-            _refuse('a mark is wanted where there is none')
+            _refuse('a mark is needed and there is none')
         start = self.marks.pop()
         values = self.stack[start:]
         del self.stack[start:]
         return values
 
-    def tuple_of(self, n):
+    def tuple_of(self, n: int) -> None:
         self.push(tuple(self.pop() for _ in range(n))[::-1])
 
-    def top(self, kind):
+    def top(self, kind: type) -> Any:
         value = self.pop()
         if type(value) is not kind:
-            _refuse(f'a {kind.__name__} is wanted, got {show(value)}')
+            _refuse(f'a {kind.__name__} is needed, got {show(value)}')
         self.push(value)
         return value
 
-    def append(self, values):
+    def append(self, values: list[Any]) -> None:
         self.top(list).extend(values)
 
-    def set_items(self, values):
+    def set_items(self, values: list[Any]) -> None:
         items = self.top(dict)
         if len(values) % 2:
             _refuse(f'keys and values come in pairs, got {len(values)}')
         for key, value in zip(values[::2], values[1::2]):
-            # Other keys could be made to take for ever: hashing nested tuples, numbers that all hash alike.
+            # Other keys may take forever: nested tuples that are hashed, or numbers that all have the same hash.
             if not isinstance(key, str | Name) and not (type(key) is int and 0 <= key < 1 << 32):
                 _refuse(f'keys are text, class names or numbers below 2**32, got {show(key)}')
             if key in items:
                 _refuse(f'{show(key)} comes twice')
             items[key] = value
 
-    def get(self, index):
+    def get(self, index: int) -> None:
         if index not in self.memo:
-            _refuse(f'value {index} was never remembered')
+            _refuse(f'value {index} is not in the memo')
         self.push(self.memo[index])
 
-    def put(self, index):
+    def put(self, index: int) -> None:
         value = self.pop()
         self.push(value)
         self.memo[index] = value
 
-    def name(self, module, name):
+    def name(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
             _refuse(f'a name is two words, got {show(module)} and {show(name)}')
         asked = Name(module, name)
@@ -267,11 +269,11 @@ class Machine:
             _refuse(f'{show(asked)} is not among the names that weights need; nothing was imported')
         self.push(asked)
 
-    def name_on_stack(self):
+    def name_on_stack(self) -> None:
         name, module = self.pop(), self.pop()
         self.name(module, name)
 
-    def call(self):
+    def call(self) -> None:
         args, function = self.pop(), self.pop()
         if type(args) is not tuple or not isinstance(function, Name):
             _refuse(f'a call is a name and a tuple, got {show(function)} and {show(args)}')
@@ -282,42 +284,42 @@ class Machine:
         else:
             _refuse(f'{show(function)} is not called in a checkpoint')
 
-    def set_state(self):
-        """Attributes of a dict of tensors (versions of its modules) or of a note: left unread."""
+    def set_state(self) -> None:
+        """Attributes of a dict of tensors (versions of its modules) or of an `Unread` value; they are ignored."""
         state = self.pop()
         value = self.pop()
         if not isinstance(value, Unread) and not (type(value) is dict and type(state) is dict):
             _refuse(f'{show(value)} takes no attributes')
         self.push(value)
 
-    def storage(self):
-        """('storage', type, key, device, count), in older files with None at the end."""
+    def storage(self) -> None:
+        """The Storage of ('storage', type, key, device, count); in older files None follows."""
         told = self.pop()
         if type(told) is not tuple or len(told) not in (5, 6) or told[0] != 'storage' or told[5:] not in ((), (None,)):
-            _refuse(f"only whole storages are referred to, as ('storage', type, key, device, count), got {show(told)}")
+            _refuse(f"only a whole storage is referred to, as ('storage', type, key, device, count), got {show(told)}")
         _, kind, key, device, count = told[:5]
         if not isinstance(kind, Name) or kind not in STORAGES:
             _refuse(f'storages hold {", ".join(name.name for name in STORAGES)}; got {show(kind)}')
         if type(key) is not str or type(device) is not str or not _is_count(count):
-            _refuse(f'key, device and count of a storage, got {show(key)}, {show(device)}, {show(count)}')
+            _refuse(f'a storage has a key, a device and a count, got {show(key)}, {show(device)}, {show(count)}')
         storage = Storage(key, STORAGES[kind], count)
         if self.storages.setdefault(key, storage) != storage:
             was = self.storages[key]
             _refuse(f'storage {show(key)} was {was.count} of {was.dtype} and is now {count} of {storage.dtype}')
         self.push(storage)
 
-    def protocol(self):
+    def protocol(self) -> None:
         version = self.number('B')
         if not 2 <= version <= 5:
             _refuse(f'checkpoints are pickles of protocol 2 to 5, got {version}')
 
-    def long(self):
+    def long(self) -> None:
         size = self.number('B')
         if size > 16:
             _refuse(f'whole numbers take at most 16 bytes, got {size}')
         self.push(int.from_bytes(self.take(size), 'little', signed=True))
 
-    def result(self):
+    def result(self) -> Any:
         value = self.pop()
         if self.stack or self.marks:
             _refuse(f'the pickle ends with {len(self.stack)} values and {len(self.marks)} marks too many')

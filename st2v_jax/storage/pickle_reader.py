@@ -18,13 +18,13 @@ from st2v_jax.storage.pickle_machine import Machine, Tensor, show
 from st2v_jax.storage.untrusted import UnsafeCheckpointError
 
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
-# What zipfile raises for bytes that are no archive.
+# What zipfile raises for bytes that are not an archive.
 NOT_AN_ARCHIVE = (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, OSError, struct.error)
 ENCRYPTED_OR_PATCHED = 0x0001 | 0x0040 | 0x2000 | 0x0020
 
 
 class Place(NamedTuple):
-    """Where bytes lie in a file, and their CRC-32 where the container notes one."""
+    """Where bytes are in a file, and their CRC-32 if the container has one."""
 
     start: int
     size: int
@@ -36,8 +36,8 @@ class PickledTensors(Mapping[str, np.ndarray]):
 
     Opening reads the names and checks every storage's place. An array is a read-only view of the file, mapped into
     memory: it has the tensor's strides, shares memory with tensors of the same storage, and costs memory only for the
-    parts that are read. The checksum of a zip record is verified when the first of its tensors is asked for. Leave the
-    file as it is while arrays of it are in use.
+    parts that are read. The checksum of a zip record is verified when the first of its tensors is asked for. Do not
+    change the file while its arrays are in use.
 
     Raises:
       UnsafeCheckpointError: (a ValueError) for a file that is cut short or altered, or holds anything but tensors.
@@ -69,8 +69,8 @@ class PickledTensors(Mapping[str, np.ndarray]):
         steps = [stride * storage.dtype.itemsize if n > 1 else 0 for n, stride in zip(tensor.shape, tensor.strides)]
         return np.lib.stride_tricks.as_strided(row, tensor.shape, steps, writeable=False)
 
-    def forget(self):
-        """Pages that were read stay in the cache of the system, but no longer count as memory of this process."""
+    def forget(self) -> None:
+        """Removes the pages that were read from this process; the system may keep them in its cache."""
         if hasattr(mmap, 'MADV_DONTNEED'):
             self._data.madvise(mmap.MADV_DONTNEED)
 
@@ -109,7 +109,7 @@ def _tensors(value):
 
 
 def _read_zip(data, stream):
-    """-> (value of the pickle, {storage key: Place})."""
+    """(value of the pickle, {storage key: Place})."""
     records = _records(data, stream)
     roots = {name.partition('/')[0] for name in records}
     root = next(iter(roots))
@@ -118,12 +118,12 @@ def _read_zip(data, stream):
         raise UnsafeCheckpointError(f'the archive is one folder with data.pkl in it, got {found}, ...')
     order = records.get(f'{root}/byteorder')
     if order and data[order.start : order.start + min(order.size, 16)] != b'little':
-        raise UnsafeCheckpointError('numbers are little-endian here, this file says they are not')
+        raise UnsafeCheckpointError('numbers must be little-endian, and this file says they are not')
     start, size, checksum = records[f'{root}/data.pkl']
     machine = Machine(data, start, start + size)
     # The machine takes no more than its limit, so neither does the checksum.
     if zlib.crc32(data[start : machine.end]) != checksum:
-        raise UnsafeCheckpointError('data.pkl does not have the checksum it was written with, or is too large')
+        raise UnsafeCheckpointError('data.pkl does not have the checksum that it was written with, or is too large')
     value = machine.run()
     if machine.at != start + size:
         raise UnsafeCheckpointError(f'{start + size - machine.at} bytes follow the pickle in data.pkl')
@@ -138,16 +138,16 @@ def _read_zip(data, stream):
 
 
 def _records(data, stream):
-    """{name: Place} of a zip archive's records: stored as they are, inside the file, none over another."""
+    """{name: Place} of a zip archive's records, which are stored uncompressed, inside the file and without overlap."""
     try:
         archive = zipfile.ZipFile(stream)
     except NOT_AN_ARCHIVE as error:
         raise UnsafeCheckpointError(f'not a whole zip archive: {error}') from None
-    # zipfile looks for the end record from behind and takes what lies after it, or before the archive, as it comes.
+    # zipfile searches for the end record from the back, and accepts bytes after it and before the archive.
     if data[-22:-18] != b'PK\x05\x06' or data[-2:] != b'\0\0' or not archive.filelist:
-        raise UnsafeCheckpointError('the archive holds records and ends with them, without a comment')
+        raise UnsafeCheckpointError('the archive holds records and ends after them, without a comment')
     if min(info.header_offset for info in archive.filelist) != 0:
-        raise UnsafeCheckpointError('the first record begins where the file does')
+        raise UnsafeCheckpointError('the first record must begin where the file begins')
     records, free = {}, 0
     for info in sorted(archive.filelist, key=lambda info: info.header_offset):
         name = info.orig_filename
@@ -169,7 +169,7 @@ def _records(data, stream):
 
 
 def _after_header(data, info):
-    """Where a record's bytes begin. Its name is written a second time before them and must be the same."""
+    """Where a record's bytes begin. A header before them repeats its name, which must be the same."""
     at = info.header_offset
     header = data[at : at + 30] if at >= 0 else b''
     if len(header) < 30 or header[:4] != b'PK\x03\x04':
@@ -177,12 +177,12 @@ def _after_header(data, info):
     flags, method, name_size, extra_size = struct.unpack('<2xHH16xHH', header[4:])
     name = info.orig_filename.encode('utf-8' if info.flag_bits & 0x800 else 'cp437')
     if flags & ENCRYPTED_OR_PATCHED or method != zipfile.ZIP_STORED or data[at + 30 : at + 30 + name_size] != name:
-        raise UnsafeCheckpointError(f'{show(info.orig_filename)} is another record by its own header')
+        raise UnsafeCheckpointError(f'{show(info.orig_filename)} is another record in its own header')
     return at + 30 + name_size + extra_size
 
 
 def _read_legacy(data, stream):
-    """-> (value of the pickle, {storage key: Place}).
+    """(value of the pickle, {storage key: Place}).
 
     Five pickles: magic number, version, byte order, value, keys; then for each key a count and the numbers.
     """
@@ -196,13 +196,13 @@ def _read_legacy(data, stream):
 
     magic, _ = following() if data[:1] == b'\x80' else (None, None)
     if type(magic) is not int or magic != LEGACY_MAGIC:
-        raise UnsafeCheckpointError('neither a zip archive nor a pickle that starts with the number of torch')
+        raise UnsafeCheckpointError('neither a zip archive nor a pickle that starts with the magic number of torch')
     version, _ = following()
     system, _ = following()
     if type(version) is not int or version != LEGACY_VERSION:
         raise UnsafeCheckpointError(f'the version of this format is {LEGACY_VERSION}, got {show(version)}')
     if type(system) is not dict or system.get('little_endian') is not True:
-        raise UnsafeCheckpointError('numbers are little-endian here, this file does not say that they are')
+        raise UnsafeCheckpointError('numbers must be little-endian, and this file does not say that they are')
     value, storages = following()
     keys, _ = following()
     if type(keys) is not list or not all(type(key) is str for key in keys):

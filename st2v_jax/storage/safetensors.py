@@ -1,7 +1,7 @@
 """safetensors files, read and written one array at a time: a file of any size needs the memory of one array.
 
-Done here rather than by the safetensors package, whose numpy side knows bfloat16 in its newest versions only and copies
-what it reads and writes. The format is a length, a JSON header and the numbers.
+The safetensors package is not used, because its numpy functions know bfloat16 only in the newest versions and copy what
+they read and write. The format is a length, a JSON header and the numbers.
 """
 
 import json
@@ -50,13 +50,13 @@ class SafeTensors(Mapping[str, np.ndarray]):
             with open(file, 'rb') as stream:
                 size = stream.seek(0, 2)
                 if size < 8:
-                    raise UnsafeCheckpointError(f'a safetensors file has 8 bytes at least, got {size}')
+                    raise UnsafeCheckpointError(f'a safetensors file has at least 8 bytes, got {size}')
                 self._data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             length = int.from_bytes(self._data[:8], 'little')
             if length > min(MAX_HEADER, size - 8):
                 raise UnsafeCheckpointError(f'a header of {length} bytes in a file of {size} (at most {MAX_HEADER})')
             header = read_json(self._data[8 : 8 + length])
-            self.metadata = header.pop('__metadata__', {})  # whatever its writer noted
+            self.metadata = header.pop('__metadata__', {})  # notes of its writer
             self._start = 8 + length
             self._entries = {name: _entry(name, entry) for name, entry in header.items()}
             _fill_the_file(self._entries, size - self._start)
@@ -69,8 +69,8 @@ class SafeTensors(Mapping[str, np.ndarray]):
             return np.zeros(shape, dtype)
         return np.frombuffer(self._data, dtype, math.prod(shape), self._start + begin).reshape(shape)
 
-    def forget(self):
-        """Pages that were read stay in the cache of the system, but no longer count as memory of this process."""
+    def forget(self) -> None:
+        """Removes the pages that were read from this process; the system may keep them in its cache."""
         if hasattr(mmap, 'MADV_DONTNEED'):
             self._data.madvise(mmap.MADV_DONTNEED)
 
@@ -88,16 +88,18 @@ def write(
     *,
     notes: Mapping[str, str] | None = None,
     on_array: Callable[[int], None] | None = None,
-):
+) -> None:
     """Writes a file whole or not at all, see `replacing`.
 
     Args:
-      arrays: name -> array, asked for one by one in the order of the mapping, for its shape and later its numbers.
+      file: its path.
+      arrays: name -> array; each is fetched once for its shape and once for its numbers, in the order of the mapping.
       dtype: of the file; None keeps every array's own.
       notes: texts that go into the header.
-      on_array: told the number of elements of every array that is written.
+      on_array: called with the number of elements of every array that is written.
 
-    Raises ValueError for a number that is finite in an array and not as `dtype`.
+    Raises:
+      ValueError: for a finite number that is not finite as `dtype`.
     """
     header, end = {'__metadata__': dict(notes)} if notes else {}, 0
     for name in arrays:
@@ -105,7 +107,7 @@ def write(
         begin, end = end, end + arrays[name].size * kept.itemsize
         header[name] = {'dtype': NAMES[kept], 'shape': arrays[name].shape, 'data_offsets': [begin, end]}
     text = json.dumps(header, ensure_ascii=False).encode()
-    text += b' ' * (-len(text) % 8)  # the numbers begin where any type may lie
+    text += b' ' * (-len(text) % 8)  # so that the numbers are aligned for any type
     with replacing(file) as stream:
         stream.write(len(text).to_bytes(8, 'little') + text)
         for name in arrays:
@@ -115,7 +117,7 @@ def write(
 
 
 def _entry(name, entry):
-    """-> (dtype, shape, begin, end) of a tensor, from what the header says of it."""
+    """(dtype, shape, begin, end) of a tensor, from what the header says of it."""
     if not isinstance(entry, dict) or entry.keys() != {'dtype', 'shape', 'data_offsets'}:
         raise UnsafeCheckpointError(f'{show(name)} has a dtype, a shape and data_offsets, got {show(entry)}')
     kind, shape, offsets = entry['dtype'], entry['shape'], entry['data_offsets']
@@ -127,14 +129,14 @@ def _entry(name, entry):
                 f'{show(name)}: shape and offsets are whole numbers from 0 to 2**48, got {show(numbers)}'
             )
     size = math.prod(shape) * DTYPES[kind].itemsize
-    # Axes beside an empty one are bounded too: numpy multiplies them.
+    # The other axes of an empty array are bounded too, because numpy multiplies them.
     if len(shape) > 32 or len(offsets) != 2 or offsets[1] - offsets[0] != size or math.prod(filter(None, shape)) >> 48:
         raise UnsafeCheckpointError(f'{show(name)}: {kind} {shape[:32]} takes {size} bytes, got offsets {offsets[:3]}')
     return DTYPES[kind], tuple(shape), *offsets
 
 
 def _fill_the_file(entries, size):
-    """Tensors lie one after the other, from the first byte to the last."""
+    """Raises UnsafeCheckpointError unless the tensors fill the file, one after the other."""
     free = 0
     for name, (*_, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if begin != free:
@@ -147,7 +149,7 @@ def _fill_the_file(entries, size):
 def _packed(name, array, dtype):
     """The array's numbers in a row, as `dtype`."""
     with np.errstate(over='ignore'):
-        # The cast first: it halves what the change of order has to move.
+        # Cast first: then the change of order moves half the bytes.
         packed = np.ravel(np.asarray(array, dtype), order='C')
     if dtype is not None and packed.dtype != array.dtype and not np.isfinite(packed).all() and np.isfinite(array).all():
         raise ValueError(f'{name}: a number is too large for {np.dtype(dtype).name}')

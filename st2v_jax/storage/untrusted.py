@@ -1,4 +1,4 @@
-"""Files that nobody vouches for: how they are refused, and how what is in them is shown or read without harm."""
+"""Files that may be hostile: the error that refuses them, and safe ways to show and read what they hold."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ class UnsafeCheckpointError(ValueError):
 
 
 def show(value: Any) -> str:
-    """A value of a file in a few words: some are built so that printing them takes for ever."""
+    """A value of a file in a few words; printing a hostile value may take forever."""
     if isinstance(value, str):
         return repr(value if len(value) <= 80 else value[:80] + '...')
     if type(value) in (int, bool, float, type(None)):
@@ -30,5 +30,5 @@ def read_json(text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UnsafeCheckpointError(f'not a JSON object: {error}') from None
     if not isinstance(value, dict):
-        raise UnsafeCheckpointError(f'a JSON object is wanted, got {show(value)}')
+        raise UnsafeCheckpointError(f'a JSON object is expected, got {show(value)}')
     return value

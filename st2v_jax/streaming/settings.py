@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from st2v_jax.diffusion.guidance import Guidance, text_and_anchor, text_guidance, text_with_anchor
 from st2v_jax.diffusion.solvers import sampling_levels, solver_named
@@ -26,15 +26,15 @@ class Sampling(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How a video is sampled; hashable, since it is part of what is compiled. `settings_for` fills in a profile.
+    """How a video is sampled; hashable, because compiled programs depend on it. `settings_for` fills in a profile.
 
     Attributes:
-      profile: 'paper' guides by eq. 12 with two scales; 'release' by the text scale alone, text and anchor together.
-      steps, solver, eta: of the streaming stage; a solver of `SOLVERS`, and eta is DDIM's.
+      profile: 'paper' guides by eq. 12 with two scales; 'release' guides text and anchor together by the text scale.
+      steps, solver, eta: of the streaming stage; solver is a name in `SOLVERS`, and eta is for DDIM.
       guidance_text, guidance_anchor: w_text and w_anchor of eq. 12.
-      guidance_rescale: share by which guided predictions are pulled back to the conditional one's spread; 0 is off.
+      guidance_rescale: share by which the spread of guided predictions is pulled to the conditional one's; 0 is off.
       first_steps, first_solver, first_guidance: of the first chunk, whose DDIM steps add no noise.
-      anchor_frame: which frame of the first chunk is the anchor a of all later chunks.
+      anchor_frame: which frame of the first chunk is the anchor of all later chunks.
       decode_frames: frames of a video decoded at once; bounds memory, changes nothing else.
     """
 
@@ -75,13 +75,13 @@ class SampleSettings:
         return Sampling(self.solver, self.steps, self.eta, guidance)
 
 
-def settings_for(config: ModelConfig, **overrides) -> SampleSettings:
-    """The settings a model is sampled with: its profile's rules, its own guidance scales, then the overrides.
+def settings_for(config: ModelConfig, **overrides: Any) -> SampleSettings:
+    """The settings that a model is sampled with: its profile's rules, its own guidance scales, then the overrides.
 
-    `steps` also sets `first_steps`, and `guidance_text` `first_guidance`, for a first chunk knows the text alone;
-    `profile='...'` overrides the one stored with the model.
+    An override of `steps` also sets `first_steps`, and one of `guidance_text` also sets `first_guidance`, because a
+    first chunk has no other guidance. `profile='...'` overrides the one stored with the model.
 
-    Raises ValueError for a name or value that does not exist, and where the process does not have that many steps.
+    Raises ValueError for an unknown name or value, and if the process does not have that many steps.
     """
     known = {field.name for field in dataclasses.fields(SampleSettings)}
     if unknown := overrides.keys() - known:

@@ -1,14 +1,15 @@
 """The streaming stage: a long video as a fold over chunks.
 
-What one chunk owes the next is a small explicit state: the last frames (short-term memory, CAM), the anchor frame's
-embedding (long-term memory, APM), a key and a number. A chunk is a pure function of (parameters, context, state), so a
-video can be stopped, stored, continued, re-rolled or given another prompt at any chunk. Chunk 0 is the state without
-memories: the plain Video-LDM draws it (the Initialization stage). Pixels go from chunk to chunk as float32.
+What one chunk passes to the next is a small explicit state: the last frames (short-term memory, CAM), the anchor
+frame's embedding (long-term memory, APM), a key and a number. A chunk is a pure function of (parameters, prompt,
+state), so a video can be stopped, stored, continued, re-rolled or given another prompt at any chunk. Before chunk 0 the
+state has no memories, and the plain Video-LDM generates that chunk (the Initialization stage). Pixels are passed on as
+float32.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,19 +19,20 @@ from einops import rearrange
 
 from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.noise import frame_noise
+from st2v_jax.diffusion.schedule import Level
 from st2v_jax.diffusion.solvers import sampling_levels
-from st2v_jax.models.system import Context, System, encode_image, remembered
+from st2v_jax.models.system import Prompt, System, encode_image, remembered
 from st2v_jax.streaming.settings import SampleSettings
 
 
 class StreamState(NamedTuple):
-    """What one chunk owes the next.
+    """What one chunk passes to the next.
 
     Attributes:
       frames: [b, m, H, W, 3] the last frames so far, float32 in [-1, 1]; None before the first chunk.
       anchor: [b, e] CLIP embedding of the anchor frame; None before the first chunk, and without long-term memory.
-      key: [b] one random key per video.
-      index: number of the chunk to come, int32.
+      key: [b] one random key for each video.
+      index: number of the next chunk, int32.
     """
 
     frames: jax.Array | None
@@ -40,7 +42,7 @@ class StreamState(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """Whether the chunk to come is the first."""
+        """Whether the next chunk is the first."""
         return self.frames is None
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -53,8 +55,8 @@ class StreamState(NamedTuple):
         }
 
     @classmethod
-    def from_arrays(cls, arrays) -> 'StreamState':
-        """The state that `to_arrays` gave. Raises ValueError naming what is missing."""
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> 'StreamState':
+        """The inverse of `to_arrays`. Raises ValueError with the names of missing arrays."""
         if missing := {'key', 'key_kind', 'index'} - set(arrays):
             raise ValueError(f'not the arrays of a state: {", ".join(sorted(missing))} missing')
         key = jax.random.wrap_key_data(jnp.asarray(arrays['key']), impl=str(arrays['key_kind']))
@@ -63,24 +65,24 @@ class StreamState(NamedTuple):
 
 
 def start(keys: jax.Array) -> StreamState:
-    """The state before the first chunk of b videos, from one typed key for each, [b]."""
+    """The state before the first chunk of b videos, from typed keys [b], one for each."""
     if keys.ndim != 1:
         raise ValueError(f'each video has a key of its own: keys are [b], not of shape {keys.shape}')
     return StreamState(None, None, keys, jnp.int32(0))
 
 
-def video_keys(seeds) -> jax.Array:
+def video_keys(seeds: Sequence[int]) -> jax.Array:
     """The keys [b] of videos with these seeds [b]; a video has the same key in every batch."""
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 0))(jnp.asarray(seeds, jnp.uint32))
 
 
 class Programs(NamedTuple):
-    """A chunk as four jitted programs, which are handed only the networks that they read.
+    """A chunk as four jitted programs.
 
-    Handing a program thousands of arrays takes the host a while.
+    Each receives only the networks that it reads, because dispatching thousands of arrays is slow.
 
     Attributes:
-      begin: (params, context, state) -> (initial noise x [b, f, h, w, c], condition of the denoiser).
+      begin: (params, prompt, state) -> (initial noise x [b, f, h, w, c], condition of the denoiser).
       step: (params, condition, state, trajectory, inputs) -> trajectory after one denoising step.
       decode: (params, latents [b, f, h, w, c]) -> frames [b, n, H, W, 3] in [-1, 1].
       remember: (params, frames, state) -> the state after the chunk of these new frames.
@@ -93,10 +95,10 @@ class Programs(NamedTuple):
 
 
 def programs(system: System, settings: SampleSettings) -> Programs:
-    """The Programs of a system and settings; they are compiled once for equal ones."""
+    """The Programs of a system and settings; for equal settings they are compiled once."""
 
-    def begin(params, context, state):
-        return _begin(system, settings, _some(params, (*_denoising(system, params, state), 'vae')), context, state)
+    def begin(params, prompt, state):
+        return _begin(system, settings, _some(params, (*_denoising(system, params, state), 'vae')), prompt, state)
 
     def step(params, condition, state, trajectory, inputs):
         used = _some(params, _denoising(system, params, state))
@@ -112,7 +114,7 @@ def programs(system: System, settings: SampleSettings) -> Programs:
 
 
 def new_latents(system: System, x: jax.Array, state: StreamState) -> jax.Array:
-    """The latents of a chunk's new frames: all of the first chunk's, and of later ones those behind the memory."""
+    """The latents of a chunk's new frames: all of the first chunk, and those after the memory of a later one."""
     contract = system.config.contract
     return x if state.is_first else x[:, contract.latents(contract.memory) :]
 
@@ -121,34 +123,34 @@ def stream(
     system: System,
     settings: SampleSettings,
     params: dict[str, Any],
-    context: Context,
+    prompt: Prompt,
     state: StreamState,
     *,
     on_step: Callable[[int, int, int], None] | None = None,
 ) -> Iterator[tuple[jax.Array, StreamState]]:
-    """Endless iterator over chunks, each (new frames [b, n, H, W, 3], the state after it), beginning at `state`.
+    """An endless iterator over chunks from `state` on, each as (new frames [b, n, H, W, 3], the state after it).
 
-    on_step(chunk, step, steps) is called when a denoising step has been computed, chunk from 0 and step from 1. The
-    steps are driven from the host, so that they can be watched and interrupted.
+    on_step(chunk, step, steps) is called when a denoising step has been computed; chunk counts from 0, step from 1. The
+    host starts every step, so steps can be watched and interrupted.
     """
     params = jax.device_put(params)  # once, not with every chunk
     run = programs(system, settings)
     while True:
-        x = _denoised(run, levels_of(system, settings, state), params, context, state, on_step)
+        x = _denoised(run, levels_of(system, settings, state), params, prompt, state, on_step)
         frames = run.decode(params, new_latents(system, x, state))
         state = run.remember(params, frames, state)
         yield frames, state
 
 
-def levels_of(system: System, settings: SampleSettings, state: StreamState):
-    """The noise levels that the chunk to come steps through, leaves [steps + 1]."""
+def levels_of(system: System, settings: SampleSettings, state: StreamState) -> Level:
+    """The noise levels that the next chunk steps through, leaves [steps + 1]."""
     chunk = settings.of_chunk(state.is_first, state.anchor is not None)
     return sampling_levels(system.config.contract.process, chunk.solver, chunk.steps)
 
 
-def _denoised(run, levels, params, context, state, on_step):
+def _denoised(run, levels, params, prompt, state, on_step):
     """The chunk's clean latents."""
-    x, condition = run.begin(params, context, state)
+    x, condition = run.begin(params, prompt, state)
     trajectory, inputs = sampling.begin(x, levels), sampling.steps(levels)
     index, total = int(state.index), len(levels.t) - 1
 
@@ -160,40 +162,42 @@ def _denoised(run, levels, params, context, state, on_step):
     for i in range(total):
         before = trajectory
         trajectory = run.step(params, condition, state, trajectory, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
-        if i:  # told while the next step runs: the host takes a while to start one
+        if i:  # reported while the next step runs, because the host takes a while to start one
             tell(i, before)
     tell(total, trajectory)
     return trajectory.x
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def next_chunk(system: System, settings: SampleSettings, params: dict[str, Any], context: Context, state: StreamState):
+def next_chunk(
+    system: System, settings: SampleSettings, params: dict[str, Any], prompt: Prompt, state: StreamState
+) -> tuple[jax.Array, StreamState]:
     """One chunk as a single program: (its new frames [b, n, H, W, 3], the state after it).
 
-    For composition with other programs; it equals a chunk of `stream` up to rounding.
+    It can be part of other programs, and equals a chunk of `stream` up to rounding.
     """
     run, levels = programs(system, settings), levels_of(system, settings, state)
-    x, condition = run.begin(params, context, state)
+    x, condition = run.begin(params, prompt, state)
     step = lambda trajectory, inputs: (run.step(params, condition, state, trajectory, inputs), None)
     trajectory, _ = jax.lax.scan(step, sampling.begin(x, levels), sampling.steps(levels))
     frames = run.decode(params, new_latents(system, trajectory.x, state))
     return frames, run.remember(params, frames, state)
 
 
-# Inlined where one program calls another, so that a chunk as a single program is one to the compiler too.
+# Inlined where one program calls another, so that the compiler sees `next_chunk` as a single program.
 _program = functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 
 
 @_program
-def _begin(system, settings, params, context, state):
+def _begin(system, settings, params, prompt, state):
     guidance = settings.of_chunk(state.is_first, state.anchor is not None).guidance
     networks = _denoiser(system, params, state)
-    text = guidance.stack(lambda branch: context.text if branch.text else context.null_text)
+    text = guidance.stack(lambda branch: prompt.text if branch.text else prompt.null_text)
     memory = anchor = None
     if state.frames is not None:
         memory = remembered(system, params, state.frames)
     if state.anchor is not None:
-        tokens = jnp.concatenate([context.null_anchor, state.anchor])
+        tokens = jnp.concatenate([prompt.null_anchor, state.anchor])
         none, own = jnp.split(system.denoiser(networks, tokens, method='anchor_tokens'), 2)
         anchor = guidance.stack(lambda branch: own if branch.anchor else none)
     condition = system.denoiser(networks, text, memory, anchor, texts=guidance.texts, method='condition')
@@ -211,7 +215,7 @@ def _step(system, settings, params, condition, state, trajectory, inputs):
 
 @_program
 def _decode(system, settings, params, latents):
-    """A few frames at a time."""
+    """The frames of latents, a few at a time."""
     contract = system.config.contract
     latents = latents / system.config.scale_factor
     if contract.group_latents > 1:  # groups are decoded one after the other
@@ -231,19 +235,22 @@ def _remember(system, settings, params, frames, state):
     seen, anchor = frames, state.anchor
     if not state.is_first:
         seen = jnp.concatenate([state.frames, frames], 1)
-    elif 'image' in params:  # a Video-LDM by itself has none, and draws no other chunk
+    elif 'image' in params:  # a Video-LDM alone has no image tower, and makes no later chunk
         anchor = encode_image(system, params, frames[:, settings.anchor_frame])
     return StreamState(seen[:, -system.config.contract.memory :], anchor, state.key, state.index + 1)
 
 
-def _noise(system, state, draw):
-    """Noise of the chunk's absolute latent frames. Each chunk has its own, as it had in training: the frames a chunk is
-    conditioned on must not be correlated with the noise it denoises."""
+def _noise(system, state, noise_index):
+    """Noise of the chunk's absolute latent frames.
+
+    Each chunk has noise of its own, as in training: the frames that condition a chunk must not be correlated with the
+    noise that it denoises.
+    """
     contract = system.config.contract
     key = jax.vmap(jax.random.fold_in, (0, None))(state.key, state.index)
     count, *shape = contract.latent_shape(state.is_first)
     frames = contract.begins_at(state.index, state.is_first) + jnp.arange(count)
-    return frame_noise(key, draw, frames, tuple(shape))
+    return frame_noise(key, noise_index, frames, tuple(shape))
 
 
 def _denoiser(system, params, state):
@@ -253,7 +260,7 @@ def _denoiser(system, params, state):
 
 
 def _denoising(system, params, state):
-    """The networks that denoise this chunk."""
+    """The names of the networks that denoise this chunk."""
     backbone = system.config.backbone.KIND
     if state.is_first:
         return ('initial',) if 'initial' in params else (backbone,)

@@ -1,1 +1,1 @@
-"""Training: objectives, the step, the loop around it."""
+"""Training: the objectives, the step, and the loop around it."""

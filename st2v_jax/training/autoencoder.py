@@ -1,27 +1,34 @@
-"""The autoencoder's objective: frames of the world, drawn again at every step, through latents and back."""
+"""The objective of the autoencoder: reconstruct frames of the world, which are rendered again at every step."""
 
 import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from st2v_jax.data import pool, world
 from st2v_jax.models import build
-from st2v_jax.training.objective import Objective
+from st2v_jax.models.build import ModelConfig, Network
+from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.training.objective import Objective, Params
 from st2v_jax.training.pools import draw_frames
 from st2v_jax.weights.layout import networks
 
 
-def objective(config, model, params, tokenizer, mesh, key) -> Objective:
-    """Trains `config.network`; `finish` measures the scale that gives latents a standard deviation of one.
+def objective(
+    config: ConfigDict, model: ModelConfig, params: Params, tokenizer: Tokenizer, mesh: Mesh, key: jax.Array
+) -> Objective:
+    """Trains `config.network`: 'vae', or 'refiner_vae' for the larger frames of the Refiner. Captions are not used.
 
-    The networks are 'vae', and 'refiner_vae' for the Refiner's larger frames, which starts as a copy of a 'vae' of its
-    sizes where there is one. Reads no captions.
+    'refiner_vae' starts as a copy of 'vae' if both have the same layers. `finish` measures the scale that gives latents
+    a standard deviation of one.
     """
     data, name = config.data, config.network
     if name not in networks(model):
-        raise ValueError(f'this model has no network {name}: its Refiner works with the autoencoder of streaming')
+        raise ValueError(f'this model has no network {name}: its Refiner uses the autoencoder of the streaming stage')
     sized = model
     if name != 'vae':
         sized = dataclasses.replace(model.for_refinement, frame_size=(min(model.refiner.box),) * 2)
@@ -57,11 +64,13 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     return Objective(params, is_trained, pool.place(indices, mesh), examples, loss, loss, finish)
 
 
-def reconstruction(made, frames):
-    """(L1, mean square, edge distance) of two batches of images [b,h,w,3].
+def reconstruction(made: jax.Array, frames: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Compares two batches of images [b, h, w, 3].
 
-    The edge distance is the L1 distance of horizontal and vertical differences at full, half and quarter size: it keeps
-    textures that a mean over pixels would let blur.
+    Returns:
+      The L1 distance, the mean squared distance and the edge distance. The edge distance is the L1 distance of
+      horizontal and vertical differences at full, half and quarter size; it keeps textures that a mean over pixels
+      would blur.
     """
     error = made - frames
     edges, at_scale = 0.0, error
@@ -75,8 +84,10 @@ def _halve(x):
     return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
 
 
-def latent_deviation(network, params, indices, seed, size, batches=8, batch=32):
-    """Standard deviation of unscaled latent means over frames of training scenes, a float."""
+def latent_deviation(
+    network: Network, params: Params, indices: np.ndarray, seed: int, size: tuple[int, int], batches=8, batch=32
+) -> float:
+    """Standard deviation of the unscaled latent means of frames of training scenes."""
 
     @jax.jit
     def moments(params, scenes, key):

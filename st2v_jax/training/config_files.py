@@ -1,7 +1,7 @@
-"""Configs from files, with what the command line changes in them.
+"""Loads configs from files and applies the changes of the command line.
 
-The stages are files of configs/, which is installed as the package `st2v_jax.configs` and lies beside st2v_jax in a
-clone. Anyone may write more of them, in any folder: `from st2v_jax.configs import common` works there too.
+The stages are the files of configs/. That folder is installed as the package `st2v_jax.configs`; in a clone it is next
+to st2v_jax. Your own configs may be in any folder: `from st2v_jax.configs import common` works there too.
 """
 
 import ast
@@ -10,16 +10,24 @@ import sys
 import types
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 import st2v_jax
 
 PACKAGE = 'st2v_jax.configs'
 
 
-def load_config(name, overrides=None):
-    """'cam:small' and {'schedule.peak': '1e-4'} -> (ConfigDict, a name such as 'cam-small').
+def load_config(name: str, overrides: dict[str, str] | None = None) -> tuple[ConfigDict, str]:
+    """Loads a config.
 
-    name: a stage, or the path of a file with get_config(size), such as 'configs/cam.py'; behind a colon its size.
-    Raises ValueError for a file that cannot be loaded, an unknown size, an unknown key or a value of another type.
+    Args:
+      name: a stage such as 'cam:small', or the path of a file with get_config(size); the size follows the colon.
+      overrides: values as text by key, such as {'schedule.peak': '1e-4'}.
+
+    Returns:
+      The config, and a name such as 'cam-small'.
+
+    Raises ValueError for a missing file, an unknown size, an unknown key or a value of another type.
     """
     path, _, size = str(name).partition(':')
     path = _file(path)
@@ -30,7 +38,7 @@ def load_config(name, overrides=None):
 
 
 def _file(name):
-    """The file that is meant by a path, or by the bare name of a stage."""
+    """The file for a path or for the name of a stage."""
     path, folder = Path(name), _folder()
     if path.parent.name or path.suffix:
         if not path.is_file():
@@ -40,19 +48,19 @@ def _file(name):
         return path
     stages = sorted(file.stem for file in folder.glob('*.py') if file.stem not in ('__init__', 'common'))
     if name not in stages:
-        raise ValueError(f'there is no config {name}: name a file, or one of {", ".join(stages)}')
+        raise ValueError(f'there is no config {name}: give a file, or one of {", ".join(stages)}')
     return folder / f'{name}.py'
 
 
 def _folder():
-    """Our own configs: in the package where it was installed from a wheel, beside it in a clone."""
+    """The folder of our configs: inside the installed package, or next to it in a clone."""
     package = Path(st2v_jax.__file__).resolve().parent
     inside, beside = package / 'configs', package.parent / 'configs'
     return inside if inside.is_dir() else beside
 
 
 def _module(path):
-    """The module of a config file, as one of the package of its folder, so that files there can import each other."""
+    """Imports a config file as a module of a package for its folder, so that files there can import each other."""
     ours = _package(PACKAGE, _folder())
     folder = path.resolve().parent
     package = ours if folder == _folder() else _package(f'configs of {folder}'.replace('.', '_'), folder)
@@ -63,7 +71,7 @@ def _module(path):
 
 
 def _package(name, folder):
-    """The name, which from now on is that of a package whose modules are the files of the folder."""
+    """Registers a package whose modules are the files of the folder; returns its name."""
     if name not in sys.modules:
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(folder)]
@@ -83,7 +91,7 @@ def _override(config, key, text):
 
 
 def _value(key, text, old):
-    """The text as a value of the type that the config has."""
+    """Converts the text to the type of the value in the config."""
     if isinstance(old, str):
         return text
     if isinstance(old, bool) and text.lower() in ('true', 'false'):

@@ -1,24 +1,33 @@
-"""CLIP's objective: a frame and its caption are to be found by each other among a batch (Radford et al. 2021)."""
+"""The objective of CLIP: match each frame of a batch with its caption, and each caption with its frame.
+
+Radford et al. 2021, arXiv:2103.00020.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from st2v_jax.data import captions, pool, world
+from st2v_jax.data import caption_tokens, pool, world
 from st2v_jax.models import build
+from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.clip import preprocess
-from st2v_jax.training.objective import Objective
+from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.training.objective import Objective, Params
 from st2v_jax.training.pools import draw_frames
 
 LARGEST_SCALE = 100.0  # of the logits, as in CLIP
 
 
-def objective(config, model, params, tokenizer, mesh, key) -> Objective:
-    """Trains 'text' and 'image', and a temperature that is not saved with them."""
+def objective(
+    config: ConfigDict, model: ModelConfig, params: Params, tokenizer: Tokenizer, mesh: Mesh, key: jax.Array
+) -> Objective:
+    """Trains 'text' and 'image', and a temperature that is not saved."""
     data, dtype = config.data, jnp.dtype(config.dtype)
     if config.accumulation != 1:
         raise ValueError(
-            f'stage clip compares all examples of a batch with each other: accumulation is 1, not {config.accumulation}'
+            f'stage clip compares all examples of a batch, so accumulation must be 1, not {config.accumulation}'
         )
     towers = {'text': build.text_tower(model, dtype), 'image': build.image_tower(model, dtype)}
     fresh = {
@@ -27,7 +36,7 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     temperature = {'log_scale': np.float32(np.log(1 / 0.07))}
 
     indices = world.split_indices('train', data.seed, 0, data.scenes)
-    ids, group = captions.token_table(tokenizer, data.seed, indices, data.captions)
+    ids, group = caption_tokens.token_table(tokenizer, data.seed, indices, data.captions)
     table = {'scene': indices, 'ids': ids, 'group': group}
     table = {name: pool.rows(values, config.batch_size, mesh) for name, values in table.items()}
 
@@ -55,10 +64,10 @@ def _is_trained(path):
     return path.startswith(('text/', 'image/', 'temperature/'))
 
 
-def contrast(texts, images, scale, group):
-    """(loss, accuracy) of matching texts [b,e] with images [b,e], both ways.
+def contrast(texts: jax.Array, images: jax.Array, scale: jax.Array, group: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Loss and accuracy of matching texts [b, e] with images [b, e], in both directions.
 
-    Pairs of the same group [b] fit each other as well as themselves; they share the target evenly.
+    Pairs of the same group [b] match each other as well as themselves; the target is spread evenly over them.
     """
     texts, images = _unit(texts), _unit(images)
     logits = scale * jnp.matmul(texts, images.T, precision='highest')

@@ -1,35 +1,42 @@
-"""The denoising objective of the stages video_ldm, cam and apm (section 7 of the method, "Training") and of ablations.
+"""The denoising objective of the stages video_ldm, cam and apm, and of the ablations.
 
-A step reads a pool of the small world (pools.py) or real clips (clips.py). The text tower runs in the step, so that it
-can be trained too, unless clips hold its embeddings.
+A step reads from a pool of the small world (pools.py) or from real clips (clips.py). The text tower runs in the step,
+so that it can be trained too, unless the clips hold its embeddings.
 """
 
 import re
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions
 from st2v_jax.diffusion.schedule import noise_levels
 from st2v_jax.models import build
 from st2v_jax.models.ablations import ATTENTION, CONCATENATION
+from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.system import remembered
 from st2v_jax.models.system import system as make_system
+from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.training import clips, pools, state
 from st2v_jax.training.batch import Batch, Data
-from st2v_jax.training.objective import Objective, require
+from st2v_jax.training.objective import Objective, Params, require
 
-WORLD = 'world'  # the config's data.source of the pool
+WORLD = 'world'  # the config.data.source that stands for a pool of the small world
 
 
-def objective(config, model, params, tokenizer, mesh, key) -> Objective:
-    """Trains what `config.trained` matches and `config.frozen` does not, both patterns of parameter paths.
+def objective(
+    config: ConfigDict, model: ModelConfig, params: Params, tokenizer: Tokenizer, mesh: Mesh, key: jax.Array
+) -> Objective:
+    """Trains the parameters whose paths match `config.trained` and do not match `config.frozen`.
 
-    UNet, CAM and APM that are not in `params` are born here: CAM as the UNet's copy.
+    A UNet, CAM or APM that is not in `params` is initialised here; CAM starts as a copy of the UNet's encoder.
     """
     if config.anchor and model.apm is None:
-        raise ValueError(f'stage {config.stage} has an anchor, and its model no APM')
+        raise ValueError(f'stage {config.stage} has an anchor, but its model has no APM')
     require(params, ('vae', 'text') + ('unet',) * config.memory + ('image', 'cam') * config.anchor, config.stage)
     fresh = build.init(key, build.denoiser(model))
     started = {'text': params['text'], 'unet': params.get('unet') or fresh['unet']}
@@ -40,7 +47,7 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     encodes_memory = config.memory and model.cam.fusion == CONCATENATION
     if encodes_memory:
         started['vae'] = params['vae']
-    if model.initial:  # first chunks stay those of the UNet that this stage starts from
+    if model.initial:  # the first chunk is still made by the UNet that this stage starts from
         params = {**params, 'initial': params.get('initial') or started['unet']}
     trained = partial(is_trained, config)
     data = steps = None
@@ -48,7 +55,9 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         data = pools.make_data(config, model, params, tokenizer, mesh, jax.random.fold_in(key, 1))
     else:
         started |= {name: params[name] for name in ('vae',) + ('image',) * config.anchor}
-        fixed = {'vae', 'text'} - set(state.split(started, trained)[0])  # what is trained runs, whatever clips hold
+        fixed = {'vae', 'text'} - set(
+            state.split(started, trained)[0]
+        )  # networks that are trained must run, whatever the clips hold
         steps, spared = clips.feed(config, model, started, tokenizer, mesh, fixed)
         idle = spared - {'vae'} if clips.decodes(config) or encodes_memory else spared
         started = {name: network for name, network in started.items() if name not in idle}
@@ -57,13 +66,13 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     return Objective(started, trained, data, draw, loss, partial(loss, remat='none'), finish, steps)
 
 
-def is_trained(config, path: str) -> bool:
-    """Whether the parameter of a path is trained: `config.trained` matches it and `config.frozen` does not."""
+def is_trained(config: ConfigDict, path: str) -> bool:
+    """Whether the parameter with this path is trained: `config.trained` matches it and `config.frozen` does not."""
     return bool(re.fullmatch(config.trained, path)) and not re.fullmatch(config.frozen, path)
 
 
-def functions(config, model):
-    """`draw` and `loss` of the Objective."""
+def functions(config: ConfigDict, model: ModelConfig) -> tuple[Callable, Callable]:
+    """The `draw` and the `loss` of the Objective."""
     dtype, table = jnp.dtype(config.dtype), noise_levels(model.diffusion)
     system = make_system(model, dtype)
     network, tower = system.denoiser, system.text
@@ -100,10 +109,10 @@ def functions(config, model):
 
 
 def masks(key: jax.Array, rows: int, length: int, memory: int) -> jax.Array:
-    """Which frames of its chunk each example is given, [rows, length] booleans.
+    """Which frames of its chunk each example is given, bool [rows, length]: masks that vary, for the ablation models.
 
-    As while sampling the first `memory` in half of the examples, in the others every frame with a probability that is
-    drawn for the example: an ablation model learns from masks that vary.
+    Half of the examples are given the first `memory` frames, as in sampling. The others are given each frame with a
+    probability that is drawn for the example.
     """
     kind_key, share_key, frame_key = jax.random.split(key, 3)
     share = jax.random.uniform(share_key, (rows, 1))
@@ -111,8 +120,8 @@ def masks(key: jax.Array, rows: int, length: int, memory: int) -> jax.Array:
     return jnp.where(jax.random.bernoulli(kind_key, 0.5, (rows, 1)), jnp.arange(length) < memory, any_of_them)
 
 
-def drop(key: jax.Array, batch: Batch | clips.RawBatch, data: Data, dropout) -> Batch | clips.RawBatch:
-    """The batch with some conditions replaced by the empty ones; `dropout` has the shares text, anchor and both."""
+def drop(key: jax.Array, batch: Batch | clips.RawBatch, data: Data, dropout: ConfigDict) -> Batch | clips.RawBatch:
+    """Replaces some conditions of a batch by the empty ones; `dropout` has the shares 'text', 'anchor' and 'both'."""
     no_text, no_anchor = drop_conditions(key, len(batch.ids), **dropout)
     batch = batch._replace(ids=jnp.where(no_text[:, None], data.empty_ids, batch.ids))
     if batch.text is not None:

@@ -1,6 +1,9 @@
-"""Where numbers stop being numbers: the loss is computed once more, operation by operation, until one is not finite."""
+"""Finds where values stop being finite, by computing the loss again, one operation at a time."""
 
+import math
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +11,29 @@ import numpy as np
 from jax.extend.core import Literal
 
 from st2v_jax import trees
+from st2v_jax.errors import TrainingError
 
 
-def not_finite(loss, params, frozen, batch):
-    """Names what in loss(params, batch) or its gradient is not finite first: a sentence's end such as 'after unet/...'.
+def check_finite(rows, objective, now, frozen, key) -> None:
+    """Raises TrainingError where a loss or a gradient of these metrics is not finite: at which step, and where first.
+
+    rows: [(number of the step, dict of floats)]. now: the state that the step started from, which did not take it.
+    key: the run's key.
+    """
+    bad = next((row for row in rows if not all(math.isfinite(row[1][name]) for name in ('loss', 'grad_norm'))), None)
+    if bad is None:
+        return
+    number, metrics = bad
+    batch = jax.jit(objective.draw)(next(objective.data_from(int(now.step))), jax.random.fold_in(key, now.step))
+    where = not_finite(objective.direct, now.params, frozen, batch)
+    raise TrainingError(
+        f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}; not finite first {where}. The '
+        'last checkpoint is from before that. Lower config.schedule.peak or compute in float32'
+    )
+
+
+def not_finite(loss: Callable, params: Any, frozen: Any, batch: Any) -> str:
+    """Names what is not finite first in loss(params, batch) or its gradient, such as 'after unet/...' or 'in batch 0'.
 
     loss: (params, batch) -> (loss, dict of scalars), without rematerialisation.
     """
@@ -23,7 +45,7 @@ def not_finite(loss, params, frozen, batch):
         return f'after {layer}'
     grads = jax.jit(jax.grad(lambda params: loss(trees.join(params, frozen), batch)[0]))(params)
     bad = _bad_leaves(grads)
-    return f'in the gradient of {", ".join(bad[:3])}' if bad else 'nowhere when the step is taken again'
+    return f'in the gradient of {", ".join(bad[:3])}' if bad else 'nowhere when the step is repeated'
 
 
 def _bad_leaves(tree):
@@ -32,15 +54,15 @@ def _bad_leaves(tree):
 
 
 def _bad_layer(loss, params, batch):
-    """The first layer whose result is not finite, by the path of its parameter; None where the loss is finite.
+    """The first layer whose result is not finite, by the path of its parameters; None if the loss is finite.
 
-    Values are looked at where a layer takes or makes them: between, a softmax may rightly hold an infinity.
+    Only the inputs and outputs of layers are checked: in between, a softmax may hold infinities.
     """
     closed = jax.make_jaxpr(loss)(params, batch)
     jaxpr, leaves = closed.jaxpr, jax.tree.leaves_with_path((params, batch))
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *(leaf for _, leaf in leaves)]))
     paths = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in jax.tree.leaves_with_path(params)]
-    of_parameter = dict(zip(jaxpr.invars, paths))  # and what is made of one alone, such as its cast
+    of_parameter = dict(zip(jaxpr.invars, paths))  # also what is computed from one parameter alone, such as its cast
     left = Counter(v for equation in jaxpr.eqns for v in equation.invars if not isinstance(v, Literal))
     layer = 'the batch'
     for equation in jaxpr.eqns:

@@ -1,23 +1,26 @@
-"""What a run starts from: networks of the stages before it, from the first place that has them, or fresh ones.
+"""What a run starts from: networks of earlier stages, from the first source that has them, or new ones.
 
-`config.init` says which and where:
+`config.init` says which networks, and from where:
 
-    sources     folders of weights, published files or repositories of the hub, in the order in which they are looked
-                at; --from replaces them by one. Without any, the networks of the stages before are fresh too.
-    networks    what the stage cannot do without
-    carried     what it takes along for later stages, where the first source holds it
-    continued   true takes all that the first source holds: the stage's own networks go on from there
+    sources     folders of weights, published files or repositories of the hub, in the order in which they are
+                searched; --from replaces them by one. Without sources, the networks of earlier stages are new too.
+    networks    the networks that the stage needs
+    carried     the networks to keep for later stages, if the first source has them
+    continued   true takes all networks of the first source, and so continues to train the stage's own networks
 
-Everything else is born in the objective: a stage's own networks are fresh, even where a source holds trained ones.
+All other networks are initialised by the objective: a stage trains its own networks from scratch, even if a source has
+trained ones.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from ml_collections import ConfigDict
 
-from st2v_jax.data import captions
+from st2v_jax.data import caption_tokens
 from st2v_jax.errors import WeightsError
 from st2v_jax.models import build
 from st2v_jax.open_model import open_model
@@ -26,12 +29,13 @@ from st2v_jax.weights import layout
 
 
 class Start(NamedTuple):
-    """What an objective is made of.
+    """What an objective starts from.
 
     Attributes:
-      model: the sizes are the run's own; the scales of latents, which are measured, come with their autoencoders.
+      model: with the sizes of the run; the measured scale of the latents comes with each autoencoder.
       params: nested dicts of float32 arrays by network, on the host.
-      origin: which network is from where, in words.
+      tokenizer: of the text tower.
+      origin: where each network is from, in words.
     """
 
     model: build.ModelConfig
@@ -40,20 +44,22 @@ class Start(NamedTuple):
     origin: str
 
 
-def start(config, key: jax.Array, source=None) -> Start:
-    """The Start of a run; `source` is what --from names, or None.
+def start(config: ConfigDict, key: jax.Array, source: str | Path | None = None) -> Start:
+    """The Start of a run; `source` is the value of --from, or None.
 
-    Raises ValueError where the networks that the stage needs are in no source, or are of another model than the
-    config's; WeightsError where a source that is there cannot be read.
+    Raises ValueError if no source has the networks that the stage needs, or if they belong to another model than the
+    config describes. Raises WeightsError if a source exists but cannot be read.
     """
     init, model = config.init, build.ModelConfig.from_dict(config.model.to_dict())
     needed, sources = tuple(init.networks), (source,) if source is not None else tuple(init.sources)
     if not sources:
-        return Start(model, born(model, needed, key), captions.tokenizer_for(model.text.vocab_size), 'fresh networks')
+        return Start(
+            model, born(model, needed, key), caption_tokens.tokenizer_for(model.text.vocab_size), 'fresh networks'
+        )
     wanted = layout.networks(model) if init.continued else (*needed, *init.carried)
     params, tokenizer, origins, absent = {}, None, [], []
     for place in sources:
-        if origins:  # a source before was there: those after it give what is still missing, and no more
+        if origins:  # an earlier source was found: the later ones only fill in missing networks
             wanted = [name for name in needed if name not in params]
             if not wanted:
                 break
@@ -72,24 +78,24 @@ def start(config, key: jax.Array, source=None) -> Start:
         origins.append(f'{", ".join(names) or "nothing"} from {place}')
     if missing := [name for name in needed if name not in params]:
         raise ValueError(
-            f'stage {config.stage} starts from trained {", ".join(missing)}, which no source has '
-            f'({"; ".join([*origins, *absent])}): name weights that have them with --from'
+            f'stage {config.stage} starts from trained {", ".join(missing)}, but no source has them '
+            f'({"; ".join([*origins, *absent])}): give weights that have them with --from'
         )
     if tokenizer is None:
-        tokenizer = captions.tokenizer_for(model.text.vocab_size)
+        tokenizer = caption_tokens.tokenizer_for(model.text.vocab_size)
     return Start(model, params, tokenizer, ', '.join(origins))
 
 
-def born(model: build.ModelConfig, names, key: jax.Array) -> dict[str, Any]:
-    """Fresh networks; a CAM is the copy of the UNet beside it."""
-    params = build.init(key, build.Network(None, layout.abstract(model, names)))
+def born(model: build.ModelConfig, names: Iterable[str], key: jax.Array) -> dict[str, Any]:
+    """New networks; if UNet and CAM are among them, CAM is a copy of the UNet's encoder."""
+    params = build.init(key, build.Network(None, layout.abstract(model, names)))  # all at once, by their paths
     return build.copy_encoder(params) if {'cam', 'unet'} <= {*params} else params
 
 
 def _fitted(model, before, names, place):
-    """The model with the scales of those autoencoders, of `names`, that come from `place`.
+    """The model with the latent scales of the autoencoders in `names`, which come from the source `place`.
 
-    before: the ModelConfig there. Raises ValueError where a network has other sizes there than in the model.
+    before: the ModelConfig of the source. Raises ValueError if one of the networks has other sizes there.
     """
     if 'vae' in names:
         model = dataclasses.replace(model, scale_factor=before.scale_factor)
@@ -99,14 +105,14 @@ def _fitted(model, before, names, place):
     ours, theirs = _parts(model), _parts(before)
     parts = {'frame_size', *names} | ({model.backbone.KIND, 'apm'} if 'cam' in names else set())
     wrong = sorted(part for part in parts if theirs[part] != ours[part])
-    wrong = [f'{part} is {theirs[part]} there and {ours[part]} here' for part in wrong]
+    wrong = [f'{part} is {theirs[part]} there, {ours[part]} here' for part in wrong]
     if wrong:
-        raise ValueError(f'the weights in {place} are of another model than the config: ' + '; '.join(wrong))
+        raise ValueError(f'the weights in {place} belong to another model than the config: ' + '; '.join(wrong))
     return model
 
 
 def _parts(model):
-    """What a model's config says of each network, by name, and the size of its frames."""
+    """The part of a model's config for each network, by name, and the size of the frames."""
     values = model.to_dict()
     refiner = values['refiner']
     own = {model.backbone.KIND: values['backbone'], 'initial': values['backbone']}

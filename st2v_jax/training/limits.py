@@ -1,38 +1,40 @@
-"""When a run ends: after so many steps, after so much time, or at a signal."""
+"""When a run ends: after a number of steps, after a time, or at a signal."""
 
 import math
 import signal
 import time
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 
 class Clock:
-    """How far the run is, by steps and by time, whichever is further.
+    """The progress of the run, by steps or by time, whichever is further.
 
-    The time limit counts from the start of the command, so that preparing and compiling are within it; the progress by
-    time counts from the end of the first step, so that they do not use up the warm-up.
+    The time limit counts from the start of the command and so includes preparing and compiling. The progress by time
+    counts from the end of the first step, so that preparing and compiling do not shorten the warm-up.
     """
 
-    def __init__(self, config, progress: float, began: float):
-        """progress: of the checkpoint that the run goes on from. began: the time.monotonic() of the command's start."""
+    def __init__(self, config: ConfigDict, progress: float, began: float):
+        """progress: of the checkpoint that is resumed. began: time.monotonic() at the start of the command."""
         self._steps, self._first = config.steps, progress
         self._deadline = began + config.max_seconds if config.max_seconds else math.inf
         self._since = None
 
-    def stepped(self, metrics) -> None:
-        """A step has been taken that makes these metrics; the first one is waited for."""
+    def stepped(self, metrics: Any) -> None:
+        """Must be called after each step with its metrics; waits for the first step."""
         if self._since is None:
             jax.block_until_ready(metrics)
             self._since = time.monotonic()
 
     @property
     def over(self) -> bool:
-        """Whether there is no time left."""
+        """Whether the time limit is reached."""
         return time.monotonic() >= self._deadline
 
     def progress(self, number: int) -> float:
-        """The fraction of the run that is done after `number` steps; above 1 where it took more time than it had."""
+        """The fraction of the run that is done after `number` steps; above 1 if the time limit was exceeded."""
         by_time = self._first
         if self._since is not None and self._deadline < math.inf:
             share = (time.monotonic() - self._since) / max(self._deadline - self._since, 1e-9)
@@ -41,7 +43,7 @@ class Clock:
 
 
 class Signals:
-    """`stop` is true after SIGTERM or Ctrl-C; the step in hand is finished and saved. A second one kills as usual."""
+    """Sets `stop` at SIGTERM or Ctrl-C; the current step is finished and saved. A second signal kills as usual."""
 
     def __enter__(self):
         self.stop = False

@@ -1,27 +1,31 @@
-"""What a run reports: a progress bar, metrics.jsonl, and TensorBoard where it is installed."""
+"""The reports of a run: a progress bar, metrics.jsonl, and TensorBoard if it is installed."""
 
 import importlib.util
 import json
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from st2v_jax.training.processes import is_first
 
 
 class Logs:
-    """Metrics stay on the devices until `write`: fetching them waits for the step that makes them.
+    """Collects metrics and reports them. Of several processes, only the first one reports.
 
-    Of several processes the first one reports.
+    Metrics stay on the devices until `write`, because fetching them waits for the step that makes them.
 
     Attributes:
-      work: (operations that a step needs, matmul operations a second of all devices), or None where neither is known.
+      workdir: where metrics.jsonl and the files of TensorBoard are.
+      last: the metrics that were written last.
+      work: (operations that a step needs, matmul rate of all devices in operations per second), or None if unknown.
     """
 
-    def __init__(self, workdir, config):
+    def __init__(self, workdir: Path, config: ConfigDict):
         self.workdir, self.last = workdir, {}
         self._pending, self._since, self._waited = [], time.monotonic(), 0.0
         self.work = None
@@ -42,7 +46,7 @@ class Logs:
 
             self._board = SummaryWriter(str(workdir / 'tensorboard'))
         else:
-            self.say("no TensorBoard: pip install 'st2v_jax[train]' adds it; metrics.jsonl is written anyway")
+            self.say("TensorBoard is not installed (pip install 'st2v_jax[train]'); metrics.jsonl is written anyway")
 
     def __enter__(self):
         return self
@@ -52,26 +56,26 @@ class Logs:
         if self._board:
             self._board.close()
 
-    def say(self, line):
-        """One line for the user, above the bar."""
+    def say(self, line: str) -> None:
+        """Prints one line above the bar."""
         if not self._quiet:
             self._bar.write(line, file=sys.stderr)
 
-    def waited(self, seconds):
-        """So long the loop has waited for the data of a step."""
+    def waited(self, seconds: float) -> None:
+        """Adds the time that the loop has waited for the data of a step."""
         self._waited += seconds
 
-    def collect(self, number, metrics):
-        """Takes the metrics of step `number`, a dict of scalars on a device."""
+    def collect(self, number: int, metrics: dict[str, jax.Array]) -> None:
+        """Adds the metrics of step `number`, scalars on a device."""
         self._pending.append((number, metrics))
 
-    def show(self, number, picture):
-        """A picture [H,W,3] uint8 of step `number`, for TensorBoard."""
+    def show(self, number: int, picture: np.ndarray) -> None:
+        """Writes a picture uint8 [H, W, 3] of step `number` to TensorBoard."""
         if self._board:
-            self._board.add_image('samples', picture, number, dataformats='HWC')
+            self._board.add_image('previews', picture, number, dataformats='HWC')
 
-    def write(self, progress):
-        """Writes the mean of the metrics collected since the last time; returns them as [(step, dict of floats)]."""
+    def write(self, progress: float) -> list[tuple[int, dict[str, float]]]:
+        """Writes the mean of the metrics collected since the last call; returns them all as [(step, metrics)]."""
         if not self._pending:
             return []
         rows = [

@@ -1,10 +1,9 @@
-"""The training run, top to bottom: mesh, objective, state, step; then log, check, save and stop; then weights."""
+"""The training run from top to bottom: mesh, objective, state, step; then log, check, save and stop; then weights."""
 
 import collections
 import datetime
 import itertools
 import json
-import math
 import time
 from functools import partial
 from pathlib import Path
@@ -12,14 +11,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from st2v_jax import sharding, trees
 from st2v_jax.checkpoint import Checkpoints, abstract
-from st2v_jax.errors import TrainingError
 from st2v_jax.models import build
 from st2v_jax.planning.device import matmul_rate
-from st2v_jax.training import autoencoder, contrastive, denoising, init, processes, refiner, samples, state, step
-from st2v_jax.training.diagnosis import not_finite
+from st2v_jax.training import autoencoder, contrastive, denoising, init, previews, processes, refiner, state, step
+from st2v_jax.training.diagnosis import check_finite
 from st2v_jax.training.limits import Clock, Signals
 from st2v_jax.training.logs import Logs
 from st2v_jax.weights.folder import save
@@ -30,26 +29,26 @@ OBJECTIVES = {  # by config.objective
     'denoising': denoising.objective,
     'refiner': refiner.objective,
 }
-IN_FLIGHT = 2  # steps that the host may be ahead of the devices; a clock read further ahead would tell nothing
+IN_FLIGHT = 2  # steps that the host may be ahead of the devices; further ahead, its clock would be meaningless
 
 
-def train(config, workdir, source=None, *, command=''):
+def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = None, *, command: str = '') -> str:
     """Trains one stage; returns 'finished', or 'stopped' after SIGTERM or Ctrl-C.
 
     Args:
-      config: ConfigDict of a file in configs/.
-      workdir: folder for checkpoints, metrics.jsonl, TensorBoard events, and in the end weights/ and summary.json.
-        The newest checkpoint found there is resumed.
-      source: weights to start from in place of `config.init.sources`, or None.
+      config: from a file in configs/.
+      workdir: folder for checkpoints, metrics.jsonl, TensorBoard events, and at the end weights/ and summary.json.
+        The run resumes from the newest checkpoint there.
+      source: weights to start from instead of `config.init.sources`, or None.
       command: how the run was started, for the summary.
 
-    Raises ValueError where config, weights or checkpoint do not fit together, TrainingError where a loss is not finite.
+    Raises ValueError if config, weights or checkpoint do not fit together, TrainingError if a loss is not finite.
     """
     began = time.monotonic()
     workdir = Path(workdir)
     processes.join(config.distributed)
     if config.max_seconds and jax.process_count() > 1:
-        raise ValueError('several processes have no clock in common: set config.steps, and max_seconds to 0')
+        raise ValueError('several processes have no common clock: limit the run by config.steps, with max_seconds=0')
     if config.objective not in OBJECTIVES:
         raise ValueError(f'objective is one of {", ".join(OBJECTIVES)}, not {config.objective!r}')
     mesh = sharding.make_mesh(config.mesh.to_dict())
@@ -73,26 +72,16 @@ def train(config, workdir, source=None, *, command=''):
         sizes = f'{build.parameter_count(trained):,} parameters trained, {build.parameter_count(frozen):,} frozen'
         logs.say(f'prepared in {time.monotonic() - began:.0f} s; {sizes}, from step {int(now.step)}')
 
-        def check(rows, now):
-            if bad := _first_bad(rows):
-                data = next(objective.data_from(int(now.step)))
-                batch = jax.jit(objective.draw)(data, jax.random.fold_in(key, now.step))
-                where = not_finite(objective.direct, now.params, frozen, batch)
-                raise TrainingError(
-                    f'{bad}, not finite first {where}; the last checkpoint is from before it. '
-                    'Lower config.schedule.peak or compute in float32'
-                )
-
         def finished(now):
             averaged = trees.join(objective.params, sharding.to_host(now.ema))
             return objective.finish(averaged, model) if processes.is_first() else ({}, model)
 
-        def sample(number, now):
+        def preview(number, now):
             networks, sized = finished(now)
             if processes.is_first():
-                (workdir / 'samples').mkdir(exist_ok=True)
-                path = workdir / 'samples' / f'step-{number:07}.mp4'
-                logs.show(number, samples.draw(config.samples, path, networks, sized, tokenizer, config.dtype))
+                (workdir / 'previews').mkdir(exist_ok=True)
+                path = workdir / 'previews' / f'step-{number:07}.mp4'
+                logs.show(number, previews.write(config.previews, path, networks, sized, tokenizer, config.dtype))
 
         clock = Clock(config, progress, began)
         waiting = collections.deque()
@@ -117,14 +106,14 @@ def train(config, workdir, source=None, *, command=''):
             logs.collect(number, metrics)
             saves = config.checkpoint_every and number % config.checkpoint_every == 0
             if saves or number % config.log_every == 0:
-                check(logs.write(clock.progress(number)), now)
+                check_finite(logs.write(clock.progress(number)), objective, now, frozen, key)
             if saves:
                 checkpoints.save(number, now, clock.progress(number))
-            if 'samples' in config and config.samples.every and number % config.samples.every == 0:
-                sample(number, now)
-            if jax.process_count() == 1 or number % config.log_every == 0:  # asking the others takes time
+            if 'previews' in config and config.previews.every and number % config.previews.every == 0:
+                preview(number, now)
+            if jax.process_count() == 1 or number % config.log_every == 0:  # asking the other processes takes time
                 stop = processes.any_of(signals.stop)
-        check(logs.write(clock.progress(number)), now)
+        check_finite(logs.write(clock.progress(number)), objective, now, frozen, key)
         if stop or config.checkpoint_every:
             checkpoints.save(number, now, clock.progress(number))
         checkpoints.close()
@@ -140,17 +129,17 @@ def train(config, workdir, source=None, *, command=''):
 
 
 def _check_origin(file, origin, latest):
-    """Notes in `file` what a run starts from. ValueError where one that is resumed would go on with other networks.
+    """Writes what a new run starts from to `file`; raises ValueError if a resumed run would use other networks.
 
-    The stage before may have finished a run of its own since. latest: the step of the newest checkpoint, or None.
+    This can happen if the stage before has finished another run since. latest: step of the newest checkpoint, or None.
     """
     if latest is None:
         if processes.is_first():
             file.write_text(origin + '\n', 'utf-8')
     elif file.is_file() and (before := file.read_text('utf-8').strip()) != origin:
         raise ValueError(
-            f'the run of {file.parent} started from {before}, and would go on with {origin}: name what it '
-            'started from with --from, or another --workdir'
+            f'the run of {file.parent} started from {before}, but would now use {origin}: pass what it '
+            'started from as --from, or choose another --workdir'
         )
 
 
@@ -163,16 +152,8 @@ def _restore_or_create(checkpoints, trained, optimizer, places):
     return checkpoints.restore(abstract(shapes, places))
 
 
-def _first_bad(rows):
-    """The first step of these metrics whose loss or gradient is not finite, in words; None where there is none."""
-    for number, metrics in rows:
-        if not math.isfinite(metrics['loss']) or not math.isfinite(metrics['grad_norm']):
-            return f'step {number}: loss {metrics["loss"]}, gradient norm {metrics["grad_norm"]}'
-    return None
-
-
 def _summarise(workdir, config, command, steps, seconds, logs):
-    """summary.json: what the documentation says about a run."""
+    """Writes summary.json, from which the pages about a run are written."""
     summary = {
         'stage': config.stage,
         'command': command,

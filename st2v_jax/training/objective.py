@@ -1,25 +1,27 @@
-"""What a stage of training is made of; autoencoder.py, contrastive.py, denoising.py and refiner.py make one each."""
+"""The parts of a training stage; autoencoder.py, contrastive.py, denoising.py and refiner.py each define one."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
+
+Params = dict[str, Any]  # nested dicts of arrays by network
 
 
 class Objective(NamedTuple):
-    """A stage: parameters, which of them are trained, data and loss.
+    """A training stage: its parameters, which of them are trained, its data and its loss.
 
     Attributes:
-      params: parameters by network, trained and frozen ones, on the host.
-      trained: whether the parameter of a path such as 'cam/encoder/conv_in/kernel' is trained.
-      data: tree of arrays on the devices, from which batches are drawn; None with `steps`.
-      draw: (data, key) -> batch, a tree of arrays [b, ...] that holds all that is random in a step; pure.
+      params: parameters by network, trained and frozen, on the host.
+      trained: whether a parameter with a path such as 'cam/encoder/conv_in/kernel' is trained.
+      data: tree of arrays on the devices, from which batches are drawn; None if `steps` is given.
+      draw: (data, key) -> batch, a tree of arrays [b, ...] with everything random in a step; pure.
       loss: (params, batch) -> (loss, dict of scalars), a mean over the examples of the batch; pure.
-      direct: the same, computing nothing twice: whose operations are those that are needed, and can be watched.
-      finish: (params, model) -> (networks to save, model): what follows from the trained parameters, such as a scale.
-      steps: number of a step -> iterator over the data of that step and of those after it, where they differ.
+      direct: the loss without rematerialisation, to count its operations and to find values that are not finite.
+      finish: (params, model) -> (networks to save, model); adds what follows from the training, such as a scale.
+      steps: number of a step -> iterator over the data of that step and of later ones, if they differ.
     """
 
-    params: Any
+    params: Params
     trained: Callable[[str], bool]
     data: Any
     draw: Callable
@@ -28,14 +30,14 @@ class Objective(NamedTuple):
     finish: Callable = lambda params, model: (params, model)
     steps: Callable[[int], Iterator] | None = None
 
-    def data_from(self, number) -> Iterator:
-        """The data of step `number` and of those after it."""
+    def data_from(self, number: int) -> Iterator:
+        """The data of step `number` and of later steps."""
         return self.steps(number) if self.steps else itertools.repeat(self.data)
 
 
-def require(params, names, stage):
-    """Raises ValueError where networks that the stage starts from are not there."""
+def require(params: Params, names: Iterable[str], stage: str) -> None:
+    """Raises ValueError if networks that the stage starts from are missing."""
     missing = [name for name in names if name not in params]
     if missing:
         missing = ', '.join(missing)
-        raise ValueError(f'stage {stage} starts from {missing}: config.init.networks has to name them')
+        raise ValueError(f'stage {stage} starts from {missing}: add them to config.init.networks')

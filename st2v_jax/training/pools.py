@@ -1,22 +1,28 @@
-"""Pools of the small world: scenes drawn, encoded and, as conditioning frames, decoded again before the first step.
+"""Pools of the small world: before the first step, scenes are rendered, encoded, and decoded as conditioning frames.
 
-Frames are conditioned on and anchors are embedded as the autoencoder gives them back from noisy latents.
+Conditioning frames and anchors are what the autoencoder decodes from noisy latents.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from st2v_jax.data import captions, pool, world
+from st2v_jax.data import caption_tokens, pool, world
 from st2v_jax.models import build
+from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.clip import preprocess
+from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.training.batch import Batch, Data, corrupted, each_frame, window
+from st2v_jax.training.objective import Params
 from st2v_jax.video_io import to_floats
 
-LAST_FRAME = 1200  # the world is drawn at times 0..LAST_FRAME, the length of the longest videos
+LAST_FRAME = 1200  # scenes are rendered at times 0..LAST_FRAME, the length of the longest videos
 
 
 class Videos(NamedTuple):
@@ -25,8 +31,8 @@ class Videos(NamedTuple):
     Attributes:
       latents: [..., t, h, w, c] float16, scaled.
       ids: [..., captions, 77] token ids.
-      pixels: [..., t, H, W, 3] uint8, decoded from noisy latents: what CAM is conditioned on. None without memory.
-      anchors: [..., t, e] float16, image embeddings of those pixels. None without anchor.
+      pixels: [..., t, H, W, 3] uint8, decoded from noisy latents, as conditioning frames; None without memory.
+      anchors: [..., t, e] float16, image embeddings of those pixels; None without anchor.
     """
 
     latents: jax.Array
@@ -35,8 +41,10 @@ class Videos(NamedTuple):
     anchors: jax.Array | None = None
 
 
-def make_data(config, model, params, tokenizer, mesh, key) -> Data:
-    """The pool of `config.data.scenes` training scenes of `config.data.frames` frames, encoded."""
+def make_data(
+    config: ConfigDict, model: ModelConfig, params: Params, tokenizer: Tokenizer, mesh: Mesh, key: jax.Array
+) -> Data:
+    """The pool of `config.data.scenes` training scenes with `config.data.frames` frames each, encoded."""
     data, dtype = config.data, jnp.dtype(config.dtype)
     vae, image = build.vae(model, dtype), build.image_tower(model, dtype)
     side = model.image.image_size
@@ -64,14 +72,19 @@ def make_data(config, model, params, tokenizer, mesh, key) -> Data:
     return Data(Videos(latents, ids, pixels, anchors), tokenizer.ids([''])[0], empty_anchor)
 
 
-def captioned_pool(make, params, tokenizer, config, mesh, key):
-    """A pool of `config.data.scenes` training scenes: (what `make` makes of them, ids [rows, n, captions, 77]).
+def captioned_pool(
+    make: Callable, params: Params, tokenizer: Tokenizer, config: ConfigDict, mesh: Mesh, key: jax.Array
+) -> tuple[Any, jax.Array]:
+    """A pool of `config.data.scenes` training scenes and their captions.
 
-    make: (params, keys [b], scenes [b]) -> tree of arrays [b, ...], which become leaves [rows, n, ...].
+    make: (params, keys [b], scenes [b]) -> tree of arrays [b, ...].
+
+    Returns:
+      The results of `make` with leaves [rows, n, ...], and token ids [rows, n, captions, 77].
     """
     data = config.data
     indices = world.split_indices('train', data.seed, 0, data.scenes)
-    ids, _ = captions.token_table(tokenizer, data.seed, indices, data.captions)
+    ids, _ = caption_tokens.token_table(tokenizer, data.seed, indices, data.captions)
 
     def columns(indices, params):
         rows, n = indices.shape
@@ -91,8 +104,8 @@ def captioned_pool(make, params, tokenizer, config, mesh, key):
     return made, pool.place(pool.rows(ids, config.batch_size, mesh), mesh)
 
 
-def draw(key: jax.Array, videos: Videos, model, *, anchored: bool) -> Batch:
-    """The batch of a key: of every row of the pool one video, one of its captions, and its windows."""
+def draw(key: jax.Array, videos: Videos, model: ModelConfig, *, anchored: bool) -> Batch:
+    """The batch for a key: from each row of the pool, a window of one video and one of its captions."""
     video_key, caption_key, window_key = jax.random.split(key, 3)
     chosen = pool.draw(video_key, videos)
     rows, length = chosen.latents.shape[:2]
@@ -113,20 +126,20 @@ def draw(key: jax.Array, videos: Videos, model, *, anchored: bool) -> Batch:
     )
 
 
-def windows(key: jax.Array, length: int, frames: int, *, anchored: bool):
-    """`batch.window` of a key."""
+def windows(key: jax.Array, length: int, frames: int, *, anchored: bool) -> tuple[jax.Array, jax.Array]:
+    """A random `batch.window` for a key."""
     keys = iter(jax.random.split(key))
     return window(length, frames, lambda count: jax.random.randint(next(keys), (), 0, count), anchored=anchored)
 
 
-def video(data, size, key: jax.Array, scene: jax.Array) -> jax.Array:
-    """`data.frames` successive frames [t, h, w, 3] of a scene, from a random time on; size is (h, w)."""
+def video(data: ConfigDict, size: tuple[int, int], key: jax.Array, scene: jax.Array) -> jax.Array:
+    """`data.frames` consecutive frames [t, h, w, 3] of a scene, from a random time on; size is (h, w)."""
     start = jax.random.randint(key, (), 0, LAST_FRAME + 2 - data.frames)
     return world.render(world.scene(data.seed, scene), start + jnp.arange(data.frames), size)
 
 
-def draw_frames(key: jax.Array, scenes: jax.Array, seed: int, size) -> jax.Array:
-    """A frame of a random scene of every row, at a random time: scene numbers [b, n] -> [b, h, w, 3]."""
+def draw_frames(key: jax.Array, scenes: jax.Array, seed: int, size: tuple[int, int]) -> jax.Array:
+    """Frames [b, h, w, 3] of scenes with indices [b, n]: for each row a random scene, at a random time."""
     scene_key, time_key = jax.random.split(key)
     chosen = pool.draw(scene_key, scenes)
     times = jax.random.randint(time_key, (len(chosen), 1), 0, LAST_FRAME + 1)
@@ -135,5 +148,5 @@ def draw_frames(key: jax.Array, scenes: jax.Array, seed: int, size) -> jax.Array
 
 
 def to_bytes(frames: jax.Array) -> jax.Array:
-    """[-1, 1] float -> uint8, in a traced program."""
+    """Converts floats in [-1, 1] to uint8, in a traced program."""
     return jnp.clip(jnp.round((frames + 1) * 127.5), 0, 255).astype(jnp.uint8)

@@ -1,9 +1,9 @@
-"""The objective of the stage refiner: a video of the Video-LDM, enlarged, becomes one of the world at that size.
+"""The objective of the stage refiner: turn an enlarged video of the Video-LDM into one of the world at the larger size.
 
-The refinement stage uses its network in one way only: SDEdit (section 8 of the method) from a noised enlarged video. So
-it is trained on just that: the noisiest levels, which SDEdit never sees, are left out, and below them x is what SDEdit
-holds there (`diffusion.loss`). That the network sees what it is to make good, and not noise alone, is our addition; the
-release says nothing of its training.
+The refinement stage uses its network for only one thing, SDEdit from an enlarged video with noise, so the training does
+the same. The noisiest levels, which SDEdit never reaches, are left out; below them, the network sees what SDEdit holds
+at that level (`diffusion.loss`): the flawed video as well as noise. This is our addition; the release does not say how
+its Refiner was trained.
 """
 
 from functools import partial
@@ -11,14 +11,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from st2v_jax.data import pool
 from st2v_jax.diffusion.log_snr import refiner_levels
 from st2v_jax.diffusion.loss import diffusion_loss, drop_conditions, sdedit_noise
 from st2v_jax.models import build
-from st2v_jax.refinement.canvas import fit, place
+from st2v_jax.models.build import ModelConfig
+from st2v_jax.refinement.canvas import fit, to_canvas
+from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.training.batch import corrupted, each_frame
-from st2v_jax.training.objective import Objective, require
+from st2v_jax.training.objective import Objective, Params, require
 from st2v_jax.training.pools import captioned_pool, video, windows
 from st2v_jax.weights.layout import refinement
 
@@ -27,8 +31,8 @@ class Pairs(NamedTuple):
     """A pool of videos of t frames on the Refiner's canvas: leaves [rows, n, ...]; a batch has leaves [b, ...].
 
     Attributes:
-      clean: [..., t, h, w, c] float16, scaled latents of the world at the size of the canvas.
-      source: the same of the world at the size of the Video-LDM, through its autoencoder, corrupted, and enlarged.
+      clean: [..., t, h, w, c] float16, scaled latents of the world, rendered at the size of the canvas.
+      source: the same of the world rendered at the size of the Video-LDM, decoded from noisy latents, and enlarged.
       ids: [..., captions, 77] token ids.
     """
 
@@ -38,14 +42,21 @@ class Pairs(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The pool, and the tokens that stand for no text: [77]."""
+    """What batches are drawn from.
+
+    Attributes:
+      pairs: the pool.
+      empty_ids: [77], the tokens of the empty text.
+    """
 
     pairs: Pairs
     empty_ids: jax.Array
 
 
-def objective(config, model, params, tokenizer, mesh, key) -> Objective:
-    """Trains 'refiner', from what `layout.refinement` says it works with and the autoencoder of the Video-LDM."""
+def objective(
+    config: ConfigDict, model: ModelConfig, params: Params, tokenizer: Tokenizer, mesh: Mesh, key: jax.Array
+) -> Objective:
+    """Trains 'refiner', with the networks of `layout.refinement` and the autoencoder of the Video-LDM."""
     names = refinement(model)
     require(params, dict.fromkeys(('vae', names['vae'], names['text'])), config.stage)
     dtype = jnp.dtype(config.dtype)
@@ -59,15 +70,15 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
         batch = draw(batch_key, data.pairs, model.refiner.length)
         no_text, _ = drop_conditions(drop_key, len(batch.ids), text=config.dropout, anchor=0, both=0)
         ids = jnp.where(no_text[:, None], data.empty_ids, batch.ids)
-        start, t = levels(t_key, len(ids), first, last)
+        start, t = sdedit_times(t_key, len(ids), first, last)
         noise = jax.random.normal(noise_key, batch.clean.shape)
         return ids, batch.clean, sdedit_noise(batch.clean, batch.source, noise, t, table, start), t
 
     def loss(params, examples, remat=config.remat):
         ids, clean, noise, t = examples
         text = tower(params[names['text']], ids)
-        contexts = network(params['refiner'], text, method='keys_values')
-        predict = partial(network, params['refiner'], contexts=contexts, remat=remat)
+        keys_values = network(params['refiner'], text, method='keys_values')
+        predict = partial(network, params['refiner'], keys_values=keys_values, remat=remat)
         return diffusion_loss(predict, clean, noise, t, table, 'v'), {}
 
     is_trained = lambda path: path.startswith('refiner/')
@@ -75,15 +86,15 @@ def objective(config, model, params, tokenizer, mesh, key) -> Objective:
     return Objective(started, is_trained, data, examples, loss, partial(loss, remat='none'), finish)
 
 
-def levels(key, count, first, last):
-    """(start [count], t [count]): entries where SDEdit begins, uniform in first..last, and where it is, in 0..start."""
+def sdedit_times(key: jax.Array, count: int, first: int, last: int) -> tuple[jax.Array, jax.Array]:
+    """Noise levels [count] where SDEdit starts, uniform in first..last, and levels [count] where it is, in 0..start."""
     start_key, t_key = jax.random.split(key)
     start = jax.random.randint(start_key, (count,), first, last + 1)
     return start, jax.random.randint(t_key, (count,), 0, start + 1)
 
 
-def draw(key, pairs, length) -> Pairs:
-    """The batch of a key: of every row of the pool one video, one of its captions, and `length` successive frames."""
+def draw(key: jax.Array, pairs: Pairs, length: int) -> Pairs:
+    """The batch for a key: from each row of the pool, `length` frames in a row of a video, and one of its captions."""
     video_key, caption_key, window_key = jax.random.split(key, 3)
     chosen = pool.draw(video_key, pairs)
     rows, frames = chosen.clean.shape[:2]
@@ -93,15 +104,17 @@ def draw(key, pairs, length) -> Pairs:
     return Pairs(cut(chosen.clean, start), cut(chosen.source, start), pool.draw(caption_key, chosen.ids))
 
 
-def make_data(config, model, params, tokenizer, mesh, key) -> Data:
-    """The pool of `config.data.scenes` training scenes of `config.data.frames` frames, encoded."""
+def make_data(
+    config: ConfigDict, model: ModelConfig, params: Params, tokenizer: Tokenizer, mesh: Mesh, key: jax.Array
+) -> Data:
+    """The pool of `config.data.scenes` training scenes with `config.data.frames` frames each, encoded."""
     data, dtype, own = config.data, jnp.dtype(config.dtype), model.for_refinement
     vae, large_vae = build.vae(model, dtype), build.vae(own, dtype)
     small = model.frame_size
     canvas = fit(small, model.refiner.box, model.refiner.unet, own.vae.downsampling)
 
     def encode(params, videos):
-        videos = place(videos, canvas, 'paper')
+        videos = to_canvas(videos, canvas, 'paper')
         latents, _ = each_frame(partial(large_vae, params['large_vae'], method='encode'), videos)
         return (latents * own.scale_factor).astype(jnp.float16)
 

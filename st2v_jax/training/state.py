@@ -1,24 +1,26 @@
-"""What one training step hands to the next, and the split into trained and frozen parameters.
+"""The state that one training step passes to the next, and the split into trained and frozen parameters.
 
-Only trained parameters have an optimizer state and an average: a frozen one costs its own memory and no more.
+Only trained parameters have an optimizer state and an average, so frozen ones need no more memory than themselves.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from st2v_jax import trees
 
 
 class TrainState(NamedTuple):
-    """The carry of training; a plain tree, float32.
+    """The state of training, a plain tree; arrays are float32.
 
     Attributes:
       step: number of steps taken, int32.
       params: the trained parameters, a nested dict.
-      ema: their exponential moving average: what is saved in the end.
-      opt: optimizer state.
+      ema: their exponential moving average, which is saved at the end.
+      opt: state of the optimizer.
     """
 
     step: jax.Array
@@ -27,18 +29,18 @@ class TrainState(NamedTuple):
     opt: Any
 
 
-def create(params, optimizer) -> TrainState:
-    """The state before the first step. Copies, because a step donates it and its leaves must not be shared."""
+def create(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step. Its arrays are copies: a step donates the state, so they must not be shared."""
     params = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
     return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimizer.init(params))
 
 
-def split(params, trained):
-    """-> (trained, frozen), two nested dicts without common leaves.
+def split(params: Any, trained: Callable[[str], bool]) -> tuple[Any, Any]:
+    """Splits parameters into trained and frozen ones, two nested dicts.
 
-    trained: a function of a path such as 'unet/decoder/conv_out/kernel'. Raises ValueError where it picks nothing.
+    trained: whether the parameter with a path such as 'unet/decoder/conv_out/kernel' is trained; ValueError if none is.
     """
     chosen, rest = trees.split(params, trained)
     if not chosen:
-        raise ValueError('the filter of trained parameters picks none of them')
+        raise ValueError('no parameter is trained: the filter of trained parameters matches none')
     return chosen, rest

@@ -1,1 +1,1 @@
-"""Trained models on disk: the networks that a config implies (layout), and our folders of them (folder)."""
+"""Trained models on disk: the networks that a config implies (layout), and folders in our format (folder)."""

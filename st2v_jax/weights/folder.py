@@ -1,7 +1,7 @@
 """Our format: a folder of `config.json`, one `<network>.safetensors` for each network, and `words.json`.
 
-Parameters are 16 bit on disk. Reading is strict: names and shapes must be those of the parameter tree that the config
-describes, and what does not fit is reported all at once.
+Parameters have 16 bits on disk. Reading is strict: names and shapes must be those of the parameter tree that the config
+describes, and everything that does not fit is reported at once.
 """
 
 import functools
@@ -20,14 +20,16 @@ from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.storage.untrusted import UnsafeCheckpointError, read_json
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.trees import flatten
-from st2v_jax.weights.layout import abstract, check_rows, networks
+from st2v_jax.weights.layout import abstract, check_tokenizer, networks
 
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """A folder of ours whose config has been read.
+    """A folder in our format whose config has been read.
 
     Attributes:
+      path: of the folder.
+      config: of the whole model.
       held: the names of the networks whose parameters are there.
     """
 
@@ -37,7 +39,7 @@ class Folder:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """Of the text tower, as `words.json` describes it; all of CLIP's tokens without that file."""
+        """The text tower's tokenizer, as `words.json` describes it; without that file, all of CLIP's tokens."""
         words, tokenizer = self.path / 'words.json', Tokenizer()
         if words.is_file():
             listed = _read_json(words)
@@ -45,14 +47,14 @@ class Folder:
                 tokenizer = Tokenizer.from_dict(listed)
             except (KeyError, TypeError, ValueError) as error:
                 raise WeightsError(f'{words}: {error!r}') from error
-        check_rows(tokenizer, self.config.text.vocab_size, self.path)
+        check_tokenizer(tokenizer, self.config.text.vocab_size, self.path)
         return tokenizer
 
     def arrays(self, only: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
-        """{network: {path: array, mapped into memory as it lies on disk}} of the networks named in `only`.
+        """{network: {path: array}} of the networks named in `only`; the arrays are mapped into memory, as on disk.
 
-        Raises WeightsError with every file that is missing or unreadable, and every array that the config's model
-        lacks, needs, or has in another shape.
+        Raises WeightsError with every file that is missing or unreadable, and every array that is missing, unknown to
+        the config's model, or of another shape than there.
         """
         stored, complaints, trees = {}, [], abstract(self.config, only)
         for name, expected in trees.items():
@@ -69,15 +71,15 @@ class Folder:
 
 
 def read(path: str | Path) -> Folder:
-    """Opens a folder of ours: its config is read, its parameters are not.
+    """Opens a folder in our format: its config is read, its parameters are not.
 
-    Raises WeightsError where there is none, and for a config that is unreadable or has unknown or missing keys.
+    Raises WeightsError for any other folder, and for a config that is unreadable or has unknown or missing keys.
     """
     path = Path(path)
     if not path.is_dir():
         raise WeightsError(f'there is no folder of weights {path}')
     if not is_ours(path):
-        raise WeightsError(f'{path}: there is no config.json of ours')
+        raise WeightsError(f'{path}: there is no config.json of st2v_jax')
     file = path / 'config.json'
     settings = _read_json(file)
     try:
@@ -87,13 +89,13 @@ def read(path: str | Path) -> Folder:
 
 
 def is_ours(path: str | Path) -> bool:
-    """Whether there is a config.json in this folder that is not one of transformers or diffusers."""
+    """Whether this folder has a config.json that is not one of transformers or diffusers."""
     file = Path(path, 'config.json')
     return file.is_file() and not {'_class_name', 'model_type', 'architectures'} & {*_read_json(file)}
 
 
 def held(path: str | Path) -> frozenset[str]:
-    """The names of the networks whose parameters are in this folder, also where its config is not there yet."""
+    """The names of the networks whose parameters are in this folder, which may have no config yet."""
     return frozenset(file.stem for file in Path(path).glob('*.safetensors'))
 
 
@@ -103,15 +105,26 @@ def save(
     params: Mapping[str, Any],
     dtype: np.typing.DTypeLike = np.float16,
     tokenizer: Tokenizer | None = None,
-):
+) -> None:
     """Writes the networks of `params`, the config, and the rows, words and padding of the `tokenizer`.
 
-    Each file is there whole or not at all, and takes the memory of one array. Networks of an earlier save that `params`
-    does not name stay. Raises WeightsError, before anything is written, where a parameter does not fit the config or is
-    not finite as `dtype`.
+    Each file appears whole or not at all, and writing needs the memory of one array. Networks of an earlier save that
+    are not in `params` stay.
+
+    Args:
+      path: of the folder, which is made if it is missing.
+      config: of the whole model.
+      params: {network: nested dict of arrays}.
+      dtype: of the arrays on disk.
+      tokenizer: of the text tower; None writes none.
+
+    Raises:
+      WeightsError: before anything is written, if a parameter does not fit the config or is not finite as `dtype`.
     """
     known = networks(config)
-    complaints = [f'{name}: no such network, they are {", ".join(known)}' for name in sorted(set(params) - set(known))]
+    complaints = [
+        f'{name}: no such network, the model has {", ".join(known)}' for name in sorted(set(params) - set(known))
+    ]
     flat = {name: flatten(params[name]) for name in known if name in params}
     for name, expected in abstract(config, flat).items():
         complaints += _misfits(name, flat[name], expected)
@@ -140,7 +153,7 @@ def _misfits(name, arrays, expected):
         if path not in shapes:
             complaints.append(f'{name}/{path}: missing')
         elif shapes[path] != shape:
-            complaints.append(f'{name}/{path}: shape {shapes[path]}, the config wants {shape}')
+            complaints.append(f'{name}/{path}: shape {shapes[path]}, the config needs {shape}')
     return complaints
 
 

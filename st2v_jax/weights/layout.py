@@ -13,14 +13,14 @@ from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.unet3d import UNet3D
 from st2v_jax.tokenizer import Tokenizer
 
-LONG_TERM = ('image', 'apm')  # what the anchor goes through
-MEMORIES = ('cam', *LONG_TERM)  # what later chunks need and the first does not
+LONG_TERM = ('image', 'apm')  # the networks that the anchor frame goes through
+MEMORIES = ('cam', *LONG_TERM)  # the networks that later chunks need and the first does not
 
 
 def streaming(config: ModelConfig) -> tuple[str, ...]:
     """The names of the networks of the streaming stage.
 
-    Without those of a long-term memory where there is none, and with 'initial' where the first chunk has its own.
+    A model without long-term memory lacks its networks; 'initial' is there if the first chunk has a UNet of its own.
     """
     names = ('vae', 'text', 'image', config.backbone.KIND, 'cam', 'apm')
     names = tuple(name for name in names if config.apm is not None or name not in LONG_TERM)
@@ -28,18 +28,18 @@ def streaming(config: ModelConfig) -> tuple[str, ...]:
 
 
 def sampled(config: ModelConfig, held: Collection[str]) -> tuple[str, ...]:
-    """What of `streaming` sampling needs where these networks are held: a Video-LDM without CAM draws a first chunk."""
+    """The networks of `streaming` that sampling uses, given those held; without CAM and APM, those of a first chunk."""
     return tuple(name for name in streaming(config) if name not in MEMORIES or {'cam', 'apm'} & {*held})
 
 
 def refinement(config: ModelConfig) -> dict[str, str]:
-    """{part: network} of the refinement stage: 'refiner', 'vae' and 'text', the last two of its own or streaming's."""
+    """{part: network} of the refinement stage: 'refiner', 'vae' and 'text'; streaming may share the last two."""
     own = {'vae': config.refiner.vae, 'text': config.refiner.text}
     return {'refiner': 'refiner'} | {part: part if size is None else f'refiner_{part}' for part, size in own.items()}
 
 
 def networks(config: ModelConfig) -> tuple[str, ...]:
-    """The names of all networks of a model: `streaming`'s, and what only its refinement stage has."""
+    """The names of all networks of a model: those of `streaming`, and those that only the refinement stage has."""
     own = streaming(config)
     return (*own, *(name for name in refinement(config).values() if name not in own))
 
@@ -52,7 +52,7 @@ def abstract(config: ModelConfig, only: Iterable[str]) -> dict[str, Any]:
     only, known = tuple(only), networks(config)
     unknown = sorted(set(only) - set(known))
     if unknown:
-        raise ValueError(f'no such network: {", ".join(unknown)}; they are {", ".join(known)}')
+        raise ValueError(f'no such network: {", ".join(unknown)}; the model has {", ".join(known)}')
     own = config.for_refinement
     unet = partial(build.network, UNet3D, config.backbone)
     doors = {
@@ -71,7 +71,7 @@ def abstract(config: ModelConfig, only: Iterable[str]) -> dict[str, Any]:
     return {name: trees[name] for name in only}
 
 
-def check_rows(tokenizer: Tokenizer, rows: int, place: str | Path):
-    """Raises WeightsError where the text tower in `place` has not one of its `rows` for each id of its tokenizer."""
+def check_tokenizer(tokenizer: Tokenizer, rows: int, source: str | Path) -> None:
+    """Raises WeightsError unless the text tower in `source` has as many `rows` as its tokenizer has ids."""
     if tokenizer.size != rows:
-        raise WeightsError(f'{place}: the text tower has {rows} rows, its tokenizer {tokenizer.size}')
+        raise WeightsError(f'{source}: the text tower has {rows} rows, its tokenizer {tokenizer.size} ids')

@@ -8,6 +8,7 @@ import pytest
 pytestmark = pytest.mark.usefixtures('unoptimised')
 
 
+@pytest.mark.slow
 def test_it_prints_numbers(tmp_path, capsys):
     out = tmp_path / 'out.json'
     options = ['--size', 'tiny', '--dtype', 'float32', '--runs', '1', '--blocks', '1', '--matmul', '64']

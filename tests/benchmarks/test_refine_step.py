@@ -11,6 +11,7 @@ pytestmark = pytest.mark.usefixtures('unoptimised')
 TINY = ('--size', 'tiny', '--dtype', 'float32', '--runs', '1', '--blocks', '1')
 
 
+@pytest.mark.slow
 def test_it_prints_numbers_and_projects_a_video(tmp_path, capsys):
     out = tmp_path / 'out.json'
     assert refine_step.main([*TINY, '--matmul', '64', '--frames', '30', '--json', str(out)]) == 0
@@ -22,6 +23,7 @@ def test_it_prints_numbers_and_projects_a_video(tmp_path, capsys):
     assert numbers['video_s'] > numbers['video_refined_s'] and numbers['encode_ms'] > 0 and numbers['decode_ms'] > 0
 
 
+@pytest.mark.slow
 def test_chunks_are_spread_over_devices(tmp_path, capsys):
     out = tmp_path / 'out.json'
     assert refine_scaling.main([*TINY, '--devices', '2', '--json', str(out)]) == 0

@@ -176,11 +176,11 @@ BAD = {
     'no weights in it': (['--from', 'empty', '--to', 'new'], 'empty holds none of the files we know'),
     'other weights': (['--from', 'other.safetensors', '--to', 'new'], '.*none of the files we know'),
     'a lost tensor': (['--from', 'lost.safetensors', '--to', 'new'], 'lost.safetensors: .*nothing in the checkpoint'),
-    'no size': (['--from', 'sizeless.safetensors', '--to', 'new'], '.*post_quant_conv.weight: missing, and the sizes'),
+    'no size': (['--from', 'sizeless.safetensors', '--to', 'new'], '.*post_quant_conv.weight: missing, so the sizes'),
     'code': (['--from', 'code.ckpt', '--to', 'new'], ".*'os.system' is not among the names that weights need"),
     'the source': (['--from', 'empty', '--to', 'empty'], 'empty is a source: write to another folder'),
     'two to export': (['--from', 'a', 'b', '--to-diffusers', 'new'], 'one folder of weights is exported at a time'),
-    'nothing to export': (['--from', 'empty', '--to-diffusers', 'new'], 'empty: there is no config.json of ours'),
+    'nothing to export': (['--from', 'empty', '--to-diffusers', 'new'], 'empty: there is no config.json of st2v_jax'),
     'too large': (['--from', 'large.safetensors', '--to', 'new'], r'vae/.*a number is too large for float16; --dtype'),
 }
 
@@ -240,7 +240,7 @@ def test_a_repository_of_the_hub_is_fetched_and_kept(exported, tiny_folder, tmp_
     out_of_reach = fetching(tmp_path, environment, '--from', 'org/other', '--to', 'other')
     for code, err in (missing, out_of_reach):
         assert code == 2
-        words = r'error: org/other is no file or folder here, and the Hugging Face hub cannot .*\n'
+        words = r'error: org/other is not a file or folder here, and the Hugging Face hub cannot .*\n'
         assert re.fullmatch(words, err), err
     # the hub is gone, what was fetched is not
     assert fetching(tmp_path, environment, '--from', 'org/model', '--to', 'again')[0] == 0

@@ -73,7 +73,7 @@ def test_folders_of_pictures_and_gifs_go_in_and_come_out(run):
 def test_unseen_words_are_named(run):
     code, _, err = run('--input', 'ball.mp4', '--negative-prompt', 'blurry', prompt=f'{PROMPT} zebra')
     assert code == 0
-    assert re.findall(r'warning: this model never saw (\w+)', err) == ['zebra', 'blurry']
+    assert re.findall(r'warning: this model does not know (\w+)', err) == ['zebra', 'blurry']
 
 
 def test_the_plan_comes_before_anything_is_loaded(run, monkeypatch):
@@ -87,7 +87,7 @@ def test_the_plan_comes_before_anything_is_loaded(run, monkeypatch):
 
     monkeypatch.setattr('st2v_jax.planning.device.device_memory', lambda: 1)
     code, _, err = run('--input', 'ball.mp4', '--plan')
-    assert code == 0 and err.startswith('warning: that is more memory than the device has: a smaller model ')
+    assert code == 0 and err.startswith('warning: this needs more memory than the device has: use a smaller model ')
 
 
 def write(path, data):
@@ -103,8 +103,12 @@ def cut_short():
 
 BAD = {
     'missing': (lambda: None, ['--input', 'no.mp4'], 'cannot read no.mp4: there is no such file or folder'),
-    'empty': (lambda: write('e.mp4', b''), ['--input', 'e.mp4'], 'cannot read e.mp4: it is no video, or a damaged one'),
-    'text': (lambda: write('a.txt', b'hello'), ['--input', 'a.txt'], 'cannot read a.txt: it is no video'),
+    'empty': (
+        lambda: write('e.mp4', b''),
+        ['--input', 'e.mp4'],
+        'cannot read e.mp4: it is not a video, or a damaged one',
+    ),
+    'text': (lambda: write('a.txt', b'hello'), ['--input', 'a.txt'], 'cannot read a.txt: it is not a video'),
     'cut short': (cut_short, ['--input', 'cut.mp4'], r'cannot read cut.mp4: it is damaged after \d+ frames'),
     'no pictures': (lambda: Path('none').mkdir(), ['--input', 'none'], 'cannot read none: there are no frames in it'),
     'no picture': (lambda: write('p/1.png', b'?'), ['--input', 'p'], 'cannot read p/1.png: cannot identify image file'),
@@ -113,7 +117,7 @@ BAD = {
     'unknown ending': (lambda: None, ['--input', 'ball.mp4', '--output', 'a.avi'], 'cannot write a.avi: its ending'),
     'steps': (lambda: None, ['--input', 'ball.mp4', '--steps', '600'], 'sampled in 1 to 599 steps, not 600'),
     'devices': (lambda: None, ['--input', 'ball.mp4', '--devices', '9'], 'there are 8 devices to spread chunks over'),
-    'plan': (lambda: None, ['--input', 'ball.mp4', '--plan', '--devices', '2'], '--plan is for one device, not 2'),
+    'plan': (lambda: None, ['--input', 'ball.mp4', '--plan', '--devices', '2'], '--plan works for one device, not 2'),
     'variant': (lambda: None, ['--input', 'ball.mp4', '--variant', 'S'], "variant is one of .*, not 'S'"),
 }
 

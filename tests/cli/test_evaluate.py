@@ -105,4 +105,4 @@ def test_videos_of_another_size_than_the_checker_are_refused(checker, tmp_path, 
     pictures.keep(tmp_path / 'videos.npz', np.zeros((1, 16, 64, 64, 3), np.uint8), np.array([0]), 0)
     output = tmp_path / 'x.json'
     assert evaluate('measure', '--videos', tmp_path / 'videos.npz', '--checker', checker, '--output', output) == 2
-    assert 'trained on 32 pixels, the videos have 64' in capsys.readouterr().err
+    assert 'trained on 32 pixels, but the videos have 64' in capsys.readouterr().err

@@ -49,6 +49,18 @@ def test_help_teaches(verb, capsys, monkeypatch):
     assert all(words in shown for words in HELP[verb])
 
 
+STUDIES = ('train-checker', 'generate', 'measure', 'report', 'refine', 'refinement-report')
+
+
+@pytest.mark.parametrize('command', [(), *((verb,) for verb in run.VERBS), *(('evaluate', name) for name in STUDIES)])
+def test_help_fits_80_columns(command, capsys, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['/site-packages/st2v_jax/__main__.py'])  # the longest name of the program
+    monkeypatch.setenv('COLUMNS', '80')
+    with pytest.raises(SystemExit):
+        run.main([*command, '--help'])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 def test_help_of_sample_shows_prompts_that_the_small_model_understands(capsys):
     from st2v_jax.data.world import EXAMPLES
 
@@ -116,7 +128,7 @@ ENDS = {
     'device memory': (
         jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 91 bytes\nmore'),
         1,
-        'error: out of device memory; lower what it needs: --batch, or --frames',
+        'error: out of device memory; to use less, try --batch, or --frames',
     ),
     'no device': (
         RuntimeError("Unable to initialize backend 'cuda': none"),

@@ -155,9 +155,9 @@ def test_unseen_words_and_lost_words_are_named(run):
     assert code == 0
     warnings = [line for line in err.splitlines() if line.startswith('warning: ')]
     assert len(warnings) == 3
-    assert 'never saw zebra' in warnings[0]
+    assert 'does not know zebra' in warnings[0]
     assert 'longer than 77 tokens and was cut; lost: "over sand' in warnings[1] and 'zebra"' in warnings[1]
-    assert 'never saw blurry' in warnings[2]
+    assert 'does not know blurry' in warnings[2]
 
 
 def test_the_plan_comes_before_anything_is_loaded(run, tiny_folder, tmp_path, monkeypatch, tmp_path_factory):
@@ -168,14 +168,14 @@ def test_the_plan_comes_before_anything_is_loaded(run, tiny_folder, tmp_path, mo
     code, out, err = run('--prompt', PROMPT, '--num-frames', '29', '--enhance', '--plan', weights=bare)
     assert (code, err) == (0, '')
     assert re.search(r'^refining, step +2 ', out, re.M) and re.search(r'^parameters: .*refiner_text 0 M', out, re.M)
-    assert re.search(r'^parameters: .*unet 0 M', out, re.M) and re.search(r'^this device: products ', out, re.M)
+    assert re.search(r'^parameters: .*unet 0 M', out, re.M) and re.search(r'^this device, measured now: ', out, re.M)
     assert re.search(r'^later chunk, step +4 ', out, re.M), 'two chunks of two steps'
-    assert re.search(r'^29 frames: .* s, and compiling .* at most 0.0\d GiB', out, re.M)
+    assert re.search(r'^29 frames: .* s, plus compiling .* memory at most 0.0\d GiB', out, re.M)
     assert not list(tmp_path.iterdir())
 
     monkeypatch.setattr('st2v_jax.planning.device.device_memory', lambda: 1)
     code, out, err = run('--prompt', PROMPT, '--plan', weights=bare)
-    assert code == 0 and err.startswith('warning: that is more memory than the device has: ')
+    assert code == 0 and err.startswith('warning: this needs more memory than the device has: ')
     assert 'refin' not in out
 
     (bare / 'refiner.safetensors').unlink()
@@ -205,7 +205,7 @@ BAD = {
     'not a number': (['--prompt', PROMPT, '--guidance-text', 'nan'], 'a number'),
     'unknown profile': (['--prompt', PROMPT, '--profile', 'draft'], "invalid choice: 'draft'"),
     'no prompts file': (['--prompts-file', 'missing.txt'], 'cannot read the prompts: .*missing.txt'),
-    'empty prompts file': (['--prompts-file', os.devnull], 'holds no prompt'),
+    'empty prompts file': (['--prompts-file', os.devnull], 'has no prompts'),
     'eta below 0': (['--prompt', PROMPT, '--eta=-1'], 'a number of at least 0'),
 }
 
@@ -278,7 +278,7 @@ def test_out_of_memory_says_what_to_lower_and_keeps_an_existing_file(run, error,
     Path('mine.mp4').write_text('precious')
     code, _, err = run('--prompt', PROMPT, '--output', 'mine.mp4')
     assert code == 1
-    assert re.search(r'error: out of device memory; lower .*--decode-frames 1, or --profile release', err)
+    assert re.search(r'error: out of device memory; to use less, try --decode-frames 1, or --profile release', err)
     assert 'Traceback' not in err
     assert Path('mine.mp4').read_text() == 'precious'
 

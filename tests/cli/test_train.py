@@ -38,8 +38,8 @@ CAM = f'{CONFIGS / "cam"}.py:tiny'
     [
         ((), 'the following arguments are required: --config'),
         (('--config', 'nowhere.py'), 'there is no config file nowhere.py'),
-        (('--config', 'nowhere:tiny'), 'there is no config nowhere: name a file, or one of add_cond, apm, '),
-        (('--config', CAM[:-4] + 'huge'), "a config has the sizes released, small, tiny, not 'huge'"),
+        (('--config', 'nowhere:tiny'), 'there is no config nowhere: give a file, or one of add_cond, apm, '),
+        (('--config', CAM[:-4] + 'huge'), "a config has the sizes full, small, tiny, not 'huge'"),
         (('--config', CAM, '--config.stepz=3'), 'unknown config key stepz; there are'),
         (('--config', CAM, '--config.schedule.peek', '3'), 'key schedule.peek; there are decay, peak, warmup'),
         (('--config', CAM, '--config.steps.more=3'), 'unknown config key steps.more'),
@@ -94,7 +94,7 @@ def test_an_ablation_differs_from_cam_in_its_model_and_what_it_trains_alone(stag
     assert differing == {'stage', 'model'} | ({'trained'} if stage == 'conc_cond' else set())
 
 
-def test_released_configs_have_the_papers_settings():
+def test_full_configs_have_the_papers_settings():
     cam, apm = stage_config('cam', ''), stage_config('apm', '')
     assert (cam.batch_size, cam.schedule.peak, cam.steps) == (8, 5e-5, 400_000) and apm.steps == 1_000
     assert cam.optimizer.clip == 1.0 and cam.dropout.to_dict() == {'text': 0.05, 'anchor': 0.05, 'both': 0.05}
@@ -162,7 +162,7 @@ def test_a_stopped_run_says_how_to_resume(capsys, tmp_path, monkeypatch):
     argv = ['--config', CAM, '--workdir', str(tmp_path), '--config.steps=7']
     monkeypatch.setattr(sys, 'argv', ['train.py'])
     assert main(['train', *argv]) == 0
-    assert capsys.readouterr().out.strip() == f'stopped and saved; resume with: python train.py {" ".join(argv)}'
+    assert capsys.readouterr().out.strip() == f'stopped and saved; to resume: python train.py {" ".join(argv)}'
 
 
 def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(capsys, tmp_path, monkeypatch):

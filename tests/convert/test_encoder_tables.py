@@ -1,4 +1,4 @@
-"""The encoders' tables know every tensor of the published files, by the files' manifests, and lose none."""
+"""The tables of the encoders have a row for every tensor in the manifests of the published files, and lose none."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ PUBLISHED = {  # id: manifest, prefix, table, module, config
 
 
 def manifest(name):
-    """The file's tensors as arrays without memory of their own."""
+    """The file's tensors, as arrays that take no memory."""
     listed = json.loads((FILES / f'{name}.json').read_text())
     return {key: np.broadcast_to(np.float32(0), shape) for key, shape in listed['tensors'].items()}
 
@@ -88,7 +88,7 @@ def test_import_undoes_export_bit_for_bit(name, embed_dim):
 
 
 def test_export_restores_a_published_file():
-    # The recorded tower has one block more than is used, a projection and a temperature.
+    # The recorded tower has one more block than is used, a projection and a temperature.
     case = Path(golden_cases.__file__).parents[1] / 'golden' / 'g9b_openclip_text'
     tensors, c = golden_cases.weights(case), golden_cases.config(case)
     size = TextConfig(c['vocab_size'], c['width'], c['layers'] - 1, c['heads'], 4 * c['width'], embed_dim=32)

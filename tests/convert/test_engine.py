@@ -110,8 +110,8 @@ def test_all_complaints_come_together():
         '0.second: missing, though 0.first is there',
         'blocks.2.norm.bias: the model has no 2/norm/bias',
         'blocks.0.q_proj.weight: 0/to_q/kernel is (3, 2), the checkpoint gives (3, 3)',
-        'blocks.0.k_proj.weight: (3,) is not laid out as linear [o,i]',
-        'blocks.0.joint: (5, 3) is not laid out as 2 x linear [o,i]',
+        'blocks.0.k_proj.weight: (3,) is not laid out as linear [o, i]',
+        'blocks.0.joint: (5, 3) is not laid out as 2 x linear [o, i]',
         '1/norm/scale: nothing in the checkpoint fills it',
         'alpha: nothing in the checkpoint fills it',
     ]

@@ -1,6 +1,6 @@
 """Files of exactly the published names, in the published containers, become a model: nothing is lost or left empty.
 
-Widths are scaled down where a file would be too large; at full size the shapes are checked without numbers.
+Widths are scaled down if a file would be too large; at full size the shapes are checked without numbers.
 """
 
 import json
@@ -20,7 +20,7 @@ from st2v_jax.trees import flatten
 from st2v_jax.weights.layout import abstract, streaming
 
 FOLDER = Path(__file__).parents[1] / 'manifests'
-# id: file that is published, kind, networks that it fills, whether it is wrapped in 'state_dict'
+# id: published file, kind, networks that it fills, whether it is wrapped in 'state_dict'
 PUBLISHED = {
     'streaming_t2v_ckpt': ('streaming_t2v.ckpt', 'streaming model', streaming(ModelConfig()), True),
     'ms17b_unet': ('diffusion_pytorch_model.bin', 'Video-LDM', ('unet',), False),
@@ -30,12 +30,12 @@ PUBLISHED = {
     'vid2vid_vae_first_stage': ('v2-1_512-ema-pruned.ckpt', "Refiner's autoencoder", ('refiner_vae',), True),
     'open_clip_pytorch_model': ('open_clip_pytorch_model.bin', "Refiner's text tower", ('refiner_text',), False),
 }
-# What may be in a file and in none of its networks, and why
+# Tensors that may be in a file and in none of its networks, and why
 IGNORED = {
     # the temperature of the contrastive loss, and what the release left of open_clip's text tower in its image encoder
     'streaming_t2v_ckpt': r'image_encoder\.model\.(positional_embedding|text_projection|logit_scale|'
     r'token_embedding\.weight|ln_final\.(weight|bias))',
-    # the image tower, of no use to the Refiner; the last block, for the layer before it is read; the temperature
+    # the image tower, which the Refiner does not use; the last block, as the one before it is read; the temperature
     'open_clip_pytorch_model': r'visual\..+|transformer\.resblocks\.23\..+|text_projection|logit_scale',
 }
 
@@ -45,7 +45,7 @@ def shapes(name):
 
 
 def scaled(name, size):
-    """A length of a released tensor, scaled as `name` needs it so that all sizes still fit together."""
+    """A length of a released tensor, scaled for `name` so that all sizes still fit together."""
     if re.match(r'(vae|first_stage_model|encoder|decoder)\.', name):
         return size // 4 if size in (128, 256, 512) else size  # 32 norm groups stay possible
     if size % 320 == 0:  # widths of UNets and of ViT-H
@@ -56,7 +56,7 @@ def scaled(name, size):
 
 
 def small(manifest):
-    """{name: array} of the manifest's names, each array filled with a number of its own."""
+    """{name: array} for the names in the manifest, each array filled with a number of its own."""
     arrays = {}
     for number, (name, shape) in enumerate(shapes(manifest).items()):
         shape = [scaled(name, size) for size in shape]
@@ -91,7 +91,7 @@ def sharded(manifest, folder):
     return index
 
 
-# The small ones in every container, the large ones in those that they are published in
+# Small files in every container, large ones in the containers that they are published in
 WRITTEN = [
     *(('streaming_t2v_ckpt', container) for container in (zipped, legacy)),
     *(('ms17b_unet', container) for container in (zipped, safetensors)),
@@ -111,7 +111,9 @@ def test_manifest_in_its_container_becomes_networks(name, container, tmp_path):
     assert checkpoint.kind == kind and {*checkpoint.networks} == {*networks}
     config = merged(RELEASED, checkpoint.sizes)
     trees = abstract(config, networks)
-    converted = Converted(tensors, checkpoint.table, trees)  # which raises for what is used twice, left, or misshapen
+    converted = Converted(
+        tensors, checkpoint.table, trees
+    )  # which raises for tensors that are used twice, left over, or of a wrong shape
     assert {path: array.shape for path, array in converted.items()} == {
         path: leaf.shape for path, leaf in flatten(trees).items()
     }

@@ -1,4 +1,4 @@
-"""The Refiner's table knows every tensor of the published file, by its manifest, and loses none."""
+"""The Refiner's table has a row for every tensor in the manifest of the published file, and loses none."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ MANIFEST = json.loads((Path(__file__).parents[1] / 'manifests' / 'vid2vid_unet.j
 
 
 def tensors():
-    """The file's tensors as arrays without memory of their own."""
+    """The file's tensors, as arrays that take no memory."""
     return {name: np.broadcast_to(np.float32(0), shape) for name, shape in MANIFEST['tensors'].items()}
 
 

@@ -1,4 +1,4 @@
-"""Of the files in a folder or a repository, those that are read."""
+"""The files in a folder or a repository that are read."""
 
 import pytest
 

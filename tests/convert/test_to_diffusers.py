@@ -1,4 +1,4 @@
-"""Models of diffusers and transformers read what we export, strictly, and compute what ours compute."""
+"""The classes of diffusers and transformers load our exports strictly, and compute what our modules compute."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings('ignore')]  # torch
 
 @pytest.fixture(scope='module')
 def video_ldm(tmp_path_factory):
-    """(config, parameters, exported folder) of a Video-LDM whose widths the torch classes can have."""
+    """(config, parameters, exported folder) of a Video-LDM with widths that the torch classes support."""
     config = tiny(
         backbone=UNetConfig((16, 32), (True, False), blocks=1, head_size=8, input_heads=8, context_width=16, groups=8),
         vae=VaeConfig((8, 16), layers_per_block=1, groups=4),
@@ -48,7 +48,7 @@ def close(ours, theirs):
 
 
 def strictly(kind, folder, subfolder):
-    """The model, from a folder in which nothing is missing and nothing is left over."""
+    """The model loaded from a folder, in which no tensor is missing or left over."""
     model, said = kind.from_pretrained(folder, subfolder=subfolder, output_loading_info=True)
     assert not any(said.values()), said
     return model.eval()

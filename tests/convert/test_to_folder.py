@@ -1,4 +1,4 @@
-"""A conversion takes little memory; tests/cli/test_convert.py shows what it makes."""
+"""A conversion takes little memory; tests/cli/test_convert.py checks what it writes."""
 
 import json
 import subprocess

@@ -41,5 +41,5 @@ def test_every_scene_is_drawn():
 def test_pools_that_cannot_be_cut_evenly_are_refused(mesh):
     with pytest.raises(ValueError, match='a pool of 10 scenes cannot be cut into 8 equal rows'):
         pool.rows(np.arange(10), 8, mesh)
-    with pytest.raises(ValueError, match='6 columns of a pool cannot be made 4 at a time'):
+    with pytest.raises(ValueError, match='a pool of 6 columns cannot be made 4 columns at a time'):
         pool.fill(lambda inputs, _: inputs, numbers(), None, mesh, columns=4)

@@ -49,7 +49,7 @@ def test_no_sample_of_a_real_film_holds_a_cut():
 
 def test_one_real_take_is_not_cut():
     found = list(prepare.samples(shipped('carphone_pristine.mp4'), prepare.Settings(frames=12)))
-    assert len(found) == 1 and 3 < prepare.motion(found[0][1]) < 12
+    assert len(found) == 1 and 3 < prepare.mean_flow(found[0][1]) < 12
 
 
 def test_frames_are_those_nearest_to_thirds_of_seconds(tmp_path):
@@ -71,7 +71,7 @@ def test_the_middle_of_a_frame_is_kept_with_its_aspect(shape, size):
     frame = np.zeros((*shape, 3), np.uint8)
     middle = tuple(side // 2 for side in shape[::-1])
     cv2.circle(frame, middle, min(shape) // 4, (255, 255, 255), -1)
-    made = prepare.fit(frame, size)
+    made = prepare.resize_and_crop(frame, size)
     assert made.shape == (*size, 3)
     bright = np.argwhere(made[..., 0] > 127)
     scale = max(new / old for new, old in zip(size, shape))
@@ -95,16 +95,16 @@ def test_only_good_samples_are_kept_and_the_rest_is_listed(prepared):
     lines = map(json.loads, (prepared / 'skipped.jsonl').read_text().splitlines())
     reasons = {line['file']: line['reason'] for line in lines}
     assert list(reasons) == [f'{name}.mp4' for name in ('still', 'short', 'slow', 'text', 'damaged', 'missing')]
-    assert reasons['still.mp4'] == 'all 2 samples stand still'
-    assert reasons['short.mp4'] == 'no scene lasts for 4 frames at 3 a second'
-    assert reasons['slow.mp4'] == 'the file has 1 frames a second, too few for 3'
-    assert 'it is no video' in reasons['text.mp4'] and 'it is damaged after' in reasons['damaged.mp4']
+    assert reasons['still.mp4'] == 'all 2 clips stand still'
+    assert reasons['short.mp4'] == 'no scene lasts 4 frames at 3 per second'
+    assert reasons['slow.mp4'] == 'the file has 1 frames per second, but clips need 3'
+    assert 'it is not a video' in reasons['text.mp4'] and 'it is damaged after' in reasons['damaged.mp4']
     assert 'there is no such file' in reasons['missing.mp4']
 
 
 def test_frames_come_back_from_their_files(prepared, videos):
     clip = clips.Folder(prepared)[2]
-    whole = np.stack([prepare.fit(frame, (32, 32)) for frame in read_video(videos / 'cut.mp4')[36:48:4]])
+    whole = np.stack([prepare.resize_and_crop(frame, (32, 32)) for frame in read_video(videos / 'cut.mp4')[36:48:4]])
     kept = clip.frames([0, 1, 2])
     assert kept.dtype == np.uint8 and np.abs(kept - whole.astype(float)).mean() < 3
     np.testing.assert_array_equal(clip.frames([2, 1]), kept[[2, 1]])
@@ -145,7 +145,7 @@ def test_a_lost_shard_is_named_and_made_again(prepared, videos, tmp_path):
     shard = output / '00003.array_record'
     whole = shard.read_bytes()
     shard.unlink()
-    with pytest.raises(ValueError, match='00003.array_record is in the index and not there: run st2v '):
+    with pytest.raises(ValueError, match='00003.array_record is in the index but missing: run st2v '):
         clips.Folder(output)
     assert main(['prepare-data', '--videos', str(videos), '--output', str(output), *OPTIONS, '--quiet']) == 0
     assert shard.read_bytes() == whole and len(clips.Folder(output)) == 7
@@ -191,14 +191,14 @@ def said(capsys, *argv):
 
 def test_what_is_said(prepared, videos, capsys, tmp_path):
     code, line = said(capsys, '--videos', videos, '--output', prepared, *OPTIONS)  # all shards are there
-    assert (code, line) == (0, f'7 samples of 4 frames in {prepared}; 2 that stood still were dropped')
+    assert (code, line) == (0, f'7 clips of 4 frames in {prepared}; dropped 2 that stood still')
     code, line = said(capsys, '--videos', videos, '--output', prepared, '--frames', '5', *OPTIONS[2:])
     assert (code, line) == (
         2,
-        f'error: {prepared} was begun with frames=4 and not 5: name another folder, or delete it',
+        f'error: {prepared} was begun with frames=4 instead of 5: choose another folder, or delete this one',
     )
     code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'none', '--workers', '1', '--quiet')
-    assert (code, line) == (1, f'error: no video gave a sample; {tmp_path / "none" / "skipped.jsonl"} says why')
+    assert (code, line) == (1, f'error: no video gave a clip; {tmp_path / "none" / "skipped.jsonl"} says why')
     assert not (tmp_path / 'none' / clips.INDEX).exists()
 
 
@@ -207,8 +207,8 @@ def test_what_is_said(prepared, videos, capsys, tmp_path):
     [
         (None, 'No such file or directory'),
         ('', 'names no videos'),
-        ('{"file": "a.mp4"}', """line 1: a line is {"file": "...", "caption": "..."}, not '{"file": "a.mp4"}'"""),
-        ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: a line is'),
+        ('{"file": "a.mp4"}', """line 1: a line must be {"file": "...", "caption": "..."}, not '{"file": "a.mp4"}'"""),
+        ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: a line must be'),
         ('{"file": "a.mp4", "caption": " "}', 'line 1'),
     ],
 )
@@ -237,5 +237,5 @@ def test_a_full_disk_is_one_line_and_exit_code_1(videos, capsys, tmp_path, monke
 
 
 def test_a_scene_of_blocks_moves():
-    frames = np.stack([prepare.fit(frame, (64, 64)) for frame in scene(0, 3 * FPS)[::4]])
-    assert prepare.motion(frames) > 2 > 0.3 > prepare.motion(frames[:1].repeat(3, 0))
+    frames = np.stack([prepare.resize_and_crop(frame, (64, 64)) for frame in scene(0, 3 * FPS)[::4]])
+    assert prepare.mean_flow(frames) > 2 > 0.3 > prepare.mean_flow(frames[:1].repeat(3, 0))

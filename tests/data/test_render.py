@@ -14,7 +14,7 @@ def ground_only(scene):
 
 
 def shift_between(a, b):
-    """How far (x, y) the picture moved from a to b [n,n,3], by phase correlation; whole pixels."""
+    """How far (x, y) the picture moved from a to b [n, n, 3], by phase correlation; whole pixels."""
     window = np.outer(*2 * [np.hanning(len(a))])[..., None]
     spectra = [np.fft.fft2((frame - frame.mean((0, 1))) * window, axes=(0, 1)) for frame in (b, a)]
     cross = (spectra[0] * spectra[1].conj()).sum(-1)

@@ -25,7 +25,7 @@ def shipped(name):
 
 
 def scene(seed, frames, speed=2, size=(48, 64)):
-    """A picture of blocks that moves to the left by `speed` pixels a frame: uint8 [frames,h,w,3]."""
+    """A picture of blocks that moves to the left by `speed` pixels a frame: uint8 [frames, h, w, 3]."""
     blocks = np.random.default_rng(seed).integers(0, 256, (size[0] // 8, 40, 3), np.uint8)
     picture = np.tile(blocks.repeat(8, 0).repeat(8, 1), (1, 2, 1))
     return np.stack([picture[:, (i * speed) % 320 :][:, : size[1]] for i in range(frames)])

@@ -1,4 +1,4 @@
-"""Guidance: what the branches are given, and how their predictions are combined."""
+"""Guidance: what the branches receive, and how their predictions are combined."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ X0 = jax.random.normal(jax.random.key(0), SHAPE)
 
 
 def branching(*branches):
-    """A network whose answer depends on the branch alone; branches [b,...] stacked as its conditions would be."""
+    """A network that answers with `branches` [b, ...], which are stacked as its conditions would be."""
 
     def network(x, t):
         assert len(x) == len(t) == len(branches) * SHAPE[0]

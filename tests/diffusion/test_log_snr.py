@@ -43,7 +43,7 @@ def test_sdedit_goes_from_its_start_to_the_clean_level(start, steps):
 
 
 def test_the_last_step_is_twice_as_long():
-    # of 31 points the one before the end is left out: 600 / 31 apart, and the last step from 37.7
+    # 31 points, 600 / 31 apart, without the last: the last step goes from 37.7 to the end
     t = sdedit_levels(TABLE, 30).t
     assert list(t[:3]) == [599, 580, 560] and t[-2] == 38
 

@@ -17,7 +17,7 @@ T = jnp.array([0, 300, 700, 998])
 
 @pytest.mark.parametrize('prediction', ['epsilon', 'v'])
 def test_the_network_of_no_loss_denoises_exactly(prediction):
-    """The target of training and the prediction that sampling reads are one thing."""
+    """The target of training is the prediction that sampling reads."""
 
     def network(answer):
         return lambda x, t: (xs.append(x), answer)[1]
@@ -56,7 +56,7 @@ def test_shares_can_be_chosen_or_turned_off():
         drop_conditions(jax.random.key(0), 4, text=0.6, anchor=0.3, both=0.2)
 
 
-def test_training_sees_what_the_solver_holds_on_its_way_from_a_worn_source():
+def test_training_sees_what_the_solver_holds_on_its_way_from_a_corrupted_source():
     """From the noised source, with the true prediction at every step, x is at each level what `sdedit_noise` says."""
     table, start = refiner_levels(RefinerProcess(scale_clean=1.0, scale_noisy=1.0)), 499
     levels = sdedit_levels(table, 5, start)
@@ -81,5 +81,5 @@ def test_a_flawless_source_leaves_the_noise_as_it_is():
     t = jnp.array([0, 100, 300, 599])
     np.testing.assert_array_equal(sdedit_noise(X0, X0, NOISE, t, table, jnp.full(4, 599)), NOISE)
     worse = sdedit_noise(X0, X0 + 1, NOISE, t, table, jnp.full(4, 599)) - NOISE
-    start = table.alpha[599] / table.sigma[599]  # there the whole error is in x: alpha (x0 + error) + sigma noise
+    start = table.alpha[599] / table.sigma[599]  # at the start x has the whole error: alpha (x0 + error) + sigma noise
     np.testing.assert_allclose(worse[3], start, rtol=1e-4)

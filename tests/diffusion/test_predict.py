@@ -26,7 +26,7 @@ def test_denoiser_finds_the_clean_part(prediction, answer):
     np.testing.assert_allclose(denoise(predict.add_noise(X0, NOISE, LEVELS), LEVELS), X0, atol=1e-5)
 
 
-def test_the_network_is_told_the_step_once_per_example():
+def test_the_network_receives_the_step_once_per_example():
     told = []
     denoise = predict.denoiser(lambda x, t: (told.append(t), x)[1], 'v')
     denoise(X0, Level(1.0, 0.0, 7))

@@ -62,7 +62,7 @@ def test_short_steps_follow_the_same_prediction_as_the_deterministic_solver():
         assert jnp.abs(sde - dpmpp_2m_step(x, x0, x0, now, now, nxt)).max() < 3 * h
 
 
-def test_the_prediction_is_read_at_the_entry_that_the_network_was_told():
+def test_the_prediction_is_read_at_the_entry_that_the_network_received():
     seen = []
     told = predict.at_entries(lambda x, level: seen.append(level) or x, TABLE)
     told(jnp.zeros(3), Level(0.1, 0.2, jnp.int32(560)))

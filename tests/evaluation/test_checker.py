@@ -30,6 +30,7 @@ def trained():
     return train(jax.random.key(0), squares, HEADS, seconds=120, steps=200, batch=16, rate=3e-3, channels=(8, 16))
 
 
+@pytest.mark.slow
 def test_it_learns_colour_and_motion(trained):
     params, history = trained
     clips, labels = squares(jax.random.key(1), 64)

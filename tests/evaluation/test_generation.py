@@ -9,6 +9,7 @@ from st2v_jax.streaming.generate import load
 pytestmark = pytest.mark.usefixtures('unoptimised')
 
 
+@pytest.mark.slow
 def test_a_video_does_not_depend_on_its_batch(tiny_folder):
     model = load(tiny_folder)
     settings = model.settings(steps=1)

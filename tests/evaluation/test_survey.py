@@ -48,11 +48,11 @@ def results(scenes):
 
 
 def test_places_are_windows_of_16_frames_around_them():
-    windows = survey.places(240)
+    windows = survey.windows_of(240)
     assert {place: (w.start, w.stop) for place, w in windows.items()} == {8: (0, 16), 64: (56, 72), 240: (224, 240)}
-    assert {place: (w.start, w.stop) for place, w in survey.places(24).items()} == {8: (0, 16), 24: (8, 24)}
-    with pytest.raises(ValueError, match='16 frames or more'):
-        survey.places(15)
+    assert {place: (w.start, w.stop) for place, w in survey.windows_of(24).items()} == {8: (0, 16), 24: (8, 24)}
+    with pytest.raises(ValueError, match='at least 16 frames'):
+        survey.windows_of(15)
 
 
 def test_unseen_scenes_are_held_out_and_show_one_object(scenes):
@@ -79,7 +79,7 @@ def test_shares_count_what_is_right():
 
 
 def test_a_checker_of_another_size_is_refused(scenes):
-    with pytest.raises(ValueError, match='trained on 64 pixels, the videos have 32'):
+    with pytest.raises(ValueError, match='trained on 64 pixels, but the videos have 32'):
         survey.survey(np.zeros((3, 16, SIZE, SIZE, 3), np.uint8), scenes[1], ({}, {'size': 64}))
 
 

@@ -1,4 +1,4 @@
-"""Golden cases: inputs and outputs recorded from the original modules, and what of ours has to reproduce them.
+"""Golden cases: inputs and outputs recorded from the original modules, which our code must reproduce.
 
 A case is a folder `g5_streaming` with config.json, io.npz and mostly weights.safetensors. The function
 `check_g5(folder)` of any module here runs it and returns {what: (error, tolerance)}; errors are ||a - b|| / ||b||
@@ -29,15 +29,15 @@ def folder() -> Path:
 
 
 def cases(folder: Path) -> list[Path]:
-    """The case folders in `folder` by their numbers, none where it does not exist."""
+    """The case folders in `folder` by their numbers; [] if it does not exist."""
     number = lambda case: int('0' + re.match(r'\D*(\d*)', case.name)[1])
     return sorted((path.parent for path in folder.glob('*/config.json')), key=lambda case: (number(case), case.name))
 
 
 def check(case: Path, dtype=jnp.float32) -> dict[str, tuple[float, float]] | None:
-    """{what: (error, tolerance)} of one case, None where nothing handles it.
+    """{what: (error, tolerance)} of one case, or None if no function handles it.
 
-    dtype: what networks compute in; float32 is with full products, and tolerances are for that.
+    dtype: what networks compute in. Tolerances are for float32, which has products in full precision.
     """
     name = f'check_{case.name.split("_")[0]}'
     for module in pkgutil.iter_modules(__path__):
@@ -58,7 +58,7 @@ def network(module, *args) -> build.Network:
 
 
 def config(case: Path) -> dict:
-    """The constructor arguments the case was recorded with."""
+    """The constructor arguments that the case was recorded with."""
     return json.loads((case / 'config.json').read_text())['config']
 
 

@@ -10,7 +10,7 @@ from golden_cases import arrays, config, relative
 from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.schedule import DiffusionConfig, dpm_levels, noise_levels
 
-# What our solver is; a case recorded with another setting is another algorithm.
+# The settings of our solver; a case recorded with others has another algorithm.
 OURS = {
     'algorithm_type': 'dpmsolver++',
     'solver_order': 2,

@@ -16,7 +16,7 @@ CHANNELS_FIRST = 'b h w c -> b c h w'
 
 
 def check_g8(case):
-    """AutoencoderKL as diffusers names it."""
+    """AutoencoderKL under the names of diffusers."""
     c = config(case)
     size = vae.VaeConfig(
         block_channels=tuple(c['block_out_channels']),
@@ -29,7 +29,7 @@ def check_g8(case):
 
 
 def check_g8b(case):
-    """AutoencoderKL as latent diffusion names it."""
+    """AutoencoderKL under the names of latent diffusion."""
     c = config(case)
     first_stage = c['ddconfig']
     size = vae.VaeConfig(

@@ -18,7 +18,7 @@ from st2v_jax.diffusion.schedule import Level
 from st2v_jax.models.unet3d import UNet3D, UNetConfig
 from st2v_jax.refinement import blend
 
-# What our sampler is; a case recorded with another setting is another algorithm.
+# The settings of our sampler; a case recorded with others has another algorithm.
 OURS = {
     'prediction_type': 'v',
     'solver': 'dpmpp_2m_sde',
@@ -28,7 +28,7 @@ OURS = {
 
 
 def check_g6(case):
-    """The Vid2Vid UNet on latents of the heights it accepts."""
+    """The Vid2Vid UNet on latents of heights that it accepts."""
     c, io = config(case), arrays(case)
     levels = len(c['dim_mult'])
     if not c['temporal_attention'] or len(c['attn_scales']) > levels:

@@ -28,7 +28,7 @@ def ours(array, pattern=VIDEO, **sizes):
 
 
 def unet_config(c):
-    """The UNet of a case; where the block types are not listed, only the last level lacks attention, as released."""
+    """The UNet of a case; if it does not list block types, only the last level lacks attention, as released."""
     levels = len(c['block_out_channels'])
     attention = tuple(level < levels - 1 for level in range(levels))
     if 'down_block_types' in c:
@@ -70,7 +70,7 @@ def streaming(case):
 
 
 def check_g1(case):
-    """UNet3DConditionModel: usual size, a size the levels do not divide, a single frame."""
+    """UNet3DConditionModel: the usual size, a size that the levels do not divide, a single frame."""
     network = golden_network(UNet3D, unet_config(config(case)))
     params = convert(weights(case), tables.UNET, {'unet': network.abstract})['unet']
 
@@ -98,8 +98,8 @@ def check_g2(case):
 
     @jax.jit
     def run(params, x, t, text, frames):
-        contexts = network(params, text, method='keys_values')
-        return network(params, x, t, contexts, network(params, frames, method='encode'), method='extract')
+        keys_values = network(params, text, method='keys_values')
+        return network(params, x, t, keys_values, network(params, frames, method='encode'), method='extract')
 
     batch = io['sample'].shape[0]
     frames = ours(io['controlnet_cond_u8'].astype(np.float32) / 127.5 - 1, '(b f) c h w -> b f h w c', b=batch)

@@ -49,9 +49,9 @@ def test_what_leaves_the_image_is_dropped():
 
 def test_says_what_does_not_fit(panning):
     frames, flows = panning
-    with pytest.raises(ValueError, match='5 frames have 4 flows between them, got 3'):
+    with pytest.raises(ValueError, match='5 frames need 4 flows, got 3'):
         mawe.mawe(frames, flows[:3])
-    with pytest.raises(ValueError, match='do not belong to images'):
+    with pytest.raises(ValueError, match='do not fit images'):
         mawe.mawe(frames, flows[:, :, :5])
-    with pytest.raises(ValueError, match="got 'papr'"):
+    with pytest.raises(ValueError, match="not 'papr'"):
         mawe.mawe(frames, flows, profile='papr')

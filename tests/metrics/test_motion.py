@@ -49,5 +49,5 @@ def test_bytes_and_floats_give_the_same():
 
 
 def test_one_frame_has_no_motion_to_measure():
-    with pytest.raises(ValueError, match='two frames or more, got 1'):
+    with pytest.raises(ValueError, match='at least two frames, got 1'):
         motion.motion(moving((1, 0))[:1])

@@ -25,7 +25,7 @@ def test_even_motion_has_no_deviation_of_flow():
 
 
 def test_one_frame_has_no_flow():
-    with pytest.raises(ValueError, match='two frames or more, got 1'):
+    with pytest.raises(ValueError, match='at least two frames, got 1'):
         steadiness.flow_lengths(moving([1])[:1])
 
 

@@ -1,4 +1,4 @@
-"""Promises of the ablation models: they start as the base model, and see what they are given and nothing else."""
+"""Promises of the ablation models: they start as the base model, and see only the frames that are given."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ ABLATIONS = FUSIONS[1:]
 
 
 def encode(frames):
-    """Stands for the autoencoder: every eighth pixel, and its red once more."""
+    """In place of the autoencoder: every eighth pixel, and its red value a second time."""
     return jnp.concatenate([frames, frames[..., :1]], axis=-1)[..., ::8, ::8, :]
 
 
@@ -71,7 +71,7 @@ def test_a_trained_memory_sees_the_given_frames_and_the_mask(fusion, networks, i
         other = frames.copy()
         other[:, changed] += 1
         assert (np.abs(see(other, mask) - before).max() > 1e-5) == seen
-    black = np.zeros_like(frames)  # frames that are given and black are not frames that are missing
+    black = np.zeros_like(frames)  # a black frame that is given is not a missing frame
     assert np.abs(see(black, mask) - see(black, np.zeros_like(mask))).max() > 1e-5
 
 

@@ -64,7 +64,7 @@ def test_a_later_token_does_not_change_earlier_states(text, ids):
 def test_text_is_pooled_at_the_end_token(text, ids):
     network, params = text
     padded = ids.copy()
-    padded[1, 5:] = 0  # behind the end token of the second text
+    padded[1, 5:] = 0  # after the end token of the second text
     np.testing.assert_array_equal(network(params, ids, method='embed'), network(params, padded, method='embed'))
 
 
@@ -87,7 +87,7 @@ def test_towers_say_what_does_not_fit(text, image):
         clip.TextConfig(width=10, heads=4)
     with pytest.raises(ValueError, match='image_size=20 is not a multiple of patch=8'):
         clip.ImageConfig(image_size=20, patch=8)
-    with pytest.raises(ValueError, match="'relu' is none of"):
+    with pytest.raises(ValueError, match="'relu' is not one of"):
         clip.TextConfig(activation='relu')
     network = build.network(clip.TextTower, clip.TextConfig(vocab_size=5, width=4, layers=1, heads=1, mlp_width=4))
     with pytest.raises(ValueError, match='embed_dim=None'):
@@ -105,7 +105,7 @@ def test_preprocessing_keeps_a_plain_image_plain(size):
 
 @pytest.mark.parametrize('axis', [1, 2])
 def test_resizing_keeps_corners_and_ramps(axis):
-    # Aligned corners: a ramp stays a ramp between the same ends, up to what bicubic weights of -0.75 do to lines.
+    # With aligned corners a ramp stays a ramp between the same ends, except for the effect of bicubic weights of -0.75.
     ramp = np.moveaxis(np.broadcast_to(np.linspace(-1, 1, 11, dtype=np.float32), (1, 3, 16, 11)), (1, 3), (3, axis))
     pixels = clip.preprocess(ramp, 16) * np.float32(clip.STD) + np.float32(clip.MEAN)
     along = np.moveaxis(pixels, axis, -1)[0, 0, 0] if axis == 1 else pixels[0, 0, :, 0]
@@ -122,7 +122,7 @@ def test_both_towers_give_what_flax_clip_gives(text, image, ids, images, tmp_pat
         pytest.skip(f'transformers {transformers.__version__} has no Flax models')
     shared = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, hidden_act='gelu')
     config = transformers.CLIPConfig(
-        # With eos_token_id 2 the released models mean: the largest id.
+        # In the released models, eos_token_id 2 means the largest id.
         text_config=dict(shared, vocab_size=30, max_position_embeddings=9, eos_token_id=2),
         vision_config=dict(shared, image_size=16, patch_size=8),
         projection_dim=6,

@@ -1,4 +1,4 @@
-"""Promises of the streaming denoiser: sizes of the release, identities at the start, who may see what."""
+"""Promises of the streaming denoiser: sizes of the release, identities at the start, what each part sees."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def test_what_is_not_kept_is_computed_again():
 
 
 def perturbed(params):
-    """No parameter at zero or one, so that every path matters."""
+    """Parameters none of which is zero or one, so that every path matters."""
     rng = np.random.default_rng(7)
     return jax.tree.map(lambda a: a + 0.1 * rng.standard_normal(a.shape).astype(np.float32), params)
 
@@ -115,7 +115,7 @@ def test_the_extractor_sees_only_the_first_noisy_frames_and_the_text(params, inp
     def features(x, anchor):
         tokens = network(params, anchor, method='anchor_tokens')
         condition = network(params, inputs['text'], inputs['frames'], tokens, method='condition')
-        given = jnp.array([3, 700]), condition.extractor, condition.frames
+        given = jnp.array([3, 700]), condition.extractor, condition.memory
         return cam(params['cam'], x, *given, method='extract')
 
     changed = inputs['x'].copy()
@@ -173,7 +173,7 @@ def test_a_config_of_another_kind_is_not_read_as_this_one():
         build.ModelConfig.from_dict(values)
 
 
-def test_a_part_of_a_model_config_that_is_no_mapping_is_one_complaint_among_the_others():
+def test_a_part_of_a_model_config_that_is_not_a_mapping_is_one_complaint_among_the_others():
     values = {**TINY.to_dict(), 'colour': 'red', 'backbone': [8, 16], 'vae': None}
     with pytest.raises(ValueError, match=r'unknown key colour; backbone is not .* \[8, 16\]; vae is not .* None$'):
         build.ModelConfig.from_dict(values)

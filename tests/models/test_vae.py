@@ -1,4 +1,4 @@
-"""Promises of the frame-wise autoencoder: sizes of the release, shapes, frames apart, diffusers' numbers."""
+"""Promises of the frame-wise autoencoder: sizes of the release, shapes, separate frames, diffusers' numbers."""
 
 import einops
 import jax
@@ -58,7 +58,7 @@ def test_frames_do_not_see_each_other(encode, decode, params, images):
 
 
 def test_a_fresh_autoencoder_passes_a_signal_on(network, encode, decode, images):
-    # build.init starts some layers at zero; here that would leave training nothing to start from.
+    # build.init starts some layers at zero; in an autoencoder, training could not start from there.
     fresh = build.init(jax.random.key(0), network)
     mean, _ = encode(fresh, images)
     assert np.std(mean) > 0.1
@@ -82,7 +82,7 @@ def test_half_precision_returns_float32(encode, params, images):
 
 
 def test_says_what_does_not_fit(network, params):
-    with pytest.raises(ValueError, match='16x18 pixels are not a multiple of 4'):
+    with pytest.raises(ValueError, match='16x18 pixels: height and width must be multiples of 4'):
         network(params, np.zeros((1, 16, 18, 3), np.float32), method='encode')
     with pytest.raises(ValueError, match='not multiples of groups=32'):
         vae.VaeConfig(block_channels=(48, 64))

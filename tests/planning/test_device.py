@@ -1,4 +1,4 @@
-"""What a device of known rates takes, and that the rates of the one at hand can be measured."""
+"""The times of a device of known rates; and the rates of this machine's device can be measured."""
 
 import math
 
@@ -23,7 +23,7 @@ def test_a_program_takes_what_its_kernels_take():
     assert RATES.program_seconds(Cost(kernels, 0, 0, 0)) == pytest.approx(3 * 1.001e-3 + 1.001e-3)
 
 
-def test_the_device_at_hand_is_measured():
+def test_this_machines_device_is_measured():
     rates = device.measure(jnp.float32)
     assert set(rates.flops) == set(RATES.flops) and all(map(math.isfinite, rates.flops.values()))
     assert min(*rates.flops.values(), rates.launch, rates.argument) > 0

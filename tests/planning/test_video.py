@@ -1,4 +1,4 @@
-"""The plan of a video is of the programs that are run."""
+"""The plan of a video has the programs that are run."""
 
 import dataclasses
 from collections import Counter
@@ -21,13 +21,13 @@ RATES = Rates(dict.fromkeys(('product', 'convolution', 'attention', 'other'), 1e
 def test_a_program_takes_what_the_host_takes_to_start_it_unless_it_runs_ahead():
     array = jax.ShapeDtypeStruct((10,), jnp.float32)
     many = cost(jax.jit(lambda arrays: jax.jit(lambda a, b, c: a + b)(*arrays[:3])), [array] * 100)
-    assert many.handed == 2, 'arrays that nothing reads are not handed on'
+    assert many.passed == 2, 'arrays that nothing reads are not passed on'
     device, host = RATES.program_seconds(many), 2 * RATES.argument
     assert planning.Stage('alone', many, 1).seconds(RATES) == device + host
     assert planning.Stage('one after the other', many, 5, ahead=True).seconds(RATES) == max(device, host)
 
 
-def test_the_plan_is_of_what_is_run(tiny_folder):
+def test_the_plan_has_what_is_run(tiny_folder):
     model = planning.abstract_model(tiny_folder, jnp.float32)
     settings = model.settings(steps=3)
     found = {stage.name: stage for stage in planning.stages(model, settings, 29)}
@@ -44,8 +44,8 @@ def test_the_plan_is_of_what_is_run(tiny_folder):
 
 
 @pytest.mark.parametrize('span', [8, 2])
-def test_the_plan_of_the_refinement_is_of_what_is_run(tiny_folder, span):
-    """A video once enhanced, its plan traces no program that did not run, and counts what the networks computed."""
+def test_the_plan_of_the_refinement_has_what_is_run(tiny_folder, span):
+    """After a video is enhanced, its plan traces no program that did not run, and counts what the networks computed."""
     traced, computed, given = Counter(), Counter(), {}
 
     def watched(name, network):
@@ -102,6 +102,7 @@ def test_enhancing_is_planned_beside_the_streaming_stage(tiny_folder):
     assert 4 * sum(counts.values()) == planning.resident(model, enhancer)
 
 
+@pytest.mark.slow
 def test_the_plan_knows_what_saves_memory(tiny_folder):
     model = planning.abstract_model(tiny_folder, jnp.float32)
     settings = model.settings(steps=3, decode_frames=8)

@@ -1,4 +1,4 @@
-"""Shared noise and randomized blending, with denoisers whose answer tells which chunk gave it."""
+"""Shared noise and randomized blending, with denoisers whose answer shows which chunk gave it."""
 
 import chex
 import jax
@@ -27,12 +27,12 @@ def pointwise(x, level):
 
 
 def places(x, level):
-    """Each frame's place in its chunk: which neighbour gave a frame can be read off."""
+    """Each frame's position in its chunk, which shows the neighbour that gave it."""
     return jnp.broadcast_to(jnp.arange(x.shape[1], dtype=x.dtype)[:, None, None, None], x.shape)
 
 
 def averaging(x, level):
-    """A denoiser that looks at the whole chunk: neighbours disagree."""
+    """A denoiser that looks at the whole chunk, so that neighbours disagree."""
     return 0.5 * x + 0.3 * x.mean(1, keepdims=True) + 0.1 * places(x, level)
 
 
@@ -71,13 +71,13 @@ def test_unknown_variants_are_refused():
         blend.denoising_step(pointwise, Plan(48), 'S', TWO)
 
 
-@pytest.mark.parametrize('draw', [0, 3])
-def test_each_chunk_repeats_its_neighbours_noise_on_the_overlap(draw):
+@pytest.mark.parametrize('noise_index', [0, 3])
+def test_each_chunk_repeats_its_neighbours_noise_on_the_overlap(noise_index):
     plan = Plan(240)
-    noise = blend.noise('B+S', KEYS, draw, plan, SHAPE)
+    noise = blend.noise('B+S', KEYS, noise_index, plan, SHAPE)
     assert noise.shape == (2, plan.count, 24, *SHAPE)
     np.testing.assert_array_equal(noise[:, 1:-1, :8], noise[:, :-2, -8:])
-    np.testing.assert_array_equal(blend.join(noise, plan), blend.noise('paper', KEYS, draw, plan, SHAPE))
+    np.testing.assert_array_equal(blend.join(noise, plan), blend.noise('paper', KEYS, noise_index, plan, SHAPE))
 
 
 def test_noise_does_not_depend_on_the_length_of_the_video():
@@ -85,7 +85,7 @@ def test_noise_does_not_depend_on_the_length_of_the_video():
     np.testing.assert_array_equal(short, long[:, :30])
 
 
-def test_chunks_on_their_own_have_noise_of_their_own():
+def test_separate_chunks_have_noise_of_their_own():
     noise = np.asarray(blend.noise('B', KEYS, 1, Plan(56), SHAPE)).reshape(6, -1)
     np.testing.assert_allclose(np.corrcoef(noise), np.eye(6), atol=0.2)
 
@@ -124,7 +124,7 @@ def test_frames_up_to_the_cut_are_the_left_chunks_and_from_there_the_rights(fram
 
 @pytest.mark.parametrize('variant', blend.BLENDING)
 def test_blending_latents_after_the_step_is_the_same(variant):
-    """Equation 8 to the letter: every chunk keeps latents of its own, and neighbours are blended after every step."""
+    """Equation 8 literally: every chunk keeps latents of its own, and neighbours are blended after every step."""
     plan = Plan(14, **SMALL)
     whole = refine(plan, variant).x
     of_chunk = lambda long, k: long[:, plan.indices[k]]

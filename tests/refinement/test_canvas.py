@@ -1,4 +1,4 @@
-"""Sizes the Refiner accepts, and the way of frames onto its canvas and back."""
+"""The sizes that the Refiner accepts, and frames to its canvas and back."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from PIL import Image
 
 from st2v_jax.models import build
 from st2v_jax.models.unet3d import UNet3D, UNetConfig
-from st2v_jax.refinement.canvas import accepted_size, crop, fit, place
+from st2v_jax.refinement.canvas import accepted_size, crop, fit, to_canvas
 
 RELEASED = UNetConfig(padding=(2, 1))
 
@@ -53,22 +53,32 @@ def test_the_aspect_stays_and_the_video_touches_the_box(video, box):
 
 @pytest.mark.parametrize('profile', ['paper', 'release'])
 @pytest.mark.parametrize('video', [(12, 20), (20, 12)])
-def test_what_is_placed_is_cropped_back_and_all_around_is_black(profile, video):
+def test_a_video_on_a_canvas_is_cropped_back_and_the_rest_is_black(profile, video):
     canvas = fit(video, (80, 80), UNetConfig((4, 4), (False, False), padding=(2, 1)))
     frames = jax.random.uniform(jax.random.key(0), (2, 3, *video, 3), minval=-0.5)
-    placed = place(frames, canvas, profile)
+    placed = to_canvas(frames, canvas, profile)
     assert placed.shape == (2, 3, *canvas.whole, 3)
     video = crop(placed, canvas)
     assert video.shape == (2, 3, *canvas.size, 3) and video.min() > -0.75
     assert (placed == -1).sum() == placed.size - video.size
 
 
+def test_the_paper_resizes_bilinearly():
+    pixels = np.random.default_rng(0).uniform(-1, 1, (16, 16)).astype(np.float32)
+    pillow = np.asarray(Image.fromarray(pixels).resize((48, 48), Image.Resampling.BILINEAR))
+    canvas = fit((16, 16), (48, 48), UNetConfig((4,), (False,)))
+    frames = np.repeat(pixels[..., None], 3, -1)
+    ours = crop(to_canvas(frames, canvas, 'paper'), canvas)
+    np.testing.assert_allclose(ours, np.repeat(pillow[..., None], 3, -1), atol=1e-5)
+    assert np.abs(ours - crop(to_canvas(frames, canvas, 'release'), canvas)).max() > 0.1
+
+
 def test_the_release_resizes_like_pillow():
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     pillow = np.asarray(Image.fromarray(pixels).resize((48, 48), Image.Resampling.BICUBIC), np.float32)
     canvas = fit((16, 16), (48, 48), UNetConfig((4,), (False,)))
-    ours = (crop(place(pixels / np.float32(127.5) - 1, canvas, 'release'), canvas) + 1) * 127.5
-    # now and then a rounding falls the other way, since Pillow's weights are integers
+    ours = (crop(to_canvas(pixels / np.float32(127.5) - 1, canvas, 'release'), canvas) + 1) * 127.5
+    # sometimes a value is rounded the other way, since Pillow's weights are integers
     assert np.abs(ours - pillow).max() < 1.5 and np.abs(ours - pillow).mean() < 0.01
 
 

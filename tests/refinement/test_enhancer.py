@@ -1,4 +1,4 @@
-"""The enhancement of whole videos as functions: every frame comes back, larger, of its aspect, in bounded memory."""
+"""The enhancement of whole videos: every frame comes back, larger, with its aspect, in bounded memory."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ def enhancer(tiny_folder):
 
 
 def moving(frames=7, size=(32, 32)):
-    """uint8 [n,H,W,3]: a bright square on its way over a dark ground. 7 frames are two chunks of the tiny model."""
+    """uint8 [n, H, W, 3]: a bright square moves over a dark ground. 7 frames are two chunks of the tiny model."""
     video = np.full((frames, *size, 3), 40, np.uint8)
     for number, frame in enumerate(video):
         frame[8:16, number % 20 : number % 20 + 8] = (220, 90, 60)
@@ -58,6 +58,18 @@ def test_text_and_negative_prompt_reach_the_video(enhancer):
     plain = run(enhancer)
     for change in ({'prompt': 'a blue star'}, {'negative_prompt': 'sand'}):
         assert np.abs(run(enhancer, **change) - plain).max() > 1e-5
+
+
+def test_the_refiner_reads_the_prompt_and_a_comma(enhancer):
+    read = []
+
+    class Spy:
+        def ids(self, texts):
+            read.extend(texts)
+            return enhancer.tokenizer.ids(texts)
+
+    st2v_jax.enhance(dataclasses.replace(enhancer, tokenizer=Spy()), moving(), PROMPT, negative_prompt='sand')
+    assert read == ['sand', f'{PROMPT}, ']
 
 
 def test_chunks_spread_over_devices_give_the_same_video(enhancer, tiny_folder):
@@ -97,8 +109,8 @@ def test_the_impossible_is_refused_before_anything_is_computed(enhancer, options
 
 
 @pytest.mark.parametrize('frames', [[], moving(0), [moving(2), moving(2, (16, 32))], moving()[0], moving()[..., :1]])
-def test_what_is_no_video_is_refused(enhancer, frames):
-    with pytest.raises(ValueError, match=r'at least 1 frame, not 0|arrays \[n,H,W,3\] of one size, not'):
+def test_what_is_not_a_video_is_refused(enhancer, frames):
+    with pytest.raises(ValueError, match=r'at least 1 frame, not 0|arrays \[n, H, W, 3\] of one size, not'):
         run(enhancer, frames)
 
 
@@ -178,10 +190,13 @@ for count in COUNTS:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='measured by what Linux says about a process')
 def test_memory_does_not_grow_with_the_video():
-    """2,200 frames against 1,200, in one process. One of the four copies of their latents would be 91 MB more,
-    the enhanced frames 350 MB; latents in files are not counted, for the system can drop them."""
+    """2,200 frames are enhanced after 1,200, in one process.
+
+    Each of the four copies of their latents would take 91 MB more, and the enhanced frames 350 MB more. Latents in
+    files are not counted, because the system can drop them.
+    """
     program = TOYS.replace('COUNTS', '(1200, 2200)')
-    # Else freed memory stays with many threads, and with the heap: glibc raises the size above which it maps memory.
+    # Otherwise glibc keeps freed memory for each of many threads, and in the heap, as it raises its threshold for mmap.
     plain = os.environ | {'XLA_FLAGS': '', 'MALLOC_ARENA_MAX': '1', 'MALLOC_MMAP_THRESHOLD_': '131072'}
     done = subprocess.run([sys.executable, '-c', program], env=plain, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,16 +1,21 @@
 """The refinement of whole videos, with a toy network."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from st2v_jax import sharding
+from st2v_jax.convert.recognise import RELEASED
+from st2v_jax.diffusion.log_snr import RefinerProcess
 from st2v_jax.models import build
 from st2v_jax.models.unet3d import UNet3D, UNetConfig
+from st2v_jax.open_model import open_model
 from st2v_jax.refinement import blend
 from st2v_jax.refinement.canvas import accepted_size
-from st2v_jax.refinement.sdedit import Job, Refiner, RefineSettings, begin, refine
+from st2v_jax.refinement.sdedit import Job, Refiner, RefineSettings, begin, refine, settings_for
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 KEYS = blend.split_keys(jax.vmap(jax.random.key)(jnp.arange(2)))
@@ -19,12 +24,12 @@ SMALL = dict(steps=3, length=6, overlap=2, rescale=0.0)
 
 
 def pointwise(params, x, t, condition):
-    """A v that looks at one number at a time."""
+    """A v that depends on one number at a time."""
     return params * jnp.tanh(x) + condition[0] * (t[:, None, None, None, None] > 300)
 
 
 def averaging(params, x, t, condition):
-    """A v that looks at the whole chunk."""
+    """A v that depends on the whole chunk."""
     return pointwise(params, x, t, condition) + 0.2 * x.mean(1, keepdims=True)
 
 
@@ -63,7 +68,7 @@ def test_the_result_does_not_depend_on_the_number_of_devices(devices, span):
 
 @pytest.fixture(scope='module')
 def through_the_unet():
-    """A function (settings, mesh) -> latents refined with a real UNet, of the Refiner's padding and random weights."""
+    """A function (settings, mesh) -> latents refined with a real UNet with the Refiner's padding and random weights."""
     config = UNetConfig(
         (8, 8, 8), (False, True, False), blocks=1, head_size=4, input_heads=1, context_width=4, groups=2, padding=(2, 1)
     )
@@ -109,7 +114,7 @@ def test_latents_in_files_are_the_same_latents(tmp_path):
 
 
 def test_a_longer_video_begins_like_a_shorter_one():
-    # the noise of a frame and the cuts of a chunk do not know the length; the toy looks at single numbers
+    # neither the noise of a frame nor the cuts of a chunk depend on the length; the toy network takes single numbers
     np.testing.assert_array_equal(run(240, toy='pointwise', span=8)[:, :22], run(22, toy='pointwise', span=4))
 
 
@@ -119,3 +124,36 @@ def test_a_longer_video_begins_like_a_shorter_one():
 def test_settings_that_cannot_be_refined_with_are_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         RefineSettings(**bad)
+
+
+@pytest.mark.parametrize('variant', blend.VARIANTS)
+def test_a_scaled_start_is_multiplied_by_its_sigma(variant):
+    latents = np.random.default_rng(0).standard_normal((2, 9, *SHAPE), np.float32)
+    plain, scaled = (
+        begin(
+            Job(TOYS['pointwise'], RefineSettings(**SMALL, variant=variant, scaled_start=on), None, None, KEYS), latents
+        )
+        for on in (False, True)
+    )
+    sigma = TOYS['pointwise'].table.sigma[RefineSettings().start]
+    np.testing.assert_allclose(scaled.x, sigma * plain.x, rtol=1e-5)
+    assert 0.9 < sigma < 1
+
+
+def test_the_shipped_refiner_differs_from_the_released_one():
+    """As docs/paper-and-release.md says."""
+    released, shipped = settings_for(RELEASED), settings_for(open_model().config)
+    assert released == RefineSettings(
+        variant='release',
+        steps=30,
+        start=599,
+        length=24,
+        overlap=8,
+        guidance=7.5,
+        rescale=0.2,
+        scaled_start=True,
+    )
+    assert shipped == dataclasses.replace(
+        released, variant='paper', steps=12, start=299, guidance=2.0, scaled_start=False
+    )
+    assert open_model().config.refiner.process == RefinerProcess(scale_clean=1.0, scale_noisy=1.0)

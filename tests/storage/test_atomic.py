@@ -1,4 +1,4 @@
-"""A file that is written is there whole or not at all, and leaves nothing beside it."""
+"""A file appears whole or not at all, and leaves nothing beside it."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Tensors of any container, alone or spread over several files by an index, which has to be right."""
+"""Tensors in any container, alone or spread over several files by an index, which is checked."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_tensors_spread_over_files(kind, tmp_path):
     first, second = names
     for wrong in ({**places, 'F64': second}, {**places, 'new': first}, {k: v for k, v in places.items() if k != 'F64'}):
         index.write_text(json.dumps({'weight_map': wrong}))
-        with pytest.raises(UnsafeCheckpointError, match='tensors are not where the index has them'):
+        with pytest.raises(UnsafeCheckpointError, match='tensors are not in the files that the index names'):
             Sharded(index)
 
 

@@ -36,21 +36,21 @@ def test_the_file_that_is_changed_below_is_good(container, tmp_path):
         assert {name: tensors[name].shape for name in tensors} == SHAPES
 
 
-def test_the_watch_over_hostile_files_notices_what_runs(tmp_path):
+def test_the_audit_of_hostile_files_notices_what_runs(tmp_path):
     for payload in (b'cos\ngetpid\n)R.', b'cbuiltins\neval\n(X\x01\x00\x00\x001tR.'):
         with pytest.raises(AssertionError, match='pickle.find_class'), harmless(tmp_path):
             pickle.loads(payload)
 
 
 @pytest.mark.parametrize('data', [b'import os\n', bytes(4096), b'sys_info'.ljust(512, b'\0'), b'PK\5\6' + bytes(18)])
-def test_another_kind_of_file_is_told_in_a_word(data, tmp_path):
+def test_another_kind_of_file_is_named_in_the_error(data, tmp_path):
     path = tmp_path / 'x'
     path.write_bytes(data)
-    refused(path, 'neither a zip archive nor a pickle that starts with the number of torch')
+    refused(path, 'neither a zip archive nor a pickle that starts with the magic number of torch')
 
 
 def rewritten(change=None, more=(), rename=lambda name: name, without=(), **options):
-    """The good archive through zipfile again, with changes of its records."""
+    """The good archive written again by zipfile, with changed records."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, 'w', **options) as archive:
         for record, data in files.records_of(pickled('zip'), DATA).items():
@@ -194,7 +194,7 @@ def test_hostile_archives_are_refused(archive, tmp_path):
 
 
 def mutated(data, random):
-    """A few bytes changed, taken out, put in, repeated or cut off."""
+    """A few bytes changed, removed, inserted, repeated or cut off."""
     data = bytearray(data)
     for _ in range(random.integers(1, 4)):
         at, size = random.integers(0, len(data)), int(random.integers(1, 9))
@@ -218,7 +218,7 @@ def mutated(data, random):
 
 BLOCKS = 8
 KINDS = {
-    # The checksum of a zip archive stands for what is in it, so its pickle is also changed before it is packed.
+    # A zip archive has checksums of its records, so the pickle is also changed before it is packed.
     'zip': lambda random: mutated(GOOD['zip'], random),
     'pickle in zip': lambda random: files.zipped(mutated(pickled('zip'), random), DATA),
     'legacy': lambda random: mutated(GOOD['legacy'], random),
@@ -243,6 +243,6 @@ def test_random_mutation_gives_the_error_or_arrays_of_the_file(kind, block, tmp_
             read += 1
             if kind == 'zip':
                 assert {name: array.shape for name, array in arrays.items()} == SHAPES
-            # Without checksums a shape may have become another one, of numbers that are there.
+            # Without checksums a shape may have changed to another one whose numbers exist.
             assert all(array.size <= 6 and array.sum() is not None for array in arrays.values())
     assert read < len(changed)

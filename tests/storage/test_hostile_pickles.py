@@ -95,7 +95,7 @@ def test_hostile_names_are_not_imported(command, container, tmp_path):
         refused(path, 'is not among the names that weights need')
 
 
-W = b'<a good tensor>'  # put in for each container
+W = b'<a good tensor>'  # inserted for each container
 S = b'<a good storage>'
 REBUILD = name('torch._utils', '_rebuild_tensor_v2')
 ORDERED = name('collections', 'OrderedDict')
@@ -176,7 +176,7 @@ VALUES = {
     'huge put': b'Nr\xff\xff\xff\xff' + W + b'a',
     'memoize then wrong get': b'N\x94h\xfa',
     'put of nothing': b'(q\x01',
-    # keys that are slow, or no keys at all
+    # keys that are slow, or not keys at all
     'list as key': b'}]Ns',
     'dict as key': b'}}Ns',
     'tuple as key': b'})Ns',
@@ -216,7 +216,7 @@ VALUES = {
     'parameter of one': call(PARAMETER, W),
     'parameter with a state': call(PARAMETER, W, b'\x88', b'}', b'}'),
     'parameter with hooks of text': call(PARAMETER, W, b'\x88', plain('h')),
-    # attributes: of functions and types they would outlive the file
+    # attributes: those of functions and types would outlive the file
     'attributes of a function': REBUILD + dict_of(__defaults__=b')') + b'b',
     'code of a function': REBUILD + b'N' + dict_of(__code__=plain('x')) + b'\x86b',
     'attributes of a type': ORDERED + dict_of(__init__=ORDERED) + b'b',
@@ -287,7 +287,7 @@ VALUES = {
     'other type': tensor(storage('', kind='DoubleStorage')),
     'two types': tensor(S) + b'0' + tensor(storage('', kind='IntStorage')),
     'two counts': S + b'0' + storage('', count=3),
-    # what is left at the end is no tensor
+    # what is left at the end is not a tensor
     'none': b'N',
     'text': plain('w'),
     'text of 90 kB': plain('w' * 90_000),

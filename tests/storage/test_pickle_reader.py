@@ -1,4 +1,4 @@
-"""Files of torch.save are read exactly and lazily, whoever wrote them, and run nothing."""
+"""Files of torch.save are read exactly and lazily, and nothing in them is run."""
 
 import tracemalloc
 
@@ -11,7 +11,7 @@ from st2v_jax.storage.untrusted import UnsafeCheckpointError
 
 
 def arrays():
-    """One array of every type a storage can have, a scalar and an empty one."""
+    """An array of every type that a storage can have, a scalar and an empty array."""
     rng = np.random.default_rng(0)
     made = {kind: rng.integers(0, 2 if 'Bool' in kind else 100, (2, 3)) for kind in files.KINDS}
     made = {kind: array.astype(files.KINDS[kind][1]) for kind, array in made.items()}
@@ -107,7 +107,7 @@ def test_a_file_cut_short_is_refused_at_any_length(container, tmp_path):
 
 
 @pytest.mark.parametrize('container', files.CONTAINERS)
-def test_a_name_that_is_no_tensor_is_told(container, tmp_path):
+def test_a_name_that_is_not_a_tensor_is_reported(container, tmp_path):
     path = files.packed(container, files.program(files.dict_of(epoch=files.plain(3))), {}, tmp_path / 'x')
     with pytest.raises(UnsafeCheckpointError, match="got 'epoch': 3"):
         PickledTensors(path)

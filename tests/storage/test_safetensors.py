@@ -67,7 +67,7 @@ def test_a_number_that_does_not_fit_is_refused_and_the_old_file_stays(tmp_path):
 
 
 def test_arrays_are_asked_for_one_at_a_time(tmp_path):
-    """Of 64 MB of arrays that are made when they are asked for, no two are there at once."""
+    """Of 64 MB of arrays that are made when they are asked for, no two exist at the same time."""
 
     class Made(dict):
         def __getitem__(self, name):

@@ -1,4 +1,4 @@
-"""Ablation models are streamed by the same iterator: their videos go on, chunk after chunk."""
+"""Ablation models are streamed by the same iterator: their videos continue, chunk by chunk."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from st2v_jax.weights.folder import save
 from st2v_jax.weights.layout import streaming
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
-MODELS = {  # what differs from the whole system
+MODELS = {  # what differs from the full model
     'no_apm': {'fusion': 'attention'},
     'add_cond': {'fusion': 'addition'},
     'conc_cond': {'fusion': 'concatenation', 'initial': True},
@@ -40,13 +40,13 @@ def model(request, tiny_config, tiny_params):
 
 @pytest.fixture(scope='module')
 def chunks(model):
-    """Frames of two chunks and the state between them; a function that draws the second one from another state."""
+    """(frames of the first chunk, the state after it, a function from a state to the next chunk)."""
     config, params = model
     networks = system(config)
     settings = settings_for(config, steps=2)
     ids = np.zeros((1, 77), np.int32)
-    context = encode_prompt(networks, params, ids + 2, ids)
-    advance = lambda state: stream.next_chunk(networks, settings, params, context, state)
+    prompt = encode_prompt(networks, params, ids + 2, ids)
+    advance = lambda state: stream.next_chunk(networks, settings, params, prompt, state)
     first, state = advance(stream.start(stream.video_keys([3])))
     return first, state, advance
 

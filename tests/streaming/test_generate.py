@@ -69,7 +69,7 @@ def test_steps_are_reported_in_order(model):
         ({'prompt': []}, 'the prompt is empty'),
         ({'num_frames': 0}, 'at least 1 frame, not 0'),
         ({'seed': -1}, 'a seed is between 0 and'),
-        ({'seed': [1, 2]}, '1 prompts make 1 videos, not 2'),
+        ({'seed': [1, 2]}, '1 prompts need as many seeds, or a state of 1 videos, not 2'),
     ],
 )
 def test_the_impossible_is_refused_before_anything_is_computed(model, options, rule):
@@ -106,7 +106,7 @@ def test_a_stream_goes_on_from_a_kept_state_also_with_another_prompt(model):
     np.testing.assert_array_equal(np.concatenate([first, second]), whole[:24])
     other, _ = next(st2v_jax.stream(model, 'a blue star', state=kept, settings=settings))
     assert np.abs(other - second).max() > 1e-5
-    with pytest.raises(ValueError, match='2 prompts make 2 videos, not 1'):
+    with pytest.raises(ValueError, match='a state of 2 videos, not 1'):
         st2v_jax.stream(model, [PROMPT] * 2, state=kept)
 
 
@@ -130,7 +130,7 @@ def test_the_table_of_contents_is_complete_and_loads_late():
 
 
 def test_sampling_imports_no_other_framework(tiny_folder):
-    """transformers imports torch where it is installed; nothing else may, and nothing imports the training extras."""
+    """transformers imports torch if it is installed; nothing else may, and nothing imports the training extras."""
     program = (
         'import sys; sys.modules["torch"] = None\n'
         f'import st2v_jax; st2v_jax.load({str(tiny_folder)!r}).tokenizer.ids(["a red ball"])\n'
@@ -158,7 +158,7 @@ def test_the_command_says_how_many_frames_there_are(tiny_folder, tmp_path, capsy
     assert capsys.readouterr().err == 'error: this model has no CAM and APM: it makes 16 frames at most, not 17\n'
 
 
-def test_a_unet_of_its_own_draws_the_first_chunk(tiny_folder, tiny_config, tiny_params, tmp_path, model):
+def test_a_unet_of_its_own_generates_the_first_chunk(tiny_folder, tiny_config, tiny_params, tmp_path, model):
     config = dataclasses.replace(tiny_config, initial=True)
     other = jax.tree.map(lambda leaf: 0.9 * leaf, tiny_params['unet'])
     shutil.copytree(tiny_folder, tmp_path / 'same')

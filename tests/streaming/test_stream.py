@@ -1,4 +1,4 @@
-"""The fold over chunks, with stand-in networks whose answer is known."""
+"""The fold over chunks, with stand-in networks whose answers are known."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from st2v_jax.diffusion.schedule import DiffusionConfig, noise_levels
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.clip import preprocess
 from st2v_jax.models.contract import Contract
-from st2v_jax.models.system import Context, System, encode_prompt, system
+from st2v_jax.models.system import Prompt, System, encode_prompt, system
 from st2v_jax.streaming import stream as streaming
 from st2v_jax.streaming.generate import first_frames
 from st2v_jax.streaming.settings import SampleSettings, settings_for
@@ -57,7 +57,7 @@ class Counter:
     def condition(self, text, frames, anchor, texts):
         if frames is None:
             return text[:, 0, 0] - STEP, jnp.zeros(len(text))
-        # memory frames are drawn anew first: the chunk starts where the oldest of them stands
+        # the memory frames are generated again first: the chunk starts at the oldest of them
         last = jnp.tile(frames[:, 0].mean((1, 2, 3)) - STEP, len(text) // len(frames))
         return last, self.tint * anchor[:, 0, 0]
 
@@ -73,14 +73,14 @@ def stand_in(tint=0.0):
 COUNTING = stand_in()
 
 
-def context(*values):
+def prompt_of(*values):
     text = jnp.array(values, jnp.float32)[:, None, None] * jnp.ones((1, 77, 4))
-    return Context(text, text, jnp.zeros((len(values), 3)))
+    return Prompt(text, text, jnp.zeros((len(values), 3)))
 
 
 def frames_of(system, n, *, values=(-0.9,), settings=SETTINGS, seed=0, **kwargs):
     state = start(video_keys([seed + i for i in range(len(values))]))
-    return cut(streaming.stream(system, settings, PARAMS, context(*values), state, **kwargs), n)
+    return cut(streaming.stream(system, settings, PARAMS, prompt_of(*values), state, **kwargs), n)
 
 
 def cut(chunks, n):
@@ -109,7 +109,7 @@ def test_one_program_for_the_first_chunk_and_one_for_all_later_ones():
 
 
 def random_system():
-    """A denoiser that keeps what its noise was: frames depend on every random draw."""
+    """A denoiser that keeps some of its noise, so that frames depend on every random number."""
 
     class Noisy(Counter):
         def __call__(self, params, x, t=None, condition=None, *, method='__call__', **kwargs):
@@ -126,14 +126,14 @@ ANCESTRAL = SampleSettings(profile='release', steps=3, first_steps=3, eta=1.0)
 def test_a_stored_state_continues_as_if_it_had_not_stopped(tmp_path):
     system = random_system()
     whole = frames_of(system, 48, settings=ANCESTRAL)
-    chunks = streaming.stream(system, ANCESTRAL, PARAMS, context(-0.9), start(video_keys([0])))
+    chunks = streaming.stream(system, ANCESTRAL, PARAMS, prompt_of(-0.9), start(video_keys([0])))
     for _ in range(3):
         _, state = next(chunks)
     np.savez(tmp_path / 'state.npz', **state.to_arrays())
     with np.load(tmp_path / 'state.npz') as stored:
         restored = StreamState.from_arrays(dict(stored))
     assert int(restored.index) == 3
-    rest = streaming.stream(system, ANCESTRAL, PARAMS, context(-0.9), restored)
+    rest = streaming.stream(system, ANCESTRAL, PARAMS, prompt_of(-0.9), restored)
     np.testing.assert_array_equal(whole[:, 32:40], next(rest)[0])
     np.testing.assert_array_equal(whole[:, 40:48], next(rest)[0])
 
@@ -154,7 +154,7 @@ def test_a_state_goes_to_plain_arrays_and_back_bit_for_bit(impl, anchor, frames)
     np.testing.assert_array_equal(draw(again), draw(state))
 
 
-def test_arrays_that_are_no_state_are_refused():
+def test_arrays_that_are_not_a_state_are_refused():
     with pytest.raises(ValueError, match='not the arrays of a state: index, key_kind missing'):
         StreamState.from_arrays({'key': np.zeros((1, 2), np.uint32)})
 
@@ -162,7 +162,7 @@ def test_arrays_that_are_no_state_are_refused():
 def test_a_video_does_not_depend_on_the_batch_it_is_made_in():
     system = random_system()
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    run = lambda values, keys: cut(streaming.stream(system, ANCESTRAL, PARAMS, context(*values), start(keys)), 24)
+    run = lambda values, keys: cut(streaming.stream(system, ANCESTRAL, PARAMS, prompt_of(*values), start(keys)), 24)
     both = run((-0.9, 0.2), keys)
     np.testing.assert_allclose(both[1:], run((0.2,), keys[1:]), atol=1e-5)
     assert np.abs(both[0] - both[1]).max() > 0.1
@@ -173,15 +173,15 @@ def test_videos_spread_over_devices_are_the_same_videos():
     values = jnp.linspace(-0.9, 0.5, 8)
     mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
     place = lambda leaf: jax.device_put(leaf, jax.NamedSharding(mesh, jax.P('data') if leaf.ndim else jax.P()))
-    spread = jax.tree.map(place, (context(*values), start(keys)))
+    spread = jax.tree.map(place, (prompt_of(*values), start(keys)))
 
-    def second(context, state):
-        _, state = streaming.next_chunk(system, ANCESTRAL, PARAMS, context, state)
-        return streaming.next_chunk(system, ANCESTRAL, PARAMS, context, state)[0]
+    def second(prompt, state):
+        _, state = streaming.next_chunk(system, ANCESTRAL, PARAMS, prompt, state)
+        return streaming.next_chunk(system, ANCESTRAL, PARAMS, prompt, state)[0]
 
     frames = second(*spread)
     assert len(frames.sharding.device_set) == 8
-    np.testing.assert_allclose(frames, second(context(*values), start(keys)), atol=1e-5)
+    np.testing.assert_allclose(frames, second(prompt_of(*values), start(keys)), atol=1e-5)
 
 
 def test_no_random_key_is_used_twice():
@@ -204,9 +204,9 @@ def test_a_system_is_made_once_however_its_dtype_is_given(tiny_config):
     assert system(tiny_config) is not system(tiny_config, jnp.bfloat16)
 
 
-def test_noise_depends_on_key_draw_and_absolute_frame_alone():
+def test_noise_depends_on_key_index_and_absolute_frame_alone():
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    noise = lambda draw, frames: frame_noise(keys, draw, jnp.asarray(frames), (3, 2))
+    noise = lambda noise_index, frames: frame_noise(keys, noise_index, jnp.asarray(frames), (3, 2))
     whole = noise(4, np.arange(24))
     np.testing.assert_array_equal(noise(4, np.arange(16, 24)), whole[:, 16:])
     np.testing.assert_array_equal(frame_noise(keys[1:], 4, jnp.array([5]), (3, 2))[0, 0], whole[1, 5])
@@ -214,11 +214,11 @@ def test_noise_depends_on_key_draw_and_absolute_frame_alone():
     assert len(np.unique(others)) == others.size
 
 
-def test_later_chunks_get_new_noise_for_the_frames_they_draw_again():
+def test_later_chunks_get_new_noise_for_the_frames_they_generate_again():
     system, begun = random_system(), start(video_keys([0]))
-    _, state = next(streaming.stream(system, SETTINGS, PARAMS, context(-0.9), begun))
+    _, state = next(streaming.stream(system, SETTINGS, PARAMS, prompt_of(-0.9), begun))
     begin = streaming.programs(system, SETTINGS).begin
-    first, second = (begin(PARAMS, context(-0.9), state)[0] for state in (begun, state))
+    first, second = (begin(PARAMS, prompt_of(-0.9), state)[0] for state in (begun, state))
     assert np.abs(first[:, 8:] - second[:, :8]).min() > 0
 
 
@@ -231,7 +231,7 @@ def test_guidance_branches_are_one_batch(profile, branches):
 
 def test_the_anchor_is_the_chosen_frame_of_the_first_chunk_and_guided_by_its_own_scale():
     settings = SampleSettings(steps=2, first_steps=2, anchor_frame=4, guidance_anchor=3.0)
-    chunks = streaming.stream(stand_in(tint=0.01), settings, PARAMS, context(-0.9), start(video_keys([0])))
+    chunks = streaming.stream(stand_in(tint=0.01), settings, PARAMS, prompt_of(-0.9), start(video_keys([0])))
     first, state = next(chunks)
     anchor = state.anchor
     np.testing.assert_allclose(anchor, image(None, preprocess(first[:, 4], 224)), rtol=1e-4)
@@ -241,7 +241,7 @@ def test_the_anchor_is_the_chosen_frame_of_the_first_chunk_and_guided_by_its_own
     np.testing.assert_allclose(second.mean((0, 2, 3, 4)), count, atol=2e-4)
 
 
-def test_the_next_step_is_started_before_one_is_told(monkeypatch):
+def test_the_next_step_is_started_before_one_is_reported(monkeypatch):
     order, programs = [], streaming.programs
 
     def spied(system, settings):
@@ -271,18 +271,18 @@ def test_watched_steps_give_the_same_video(settings):
 
 def test_a_chunk_as_a_single_program_is_the_same_chunk():
     system, state = random_system(), start(video_keys([0]))
-    chunks = streaming.stream(system, ANCESTRAL, PARAMS, context(-0.9), state)
+    chunks = streaming.stream(system, ANCESTRAL, PARAMS, prompt_of(-0.9), state)
     for _ in range(2):
         frames, after = next(chunks)
-        alone, state = streaming.next_chunk(system, ANCESTRAL, PARAMS, context(-0.9), state)
+        alone, state = streaming.next_chunk(system, ANCESTRAL, PARAMS, prompt_of(-0.9), state)
         np.testing.assert_allclose(alone, frames, atol=1e-5)
     assert int(state.index) == int(after.index) == 2
 
 
 class GroupedConfig:
-    """Of a backbone that no code of ours has: what streaming reads of a config, and nothing more.
+    """What streaming reads of the config of a backbone that we do not have, and nothing more.
 
-    Groups of 3 frames are coded as 2 latents; the first chunk has two groups, later ones three, of which one is old.
+    Groups of 3 frames are coded as 2 latents. The first chunk has two groups; later ones have three, one of them old.
     """
 
     contract = Contract(
@@ -323,7 +323,7 @@ def test_a_backbone_that_codes_frames_in_groups_streams_by_its_contract():
     networks = System(GroupedConfig(), decode, None, None, denoiser)
     params = {name: {} for name in ('vae', 'unet', 'cam')}
     settings = SampleSettings(steps=3, first_steps=3, solver='dpmpp_2m', first_solver='dpmpp_2m')
-    prompt = Context(jnp.zeros((1, 5, 2)), jnp.zeros((1, 5, 2)), None)
+    prompt = Prompt(jnp.zeros((1, 5, 2)), jnp.zeros((1, 5, 2)), None)
     chunks = streaming.stream(networks, settings, params, prompt, start(video_keys([0])))
     (first, state), (second, after) = next(chunks), next(chunks)
     assert first.shape == second.shape == (1, 6, 4, 6, 3)

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 from configs_of import stage_config
 
-from st2v_jax import sharding
-from st2v_jax.data import captions
+from st2v_jax import sharding, trees
+from st2v_jax.data import caption_tokens
 from st2v_jax.models import build
 from st2v_jax.training import loop, state, step
 
@@ -17,7 +17,7 @@ class Stage:
         self.config = stage_config(name)
         self.mesh = sharding.make_mesh({'data': -1}, jax.devices()[:devices])
         self.model = build.ModelConfig.from_dict(self.config.model.to_dict())
-        tokenizer = captions.tokenizer_for(self.model.text.vocab_size)
+        tokenizer = caption_tokens.tokenizer_for(self.model.text.vocab_size)
         objective = loop.OBJECTIVES[self.config.objective]
         self.objective = objective(self.config, self.model, params, tokenizer, self.mesh, jax.random.key(0))
         trained, frozen = state.split(self.objective.params, self.objective.trained)
@@ -39,7 +39,7 @@ class Stage:
 
     def finish(self):
         """(networks to save, ModelConfig) after the steps so far."""
-        return self.objective.finish(state.join(self.state.params, self.frozen), self.model)
+        return self.objective.finish(trees.join(self.state.params, self.frozen), self.model)
 
 
 def random_encoders():

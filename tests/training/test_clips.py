@@ -13,8 +13,8 @@ from data.videos import scene, write_folder
 
 from st2v_jax import sharding
 from st2v_jax.cli.run import main
-from st2v_jax.data import captions
-from st2v_jax.data.sources import Example
+from st2v_jax.data import caption_tokens
+from st2v_jax.data.sources import ClipInMemory
 from st2v_jax.models import build
 from st2v_jax.open_model import load_weights
 from st2v_jax.training import clips
@@ -38,7 +38,9 @@ class Numbers:
 
 
 def numbered(length, size=4):
-    return Example(np.arange(length, dtype=np.uint8)[:, None, None, None] * np.ones((1, size, size, 3), np.uint8), '7')
+    return ClipInMemory(
+        np.arange(length, dtype=np.uint8)[:, None, None, None] * np.ones((1, size, size, 3), np.uint8), '7'
+    )
 
 
 def test_a_step_sees_successive_frames_and_an_anchor_of_the_chunk_before():
@@ -53,7 +55,7 @@ def test_a_step_sees_successive_frames_and_an_anchor_of_the_chunk_before():
     assert firsts == {4, 5, 6} and anchors == {1, 2, 3, 4}
     plain = clips.cut(numbered(4), random, frames=4, shown=4, anchored=False, size=(2, 2), tokenizer=Numbers())
     assert plain.anchor is None and plain.pixels.shape == (4, 2, 2, 3)
-    with pytest.raises(ValueError, match='samples of 7 frames are too short: this stage needs 8'):
+    with pytest.raises(ValueError, match='clips of 7 frames are too short: this stage needs 8'):
         clips.cut(numbered(7), random, frames=4, shown=4, anchored=True, size=(4, 4), tokenizer=Numbers())
 
 
@@ -86,7 +88,7 @@ def made(tmp_path_factory):
     params = {name: build.init(jax.random.key(1), door(model)) for name, door in doors.items()}
     params['unet'] = build.init(jax.random.key(2), build.denoiser(model))['unet']
     (folder / 'runs' / 'video_ldm').mkdir(parents=True)
-    save(folder / WEIGHTS, model, params, tokenizer=captions.tokenizer_for(model.text.vocab_size))
+    save(folder / WEIGHTS, model, params, tokenizer=caption_tokens.tokenizer_for(model.text.vocab_size))
     return folder
 
 
@@ -95,7 +97,9 @@ def test_a_resumed_step_reads_the_batch_that_it_would_have_read(made, devices):
     config = stage_config('cam', **{'data.source': str(made / 'clips')})
     model = build.ModelConfig.from_dict(config.model.to_dict())
     mesh = sharding.make_mesh({'data': -1}, jax.devices()[:devices])
-    start, spared = clips.feed(config, model, {}, captions.tokenizer_for(model.text.vocab_size), mesh, {'vae', 'text'})
+    start, spared = clips.feed(
+        config, model, {}, caption_tokens.tokenizer_for(model.text.vocab_size), mesh, {'vae', 'text'}
+    )
     assert not spared  # nothing was encoded beforehand
     whole = [next(steps).videos for steps in [start(0)] for _ in range(4)]
     assert whole[0].pixels.shape == (8, 16, 16, 16, 3) and whole[0].pixels.dtype == np.uint8
@@ -108,7 +112,7 @@ def test_a_resumed_step_reads_the_batch_that_it_would_have_read(made, devices):
 @pytest.mark.filterwarnings('ignore')  # of processes that start in a program with threads
 def test_clips_read_in_processes_are_the_same(made):
     model = build.ModelConfig.from_dict(stage_config('cam').model.to_dict())
-    mesh, tokenizer = sharding.make_mesh({'data': -1}), captions.tokenizer_for(model.text.vocab_size)
+    mesh, tokenizer = sharding.make_mesh({'data': -1}), caption_tokens.tokenizer_for(model.text.vocab_size)
     batches = []
     for workers in ('0', '2'):
         config = stage_config('cam', **{'data.source': str(made / 'clips'), 'data.workers': workers})
@@ -146,7 +150,7 @@ def said(capsys, *argv):
 def test_sources_that_are_no_good_are_one_line(made, capsys, tmp_path):
     command = ('--config', CAM, '--from', made / WEIGHTS, '--workdir', tmp_path / 'run')
     for source, message in (
-        ('nowhere', 'nowhere is no folder (there is no nowhere/index.json)'),
+        ('nowhere', 'nowhere is not a folder (there is no nowhere/index.json)'),
         (str(made / 'videos'), 'videos is not finished: run st2v prepare-data again'),
         ('tfds:nothing_such', 'tfds:nothing_such, split train: '),
     ):
@@ -180,10 +184,10 @@ def test_the_last_stage_trains_on_clips_of_twice_the_length(made, one_device, ca
     model = build.ModelConfig.from_dict(stage_config('cam').model.to_dict())
     _, params = load_weights(made / WEIGHTS, ['vae', 'text', 'image', 'unet'])
     params['cam'] = build.init(jax.random.key(2), build.denoiser(model))['cam']
-    save(tmp_path / 'cam', model, params, tokenizer=captions.tokenizer_for(model.text.vocab_size))
+    save(tmp_path / 'cam', model, params, tokenizer=caption_tokens.tokenizer_for(model.text.vocab_size))
     apm += ('--from', tmp_path / 'cam')
     code, line = said(capsys, *apm, f'--config.data.source={made / "clips"}')
-    assert code == 2 and 'samples of 16 frames are too short: this stage needs 32' in line
+    assert code == 2 and 'clips of 16 frames are too short: this stage needs 32' in line
     assert (
         main(
             [
@@ -226,7 +230,7 @@ def test_a_dataset_of_tensorflow_datasets_is_a_source_by_name(tmp_path):
         shown=16,
         anchored=False,
         size=(16, 16),
-        tokenizer=captions.world_tokenizer(),
+        tokenizer=caption_tokens.world_tokenizer(),
     )
     assert read.pixels.shape == (16, 16, 16, 3) and (read.ids != 0).all()
     with pytest.raises(ValueError, match='tfds:world/films, split test: '):

@@ -49,7 +49,7 @@ def test_no_package_is_called_configs():
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('nothing', 'there is no config nothing: name a file, or one of add_cond, apm, autoencoder, .*video_ldm'),
+        ('nothing', 'there is no config nothing: give a file, or one of add_cond, apm, autoencoder, .*video_ldm'),
         ('common', 'there is no config common'),
         ('nothing.py', 'there is no config file nothing.py'),
         (__file__.replace('.py', ''), 'there is no config file .*test_config_files'),

@@ -79,5 +79,5 @@ def test_dropped_conditions_are_the_empty_text_and_the_empty_image():
 
 
 def test_stages_need_those_before():
-    with pytest.raises(ValueError, match='stage cam starts from vae, text, unet: config.init.networks has to'):
+    with pytest.raises(ValueError, match='stage cam starts from vae, text, unet: add them to config.init.networks'):
         Stage('cam', {})

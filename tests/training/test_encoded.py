@@ -15,7 +15,7 @@ from data.videos import write_folder
 
 from st2v_jax import sharding
 from st2v_jax.cli.run import main
-from st2v_jax.data import captions
+from st2v_jax.data import caption_tokens
 from st2v_jax.data.clips import INDEX
 from st2v_jax.models import build
 from st2v_jax.tokenizer import Tokenizer
@@ -25,7 +25,7 @@ from st2v_jax.weights.folder import save
 # One level alone, which compiles in half the time
 LEVEL = {'model.backbone.channels': '(8,)', 'model.backbone.attention': '(True,)'}
 MODEL = build.ModelConfig.from_dict(stage_config('apm', **LEVEL).model.to_dict())
-TOKENIZER = captions.tokenizer_for(MODEL.text.vocab_size)
+TOKENIZER = caption_tokens.tokenizer_for(MODEL.text.vocab_size)
 jitted = partial(jax.jit, compiler_options=stage_config('apm').compiler_options.to_dict())
 OPTIONS = ('--frames', '32', '--fps', '12', '--videos-per-shard', '2', '--workers', '1', '--quiet')
 ROOT = Path(__file__).parents[2]
@@ -62,6 +62,7 @@ def objective(stage, folder, params, **overrides):
     return loop.OBJECTIVES[config.objective](config, MODEL, params, TOKENIZER, mesh, jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'stage, noise, idle',
     [
@@ -119,10 +120,12 @@ def test_clips_of_other_networks_are_refused(made, params, capsys, tmp_path):
         ('text tower', (MODEL, params, words)),
         ('autoencoder and text tower', (MODEL, other, TOKENIZER)),
     ):
-        with pytest.raises(ValueError, match=f'encoded by another {network} than this run starts from: prepare them '):
+        with pytest.raises(
+            ValueError, match=f'encoded with another {network} than this run starts from: prepare them again'
+        ):
             feed(*changed, mesh, {'vae', 'text'})
     feed(MODEL, params | {'text': other['text']}, TOKENIZER, mesh, {'vae'})  # a text tower that is trained moves on
-    with pytest.raises(ValueError, match='the clips hold those of frames of 16x16 pixels, the model has 32x32'):
+    with pytest.raises(ValueError, match='those of the clips are for 16x16 pixels, the model has 32x32'):
         feed(dataclasses.replace(MODEL, frame_size=(32, 32)), params, TOKENIZER, mesh, {'vae', 'text'})
 
     save(tmp_path / 'other', MODEL, other, tokenizer=TOKENIZER)
@@ -140,8 +143,8 @@ def test_clips_of_other_networks_are_refused(made, params, capsys, tmp_path):
         ]
     )
     assert code == 2 and capsys.readouterr().err.strip().split('\n')[-1] == (
-        'error: the clips were encoded by another autoencoder and text tower than this run starts from: '
-        'prepare them again, with --encode and the weights that --from names'
+        'error: the clips were encoded with another autoencoder and text tower than this run starts from: '
+        'prepare them again, with the weights of --from as --encode'
     )
 
 
@@ -174,12 +177,11 @@ def test_killed_while_encoding_and_continued_equals_undisturbed(made, capsys):
     assert all((made / 'encoded' / name).read_bytes() == (output / name).read_bytes() for name in names)
 
 
-def test_encoding_wants_frames_as_the_model_sees_them(made, capsys, tmp_path):
+def test_encoding_needs_the_size_of_the_model(made, capsys, tmp_path):
     for more, message in (
         (
             ('--size', '24', '--encode', made / 'weights'),
-            'error: latents are of frames as the model sees them: '
-            f'--size is 16x16 with --encode {made / "weights"}, not 24x24',
+            f'error: with --encode {made / "weights"}, --size must be that of the model, 16x16, not 24x24',
         ),
         (('--encode', 'nowhere'), 'error: there is no folder of weights nowhere'),
     ):

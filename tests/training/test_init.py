@@ -10,7 +10,7 @@ from configs_of import ABLATIONS, CONFIGS, STAGES, stage_config
 
 from st2v_jax import sharding
 from st2v_jax.cli.run import main
-from st2v_jax.data import captions
+from st2v_jax.data import caption_tokens
 from st2v_jax.models import build
 from st2v_jax.open_model import SHIPPED, open_model
 from st2v_jax.training import init, loop, pools
@@ -42,7 +42,7 @@ def networks(seed, *names):
 
 
 def write(folder, params):
-    save(folder, MODEL, params, tokenizer=captions.tokenizer_for(MODEL.text.vocab_size))
+    save(folder, MODEL, params, tokenizer=caption_tokens.tokenizer_for(MODEL.text.vocab_size))
     return folder
 
 
@@ -159,13 +159,13 @@ def test_where_no_source_can_be_had_one_line_names_them_and_the_option(tmp_path,
     monkeypatch.setattr(huggingface_hub, 'list_repo_files', unreachable)
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', unreachable)
     monkeypatch.chdir(tmp_path)
-    assert main(['train', '--config', str(CONFIGS / 'cam.py')]) == 2  # at released size
+    assert main(['train', '--config', str(CONFIGS / 'cam.py')]) == 2  # at full size
     (line,) = capsys.readouterr().err.strip().split('\n')
     for part in (
-        'stage cam starts from trained vae, text, unet, which no source has',
+        'stage cam starts from trained vae, text, unet, but no source has them',
         'runs/video_ldm/weights',
         'damo-vilab/text-to-video-ms-1.7b',
-        'name weights that have them with --from',
+        'give weights that have them with --from',
     ):
         assert part in line
     assert not (tmp_path / 'runs').exists()
@@ -173,12 +173,14 @@ def test_where_no_source_can_be_had_one_line_names_them_and_the_option(tmp_path,
 
 def test_weights_that_lack_a_network_are_named_with_what_they_have(whole, tmp_path):
     folder = write(tmp_path / 'some', {name: whole[1][name] for name in ('vae', 'text')})
-    with pytest.raises(ValueError, match=r'stage cam starts from trained unet, which no source has \(vae, text from '):
+    with pytest.raises(
+        ValueError, match=r'stage cam starts from trained unet, but no source has them \(vae, text from '
+    ):
         init.start(stage_config('cam'), KEY, folder)
 
 
 def test_weights_of_another_model_are_refused(tiny_folder):
-    with pytest.raises(ValueError, match=r'are of another model than the config: .*frame_size is \(32, 32\) there'):
+    with pytest.raises(ValueError, match=r'belong to another model than the config: .*frame_size is \(32, 32\) there'):
         init.start(stage_config('cam'), KEY, tiny_folder)
 
 

@@ -77,7 +77,7 @@ def test_a_resumed_run_goes_on_from_what_it_began_with(line, tmp_path, monkeypat
     loop.train(config_of(steps=4), tmp_path)
     begin = loop.init.start
     monkeypatch.setattr(loop.init, 'start', lambda *args: begin(*args)._replace(origin='vae from elsewhere'))
-    with pytest.raises(ValueError, match=r'started from fresh networks, and would go on with vae from elsewhere'):
+    with pytest.raises(ValueError, match=r'started from fresh networks, but would now use vae from elsewhere'):
         loop.train(config_of(), tmp_path)
 
 
@@ -98,20 +98,20 @@ def test_a_run_leaves_metrics_and_a_summary(line, tmp_path):
     assert (tmp_path / 'weights' / 'config.json').is_file()
 
 
-def test_samples_are_drawn_from_the_average_on_the_way(line, tmp_path, monkeypatch):
-    drawn = []
+def test_previews_are_written_at_the_steps_that_the_config_says(line, tmp_path, monkeypatch):
+    written = []
 
-    def draw(settings, path, params, *_):
-        drawn.append(path.name)
+    def write(settings, path, params, *_):
+        written.append(path.name)
         return np.zeros((4, 4, 3), np.uint8)
 
-    monkeypatch.setattr(loop.samples, 'draw', draw)
-    loop.train(config_of(samples={'every': 6}, steps=12), tmp_path)
-    assert drawn == ['step-0000006.mp4', 'step-0000012.mp4']
+    monkeypatch.setattr(loop.previews, 'write', write)
+    loop.train(config_of(previews={'every': 6}, steps=12), tmp_path)
+    assert written == ['step-0000006.mp4', 'step-0000012.mp4']
 
 
 def test_not_a_number_names_the_step_and_leaves_the_last_checkpoint(line, tmp_path):
-    with pytest.raises(errors.TrainingError, match=r'step \d+: loss nan.* not finite first after line; the last'):
+    with pytest.raises(errors.TrainingError, match=r'step \d+: loss nan.* not finite first after line. The last'):
         loop.train(config_of(poison=0.009, checkpoint_every=2), tmp_path)
     saved = checkpoint.Checkpoints(tmp_path / 'checkpoints')
     rows = [json.loads(row) for row in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
@@ -145,7 +145,9 @@ def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))  # no file may grow beyond it
     try:
-        with pytest.raises(OSError, match=r'checkpoint of step 2 cannot be written to .*; that of step 1 is whole'):
+        with pytest.raises(
+            OSError, match=r'checkpoint of step 2 cannot be written to .*; the one of step 1 is complete'
+        ):
             checkpoints.save(2, state, 0.9)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -10,7 +10,7 @@ from configs_of import stage_config
 from training.stage import random_encoders
 
 from st2v_jax import sharding
-from st2v_jax.data import captions
+from st2v_jax.data import caption_tokens
 from st2v_jax.models import build
 from st2v_jax.training import pools
 from st2v_jax.video_io import to_floats
@@ -23,7 +23,7 @@ def test_the_memory_of_a_batch_is_the_beginning_of_what_is_denoised():
     config = stage_config('apm')
     model = build.ModelConfig.from_dict(config.model.to_dict())
     mesh = sharding.make_mesh({'data': -1}, jax.devices()[:1])
-    tokenizer = captions.tokenizer_for(model.text.vocab_size)
+    tokenizer = caption_tokens.tokenizer_for(model.text.vocab_size)
     videos = pools.make_data(config, model, random_encoders(), tokenizer, mesh, jax.random.key(1)).videos
     assert videos.pixels.dtype == jnp.uint8 and videos.latents.dtype == jnp.float16
     batch = pools.draw(jax.random.key(5), videos, model, anchored=True)
@@ -49,7 +49,7 @@ def test_windows_of_the_other_stages_lie_anywhere_in_the_sample():
     keys = jax.random.split(jax.random.key(0), 400)
     start, _ = jax.vmap(partial(pools.windows, length=20, frames=16, anchored=False))(keys)
     assert set(np.asarray(start)) == set(range(5))
-    with pytest.raises(ValueError, match='samples of 31 frames are too short: this stage needs 32'):
+    with pytest.raises(ValueError, match='clips of 31 frames are too short: this stage needs 32'):
         pools.windows(keys[0], 31, 16, anchored=True)
 
 

@@ -93,23 +93,22 @@ def test_two_tasks_of_slurm_train_as_one_process(tmp_path, unoptimised):
     assert steps('one') == steps('two') == ['1', '2']
 
 
-def test_two_processes_meet_where_they_are_told_to():
+def test_two_processes_meet_where_they_are_told_to(tmp_path):
     program = (
-        'import sys; from ml_collections import ConfigDict\n'
+        'import sys; from pathlib import Path; from ml_collections import ConfigDict\n'
         'from st2v_jax.training import processes\n'
         'number, coordinator = int(sys.argv[1]), sys.argv[2]\n'
         'processes.join(ConfigDict({"processes": "2", "process": number, "coordinator": coordinator}))\n'
-        'print(processes.is_first(), processes.any_of(number == 1))'
+        'Path(sys.argv[1]).write_text(f"{processes.is_first()} {processes.any_of(number == 1)}")'
     )
     where = f'127.0.0.1:{free_port()}'
+    path = {**os.environ, 'PYTHONPATH': str(CONFIGS.parent)}
     runs = [
-        subprocess.Popen(
-            [sys.executable, '-c', program, str(number), where], cwd=CONFIGS.parent, stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, '-c', program, str(number), where], cwd=tmp_path, env=path)
         for number in range(2)
     ]
-    said = [run.communicate(timeout=120)[0].splitlines() for run in runs]  # Gloo says something too
-    assert 'True True' in said[0] and 'False True' in said[1]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    assert [(tmp_path / name).read_text() for name in '01'] == ['True True', 'False True']
 
 
 @pytest.fixture
@@ -163,7 +162,7 @@ def kubernetes():
 def test_a_cluster_that_cannot_be_asked_is_one_line(joined, monkeypatch):
     for name, value in {**slurm(2), 'SLURM_NTASKS': 'two'}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=r'jax detects a cluster \(SlurmCluster\) and cannot join it: .*two.*=1 '):
+    with pytest.raises(ValueError, match=r'jax detects a cluster \(SlurmCluster\) but cannot join it: .*two.*=1 '):
         processes.join(AUTO)
     processes.join(stage_config('cam', **{'distributed.processes': '1'}).distributed)
     assert not joined
@@ -173,8 +172,8 @@ def test_a_cluster_that_cannot_be_asked_is_one_line(joined, monkeypatch):
     'count, message',
     [
         ('2', '2 processes need distributed.coordinator, the host:port of process 0'),
-        ('many', "distributed.processes is 'auto' or a number from 1 on, not 'many'"),
-        ('0', "distributed.processes is 'auto' or a number from 1 on, not '0'"),
+        ('many', "distributed.processes must be 'auto' or a number of at least 1, not 'many'"),
+        ('0', "distributed.processes must be 'auto' or a number of at least 1, not '0'"),
     ],
 )
 def test_processes_that_cannot_meet_are_refused(count, message, joined):

@@ -42,6 +42,6 @@ def test_pairs_are_one_video_twice_on_the_canvas(stage):
 
 
 def test_it_sees_no_level_above_its_start():
-    start, t = map(np.asarray, refiner.levels(jax.random.key(0), 20_000, 200, 300))
+    start, t = map(np.asarray, refiner.sdedit_times(jax.random.key(0), 20_000, 200, 300))
     assert set(start) == set(range(200, 301)) and t.min() == 0 and (t <= start).all()
     assert t[start == 300].max() > 290 and t.mean() == pytest.approx(125, abs=2)

@@ -98,7 +98,7 @@ def test_a_mesh_trains_as_one_device(sizes, step_on, on_one_device):
     same(on_one_device[0].ema, now.ema)
 
 
-def test_the_released_model_is_split_evenly():
+def test_the_full_model_is_split_evenly():
     model = build.ModelConfig()
     tree = layout.abstract(model, ('unet', 'cam', 'apm'))
     mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})

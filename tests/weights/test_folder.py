@@ -1,4 +1,4 @@
-"""A folder of weights comes back as it was saved, and one that does not fit says everything that is wrong with it."""
+"""A folder of weights comes back as it was saved, and the error for a wrong one lists everything that is wrong."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ def test_only_some_networks_can_be_read(tiny_folder, tmp_path):
         model.arrays(('lora',))
 
 
-@pytest.mark.parametrize('size', ['tiny', 'released'])
+@pytest.mark.parametrize('size', ['tiny', 'full'])
 def test_a_config_comes_back(size, tiny_config, tmp_path):
     config = tiny_config if size == 'tiny' else build.ModelConfig()
     ours.save(tmp_path, config, {})
@@ -77,7 +77,7 @@ def test_every_misfit_is_in_one_error(tiny_folder, tmp_path):
     message = str(error.value)
     assert f'vae/{lost}: missing' in message
     assert 'vae/extra/kernel: the model has no such parameter' in message
-    assert f'unet/{wrong}: shape (7, 7), the config wants' in message
+    assert f'unet/{wrong}: shape (7, 7), the config needs' in message
 
 
 def test_config_keys_are_strict(tiny_folder, tmp_path):
@@ -111,7 +111,7 @@ def test_what_is_not_ours_is_named(tmp_path):
         if settings is not None:
             (tmp_path / 'config.json').write_text(json.dumps(settings))
         assert not ours.is_ours(tmp_path)
-        with pytest.raises(WeightsError, match='there is no config.json of ours'):
+        with pytest.raises(WeightsError, match='there is no config.json of st2v_jax'):
             ours.read(tmp_path)
 
 

@@ -21,7 +21,7 @@ def test_the_released_refiner_has_an_autoencoder_and_a_text_tower_of_its_own():
     sizes = {name: build.parameter_count(tree) for name, tree in trees.items()}
     manifests = Path(__file__).parents[1] / 'manifests'
     count = lambda name: json.loads((manifests / f'{name}.json').read_text())['n_elements']
-    # the text tower leaves out the last block of open_clip's: it is as large as the streaming stage's
+    # the text tower leaves out open_clip's last block, so it is as large as that of the streaming stage
     assert sizes == {'refiner_vae': count('vid2vid_vae_first_stage'), 'refiner_text': count('ms17b_text_encoder')}
 
 
@@ -29,7 +29,7 @@ def test_a_refiner_may_share_them_with_the_streaming_stage(tiny_config):
     assert layout.refinement(tiny_config) == {'refiner': 'refiner', 'vae': 'vae', 'text': 'text'}
     assert layout.networks(tiny_config) == (*WHOLE, 'refiner')
     assert tiny_config.for_refinement.scale_factor == tiny_config.scale_factor
-    with pytest.raises(ValueError, match='no such network: refiner_vae; they are vae, .*refiner'):
+    with pytest.raises(ValueError, match='no such network: refiner_vae; the model has vae, .*refiner'):
         layout.abstract(tiny_config, ('refiner_vae',))
 
 
@@ -56,6 +56,6 @@ def test_trees_are_of_the_networks_asked_for(tiny_config):
 
 
 def test_a_text_tower_has_a_row_for_each_token():
-    layout.check_rows(Tokenizer(), 49408, 'here')
+    layout.check_tokenizer(Tokenizer(), 49408, 'here')
     with pytest.raises(WeightsError, match='here: the text tower has 12 rows, its tokenizer 49408'):
-        layout.check_rows(Tokenizer(), 12, 'here')
+        layout.check_tokenizer(Tokenizer(), 12, 'here')

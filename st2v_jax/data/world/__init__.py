@@ -1,11 +1,11 @@
-"""A small world to learn: captioned long videos, drawn from (seed, index), endless and reproducible.
+"""A small world to learn from: captioned long videos, computed from (seed, index), endless and reproducible.
 
-    scene = world.scene(seed, index)                     # what it shows
-    frames = world.render(scene, np.arange(48), 128)     # [48,128,128,3] in [-1, 1]
-    prompt = world.caption(scene, variant)               # one of many sentences that say it
+    scene = world.scene(seed, index)                     # what the video shows
+    frames = world.render(scene, np.arange(48), 128)     # [48, 128, 128, 3] in [-1, 1]
+    prompt = world.caption(scene, variant)               # one of many sentences that describe it
     truth = world.truth(scene, np.arange(48), 128)       # where everything is
 
-A frame depends on the seed, the index of its scene and its own number alone.
+A frame depends only on the seed, the index of its scene and its own number.
 """
 
 from st2v_jax.data.examples import EXAMPLES

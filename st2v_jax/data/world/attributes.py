@@ -1,4 +1,4 @@
-"""What a scene can show: the names that captions use, and how they look."""
+"""What a scene can show: the names used in captions, and their looks."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 COLOURS = ('red', 'orange', 'yellow', 'green', 'cyan', 'blue', 'purple', 'pink')
 SHAPES = ('ball', 'box', 'star', 'triangle', 'ring', 'heart', 'cross')
 PATTERNS = ('plain', 'striped', 'dotted', 'checkered')
-# The first four are tracking shots: the camera follows, so that the object stays in view for ever.
+# The first four are tracking shots: the camera follows the object, so that it always stays in view.
 MOTIONS = ('moves left', 'moves right', 'rises', 'falls', 'bounces', 'circles', 'swings', 'spins', 'pulses')
 TRACKING = 4
 CAMERAS = ('still', 'pans left', 'pans right', 'pans up', 'pans down', 'zooms in and out', 'follows')
@@ -45,7 +45,7 @@ ACCENT_RGB = np.array(
     np.float32,
 )
 
-CLASHES = {  # colours that would drown in a background
+CLASHES = {  # colours that would be hard to see on a background
     'meadow': ('green',),
     'desert': ('orange', 'yellow'),
     'ocean': ('blue', 'cyan'),
@@ -57,21 +57,37 @@ CLASHES = {  # colours that would drown in a background
 
 
 class Ground(NamedTuple):
-    """Look of one background: lengths in pixels of a 128 pixel frame, colours in [0, 1]."""
+    """Looks of one background: lengths in pixels of a 128 pixel frame, colours in [0, 1].
 
-    low: tuple  # palette from valleys over the middle to crests of the noise
+    Attributes:
+      low: colour of the valleys of the noise.
+      middle: colour between valleys and crests.
+      high: colour of the crests.
+      flat: how many times wider than high the noise is, 1 or 2.
+      ridge: from 0, soft hills, to 1, a net of bright ridges.
+      petals: of the outline of a landmark, radius * (1 + wave * cos(petals * angle)).
+      wave: of the same outline.
+      radius: of a landmark.
+      core: radius of the inner disc, as a share of the radius.
+      petal_a: one of the two colours of landmarks.
+      petal_b: the other one.
+      core_rgb: colour of the inner disc.
+      density: share of the cells that hold a landmark.
+    """
+
+    low: tuple
     middle: tuple
     high: tuple
-    flat: float  # how many times wider than high the noise is: 1 or 2
-    ridge: float  # 0 soft hills .. 1 a net of bright ridges
-    petals: int  # outline of a landmark: radius * (1 + wave * cos(petals * angle))
+    flat: float
+    ridge: float
+    petals: int
     wave: float
     radius: float
-    core: float  # share of the radius that the inner disc takes
-    petal_a: tuple  # two colours, either is chosen for a landmark
+    core: float
+    petal_a: tuple
     petal_b: tuple
     core_rgb: tuple
-    density: float  # share of cells with a landmark
+    density: float
 
 
 GROUNDS = {
@@ -183,14 +199,14 @@ GROUNDS = {
 }
 
 
-def ground_table():
-    """The grounds as one Ground of arrays with a leading axis over BACKGROUNDS."""
+def ground_table() -> Ground:
+    """All grounds as one Ground of arrays, with a leading axis over BACKGROUNDS."""
     rows = [GROUNDS[name] for name in BACKGROUNDS]
     return Ground(*(np.array(column, np.float32) for column in zip(*rows)))
 
 
-def allowed_colours():
-    """(table [backgrounds, colours] of colour ids, allowed ones first; how many are allowed [backgrounds])."""
+def allowed_colours() -> tuple[np.ndarray, np.ndarray]:
+    """A table [backgrounds, colours] of colour ids with the allowed ones first, and their number [backgrounds]."""
     lists = [[i for i, name in enumerate(COLOURS) if name not in CLASHES[ground]] for ground in BACKGROUNDS]
     table = np.array([row + [row[0]] * (len(COLOURS) - len(row)) for row in lists], np.int32)
     return table, np.array([len(row) for row in lists], np.int32)

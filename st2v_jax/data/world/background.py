@@ -1,15 +1,16 @@
-"""The ground: coloured value noise and scattered landmarks on an endless plane, a function of place alone."""
+"""The ground: coloured value noise and scattered landmarks on an endless plane; depends only on the position."""
 
 import jax
 import jax.numpy as jnp
 
 from st2v_jax.data.world.attributes import ground_table
 from st2v_jax.data.world.hashing import mix, unit
-from st2v_jax.data.world.motion import FRAME
+from st2v_jax.data.world.motion import FRAME, Camera
+from st2v_jax.data.world.scene import Scene
 
-OCTAVES = ((64, 0.5), (32, 0.32), (16, 0.18))  # wavelength in pixels of a 128 pixel frame, weight
-TILE = 64  # pixels; every wavelength and the landmarks' cell divide it
-CELL = 32  # pixels; at most one landmark each, all inside, so that a pixel asks only its own cell
+OCTAVES = ((64, 0.5), (32, 0.32), (16, 0.18))  # (wavelength in pixels of a 128 pixel frame, weight)
+TILE = 64  # pixels; a multiple of all wavelengths and of the cells of landmarks
+CELL = 32  # pixels; a cell holds at most one landmark and all of it, so that a pixel depends only on its own cell
 
 
 def _smooth(t):
@@ -17,14 +18,14 @@ def _smooth(t):
 
 
 def _lattice(tile, local, wavelength):
-    """Whole tiles and pixels from there -> (lattice index int32, fraction in [0, 1))."""
+    """The lattice index (int32) and the fraction in [0, 1) of positions: whole tiles, and pixels from there."""
     place = local / wavelength
     whole = jnp.floor(place)
     return tile * (TILE // wavelength) + whole.astype(jnp.int32), place - whole
 
 
-def value_noise(salt, ix, fx, iy, fy):
-    """Hashed values at lattice points, smoothly between them: columns ix, fx [w] and rows iy, fy [h] -> [h,w]."""
+def value_noise(salt: jax.Array, ix: jax.Array, fx: jax.Array, iy: jax.Array, fy: jax.Array) -> jax.Array:
+    """Noise [h, w] at columns ix, fx [w] and rows iy, fy [h]: hashed values at lattice points, smooth in between."""
     column = lambda i: mix(salt, i)[None, :]
     corner = lambda dx, dy: unit(mix(column(ix + dx), (iy + dy)[:, None]))
     sx, sy = _smooth(fx)[None, :], _smooth(fy)[:, None]
@@ -33,8 +34,8 @@ def value_noise(salt, ix, fx, iy, fy):
     return top + sy * (bottom - top)
 
 
-def paint(scene, camera, x, y):
-    """Colours in [0, 1] of the ground seen at columns x [w] and rows y [h] (pixels of a 128 pixel frame) -> [h,w,3]."""
+def paint(scene: Scene, camera: Camera, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Colours [h, w, 3] in [0, 1] of the ground at columns x [w] and rows y [h], in pixels of a 128 pixel frame."""
     look = jax.tree.map(lambda a: jnp.asarray(a)[scene.background], ground_table())
     half = FRAME / 2
     x = camera.rest[0] + half + (x - half) / camera.zoom
@@ -44,7 +45,7 @@ def paint(scene, camera, x, y):
     level = 0.0
     for wavelength, weight in OCTAVES:
         ix, fx = _lattice(tile_x, x, wavelength)
-        # A flat ground has rows half as high: the same lattice, twice as dense.
+        # The rows of a flat ground are half as high: the same lattice, twice as dense.
         dense = look.flat.astype(jnp.int32)
         place = y * look.flat / wavelength
         iy, fy = tile_y * dense * (TILE // wavelength) + jnp.floor(place).astype(jnp.int32), place - jnp.floor(place)
@@ -60,7 +61,7 @@ def paint(scene, camera, x, y):
 def _landmarks(scene, look, rgb, tile_x, x, tile_y, y):
     salt = mix(scene.salt, 0xF10)
     row, fy = _lattice(tile_y, y, CELL)
-    # Each row of cells starts elsewhere, which hides the grid.
+    # Each row of cells is shifted, which hides the grid.
     shift = CELL * unit(mix(mix(salt, 1), row))[:, None]
     column, fx = _lattice(tile_x, x[None, :] + shift, CELL)
     cell = mix(mix(salt, column), row[:, None])
@@ -74,7 +75,7 @@ def _landmarks(scene, look, rgb, tile_x, x, tile_y, y):
     distance = jnp.sqrt(u * u + v * v + 1e-6)
     outline = radius * (1 + look.wave * jnp.cos(look.petals * jnp.arctan2(u, -v)))
     there = (fortune(4) < look.density).astype(jnp.float32)
-    soft = lambda d: jnp.clip(0.5 - d / 1.6, 0, 1)[..., None]  # an edge of 1.6 pixels survives any zoom
+    soft = lambda d: jnp.clip(0.5 - d / 1.6, 0, 1)[..., None]  # an edge of 1.6 pixels looks right at every zoom
     shade = 0.35 * _smooth(jnp.clip(1.4 - distance / (radius * (1 + look.wave)), 0, 1))[..., None] * there[..., None]
     rgb = rgb * (1 - shade)
     petal = jnp.where((fortune(5) < 0.5)[..., None], look.petal_a, look.petal_b)

@@ -1,10 +1,10 @@
-"""The world as a tensorflow-datasets builder: array_record files that anyone reads, without TensorFlow.
+"""The world as a tensorflow-datasets builder, which writes array_record files that are read without TensorFlow.
 
     builder = World(data_dir='data', config='clips_128', file_format='array_record')
     builder.download_and_prepare()
-    clip = builder.as_data_source('train')[0]  # {'frames': uint8 [f,128,128,3], 'caption': str, ...}
+    clip = builder.as_data_source('train')[0]  # {'frames': uint8 [f, 128, 128, 3], 'caption': str, ...}
 
-The splits are train, and held_out with combinations of attributes that no training scene has.
+The splits are train and held_out; the latter has combinations of attributes that do not occur in training.
 """
 
 import dataclasses
@@ -19,20 +19,29 @@ from st2v_jax.video_io import to_uint8
 
 @dataclasses.dataclass
 class WorldConfig(tfds.core.BuilderConfig):
-    """How much of the world to write, and how large."""
+    """Which videos of the world are written, and their size.
+
+    Attributes:
+      seed: of the world.
+      videos: number of videos in the split train.
+      held_out_videos: number of videos in the split held_out.
+      frames: of a video.
+      size: pixels of a side.
+      variant: wording of the captions.
+    """
 
     seed: int = 0
-    videos: int = 1000  # of the train split
+    videos: int = 1000
     held_out_videos: int = 100
     frames: int = 48
     size: int = 128
-    variant: int = 0  # wording of the captions
+    variant: int = 0
 
 
 class World(tfds.core.GeneratorBasedBuilder):
     """Procedural videos of one or two moving objects, with captions and attributes.
 
-    A row of 'objects' stands for one object, from left to right; -1 fills the second row of a scene with one.
+    Each row of 'objects' is one object, from left to right; where a scene has one object, the second row is -1.
     """
 
     VERSION = tfds.core.Version('1.0.0')

@@ -1,4 +1,4 @@
-"""The grammar: thousands of plain sentences that say what a scene shows."""
+"""The grammar of captions: thousands of plain sentences that describe a scene."""
 
 import re
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from st2v_jax.data.world.attributes import COLOURS
-from st2v_jax.data.world.scene import describe
+from st2v_jax.data.world.scene import Scene, describe
 
 SHAPE_WORDS = {
     'ball': ('ball', 'ball', 'sphere'),
@@ -79,7 +79,7 @@ CAMERA_WORDS = {
 
 
 class _Choices:
-    """Draws that depend on two integers alone: not on any library's generator, so captions never change."""
+    """Random choices that depend only on two integers, not on the generator of a library, so captions never change."""
 
     def __init__(self, salt, variant):
         self.state = (int(salt) * 0x9E3779B97F4A7C15 + int(variant) * 0xD1B54A32D192ED03 + 0x1234567) % 2**64
@@ -101,7 +101,7 @@ def _noun(choose, thing, brief):
 
 
 def _clause(choose, things, form, brief):
-    """The objects and what they do; form 0 says 'does', 2 'doing'."""
+    """The objects and what they do; form 0 is 'does', form 2 'doing'."""
     nouns = [_noun(choose, thing, brief) for thing in things]
     verbs = [choose(MOTION_WORDS[thing['motion']]) for thing in things]
     if len(things) == 1:
@@ -112,10 +112,10 @@ def _clause(choose, things, form, brief):
     return ' and '.join(f'{noun} {verb[form]}{side}' for noun, verb, side in zip(nouns, verbs, sides))
 
 
-def caption(scene, variant=0):
-    """A sentence for one scene; `variant` (any integer) chooses the wording.
+def caption(scene: Scene, variant: int = 0) -> str:
+    """A sentence that describes one scene; `variant` (any integer) chooses the wording.
 
-    One in six is brief: colours, shapes and motions only.
+    One sentence in six is brief: it names only colours, shapes and motions.
     """
     scene = jax.tree.map(np.asarray, scene)
     names = describe(scene)
@@ -137,8 +137,8 @@ def caption(scene, variant=0):
     return sentence + choose((f', the camera {does}', f' while the camera {does}', f', camera {doing}'))
 
 
-def words():
-    """Every word that captions can use, sorted."""
+def words() -> list[str]:
+    """All words that occur in captions, sorted."""
     tables = (SHAPE_WORDS, PATTERN_WORDS, MOTION_WORDS, PLACE_WORDS, CAMERA_WORDS)
     found = set()
 

@@ -1,4 +1,4 @@
-"""Where objects and camera are at any frame: closed forms of the frame number, good for endless videos."""
+"""Where the objects and the camera are at each frame: closed forms of the frame number, so videos can be endless."""
 
 from typing import NamedTuple
 
@@ -6,35 +6,48 @@ import jax
 import jax.numpy as jnp
 
 from st2v_jax.data.world.attributes import TRACKING
-from st2v_jax.data.world.scene import BOUNCES, CIRCLES, PULSES, SPINS, SWINGS, ZOOMS
+from st2v_jax.data.world.scene import BOUNCES, CIRCLES, PULSES, SPINS, SWINGS, ZOOMS, Scene
 
-FRAME = 128  # pixels of the frame in which lengths of this package are given
+FRAME = 128  # lengths in this package are in pixels of a frame of this size
 
 
 class Pose(NamedTuple):
-    """The two objects at one frame, in pixels of a 128 pixel frame; angles are clockwise, in radians."""
+    """The two objects at one frame, in pixels of a 128 pixel frame.
 
-    centre: jax.Array  # [2,2] x, y
-    radius: jax.Array  # [2]
-    angle: jax.Array  # [2]
-    height: jax.Array  # [2] above the ground, where the shadow lies
+    Attributes:
+      centre: [2, 2] x, y.
+      radius: [2].
+      angle: [2] clockwise, in radians.
+      height: [2] above the ground, where the shadow lies.
+    """
+
+    centre: jax.Array
+    radius: jax.Array
+    angle: jax.Array
+    height: jax.Array
 
 
 class Camera(NamedTuple):
-    """tile + rest is how far the camera has gone; whole tiles of 64 pixels apart, so that it never loses precision."""
+    """The camera at one frame. It has moved by tile + rest; tiles are counted apart, so that no precision is lost.
 
-    tile: jax.Array  # [2] int32
-    rest: jax.Array  # [2] pixels in [0, 64)
-    zoom: jax.Array  # over 1 is nearer
+    Attributes:
+      tile: [2] int32, whole tiles of 64 pixels.
+      rest: [2] pixels in [0, 64).
+      zoom: above 1 is closer.
+    """
+
+    tile: jax.Array
+    rest: jax.Array
+    zoom: jax.Array
 
 
 def _turns(frame, phase, period):
-    """Share of a period that has passed; exact however far the frame, as periods are whole frames."""
+    """The share of a period that has passed. Periods are whole frames, so this is exact for every frame number."""
     return ((frame + phase) % period).astype(jnp.float32) / period
 
 
-def pose(scene, frame):
-    """Scene, frame number -> Pose."""
+def pose(scene: Scene, frame: jax.Array) -> Pose:
+    """The Pose of a scene at a frame number."""
     turn = _turns(frame, scene.phase, scene.period)
     sine, cosine = jnp.sin(2 * jnp.pi * turn), jnp.cos(2 * jnp.pi * turn)
     doing = [scene.motion == m for m in (BOUNCES, CIRCLES, SWINGS)]
@@ -49,8 +62,8 @@ def pose(scene, frame):
     return Pose(FRAME * centre, FRAME * scene.radius * grown, angle, FRAME * height)
 
 
-def camera(scene, frame):
-    """Scene, frame number -> Camera. Fixed-point, exact up to two million frames."""
+def camera(scene: Scene, frame: jax.Array) -> Camera:
+    """The Camera of a scene at a frame number; in fixed point, exact up to two million frames."""
     way = scene.velocity * jnp.asarray(frame, jnp.int32)
     turn = _turns(frame, scene.zoom_phase, scene.zoom_period)
     zoom = jnp.where(scene.camera == ZOOMS, jnp.exp(0.28 * jnp.sin(2 * jnp.pi * turn)), 1.0)

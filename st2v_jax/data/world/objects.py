@@ -1,19 +1,21 @@
-"""The objects: shapes by signed distance, surface patterns, light, outline and shadow."""
+"""The objects: shapes from signed distances, surface patterns, light, outline and shadow."""
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from st2v_jax.data.world.attributes import ACCENT_RGB, COLOUR_RGB, PATTERNS, SHAPES
-from st2v_jax.data.world.motion import FRAME
+from st2v_jax.data.world.motion import FRAME, Pose
+from st2v_jax.data.world.scene import Scene
 
 OUTLINE = 2.2  # pixels of a 128 pixel frame
 INK = np.array((0.07, 0.06, 0.12), np.float32)
 
 
 def _polygon(u, v, corners, outer, inner):
-    """Star polygon with a corner straight up; inner = outer * cos(pi / corners) makes it regular."""
+    """A star polygon with one corner at the top; inner = outer * cos(pi / corners) makes it regular."""
     half = math.pi / corners
     angle = jnp.abs((jnp.arctan2(u, -v) + half) % (2 * half) - half)
     length = jnp.sqrt(u * u + v * v + 1e-9)
@@ -24,7 +26,7 @@ def _polygon(u, v, corners, outer, inner):
 
 
 def _heart(u, v):
-    """Two discs and the wedge that is tangent to both; mirrored in u."""
+    """Two discs and the wedge tangent to both, mirrored in u."""
     u = jnp.abs(u)
     cx, cy, r, tip = 0.50, -0.30, 0.54, 1.02
     reach = math.hypot(cx, tip - cy)
@@ -36,8 +38,8 @@ def _heart(u, v):
     return jnp.minimum(disc, jnp.maximum(edge, beyond))
 
 
-def distance(shape, u, v):
-    """Signed distance (negative inside) from the outline of a shape id of unit size; x right u, y down v."""
+def distance(shape: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
+    """Signed distance, negative inside, from the outline of a shape of unit size; u points right, v down."""
     length = jnp.sqrt(u * u + v * v + 1e-9)
     box = lambda a, b: jnp.maximum(jnp.abs(u) - a, jnp.abs(v) - b)
     each = {
@@ -53,7 +55,7 @@ def distance(shape, u, v):
 
 
 def _marks(pattern, u, v, pixel):
-    """Where [h,w] in [0, 1] a pattern shows the accent colour; u, v in pixels from the centre, upright object."""
+    """How much of the accent colour a pattern shows, [h, w] in [0, 1]; u, v in pixels from the object's centre."""
     edge = lambda d: jnp.clip(0.5 - d / (1.2 * pixel), 0, 1)
     tri = lambda s, period: jnp.abs((s / period + 0.5) % 1 - 0.5) * period  # distance to the nearest multiple
     dots = edge(jnp.hypot(tri(u, 15.0), tri(v, 15.0)) - 4.4)
@@ -65,8 +67,8 @@ def _marks(pattern, u, v, pixel):
     return jnp.select([pattern == PATTERNS.index(name) for name in each], list(each.values()), 0.0)
 
 
-def paint_shadow(rgb, pose, i, shown, x, y):
-    """Darkens the ground below object i softly: rgb [h,w,3], columns x [w], rows y [h]."""
+def paint_shadow(rgb: jax.Array, pose: Pose, i: int, shown: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Paints the soft shadow of object i on rgb [h, w, 3], at columns x [w] and rows y [h]."""
     radius = pose.radius[i]
     u = x[None, :] - (pose.centre[i, 0] + 4)
     v = y[:, None] - (pose.centre[i, 1] + pose.height[i] + 6)
@@ -75,19 +77,31 @@ def paint_shadow(rgb, pose, i, shown, x, y):
     return rgb * (1 - shown * strength * (near * near * (3 - 2 * near))[..., None])
 
 
-def paint(rgb, scene, pose, i, shown, x, y, pixel):
-    """Paints object i over rgb [h,w,3]; pixel is the size of one pixel of the picture, for its edges."""
+def paint(
+    rgb: jax.Array,
+    scene: Scene,
+    pose: Pose,
+    i: int,
+    shown: jax.Array,
+    x: jax.Array,
+    y: jax.Array,
+    pixel: float,
+) -> jax.Array:
+    """Paints object i over rgb [h, w, 3], at columns x [w] and rows y [h].
+
+    pixel: length of one pixel of the picture, which decides how soft edges are.
+    """
     radius, angle = pose.radius[i], pose.angle[i]
     dx, dy = x[None, :] - pose.centre[i, 0], y[:, None] - pose.centre[i, 1]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     u, v = cos * dx + sin * dy, cos * dy - sin * dx
     outside = radius * distance(scene.shape[i], u / radius, v / radius)
 
-    grown = radius / (FRAME * scene.radius[i])  # a pulsing object takes its pattern along
+    grown = radius / (FRAME * scene.radius[i])  # the pattern of a pulsing object grows with it
     colour, accent = jnp.asarray(COLOUR_RGB)[scene.colour[i]], jnp.asarray(ACCENT_RGB)[scene.colour[i]]
     marks = _marks(scene.pattern[i], u / grown, v / grown, pixel)[..., None]
     body = colour + marks * (accent - colour)
-    # Light comes from the upper left whatever the object does.
+    # Light always comes from the upper left.
     lit = jnp.clip(1.0 - 0.16 * (dx + dy) / radius, 0.7, 1.12)[..., None]
     gloss = 0.38 * jnp.exp(-((dx / radius + 0.36) ** 2 + (dy / radius + 0.42) ** 2) / 0.05)[..., None]
     body = jnp.minimum(body * lit, 1) * (1 - gloss) + gloss

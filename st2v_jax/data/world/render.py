@@ -1,4 +1,4 @@
-"""From a scene to frames, and to the truth about them."""
+"""Renders the frames of a scene, and gives the ground truth about them."""
 
 from functools import partial
 
@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from st2v_jax.data.world import background, motion, objects
-from st2v_jax.data.world.scene import visible
+from st2v_jax.data.world.scene import Scene, visible
 
 
 def _frame(scene, index, size):
-    """One frame [h,w,3] in [-1, 1]."""
+    """One frame [h, w, 3] in [-1, 1]."""
     pixel, corner = _placed(size)
     y, x = ((jnp.arange(n, dtype=jnp.float32) + 0.5 - start) * pixel for n, start in zip(_sides(size), corner))
     rgb = background.paint(scene, motion.camera(scene, index), x, y)
@@ -23,22 +23,27 @@ def _frame(scene, index, size):
 
 
 @partial(jax.jit, static_argnames='size')
-def render(scene, frame_indices, size=128):
-    """Frames [f,h,w,3] float32 in [-1, 1] of one scene at frame_indices [f] (integers >= 0, in any order).
+def render(scene: Scene, frame_indices: jax.Array, size: int | tuple[int, int] = 128) -> jax.Array:
+    """Renders frames [f, h, w, 3] of one scene, float32 in [-1, 1].
 
-    size: (h, w), or one number for a square. What a square shows lies in the middle of the longer side, and there is
-    more ground around it. A frame depends on the scene and its own index only. Vmap over scenes (and indices) for a
-    batch.
+    A frame depends only on the scene and on its own index. Vmap over scenes (and indices) for a batch.
+
+    Args:
+      scene: what to show.
+      frame_indices: [f] integers from 0 on, in any order.
+      size: (h, w), or one number for a square. A frame that is not a square shows what the square shows in the middle
+        of its longer side, and more ground around it.
     """
     return jax.vmap(lambda index: _frame(scene, index, size))(jnp.asarray(frame_indices, jnp.int32))
 
 
 @partial(jax.jit, static_argnames='size')
-def truth(scene, frame_indices, size=128):
-    """What frame_indices [f] of a scene show, in pixels of frames of `size` (pixel i spans i to i + 1; y is down).
+def truth(scene: Scene, frame_indices: jax.Array, size: int | tuple[int, int] = 128) -> dict[str, jax.Array]:
+    """The ground truth about frames [f] of a scene, in pixels of frames of `size`; pixel i spans i to i + 1, y is down.
 
-    Returns a dict: 'centres' [f,2,2] x, y of the two objects, 'radii' [f,2], 'angles' [f,2] radians clockwise,
-    'visible' [2] bool, 'camera' [f,2] how far the camera has moved (the ground moves the other way), 'zoom' [f].
+    Returns:
+      'centres' [f, 2, 2], x and y of the two objects; 'radii' [f, 2]; 'angles' [f, 2], clockwise in radians; 'visible'
+      [2], bool; 'camera' [f, 2], how far the camera has moved (the ground moves the other way); 'zoom' [f].
     """
     indices = jnp.asarray(frame_indices, jnp.int32)
     pose = jax.vmap(lambda i: motion.pose(scene, i))(indices)
@@ -60,7 +65,7 @@ def _sides(size):
 
 
 def _placed(size):
-    """(length of a pixel, (y, x) pixel where the square begins that a square frame shows)."""
+    """The length of a pixel, and the (y, x) pixel where the square part of a frame begins."""
     sides = _sides(size)
     side = min(sides)
     return motion.FRAME / side, tuple((n - side) / 2 for n in sides)

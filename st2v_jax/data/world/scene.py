@@ -1,7 +1,7 @@
-"""A scene: everything that a long video of this world needs, drawn from (seed, index)."""
+"""A scene: everything that a long video of this world depends on, computed from (seed, index)."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,37 +22,55 @@ from st2v_jax.data.world.hashing import Draws, mix
 
 BOUNCES, CIRCLES, SWINGS, SPINS, PULSES = range(TRACKING, len(MOTIONS))
 ZOOMS, FOLLOWS = CAMERAS.index('zooms in and out'), CAMERAS.index('follows')
-HELD_OUT_SHARE = 8  # one of so many combinations of colour, shape and motion is never trained on
+HELD_OUT_SHARE = 8  # one in this many combinations of colour, shape and motion is never trained on
 SPLITS = ('train', 'held_out')
 
 
 class Scene(NamedTuple):
-    """Small arrays; lengths in shares of the frame, times in frames. Objects stand from left to right.
+    """A scene as small arrays; lengths are shares of the frame, times are in frames.
 
-    The second object's row is filled also where `count` is 1; it is then neither shown nor named.
+    The row of the second object is always filled; where `count` is 1, the object is neither shown nor named.
+
+    Attributes:
+      salt: uint32, seed of the texture of the ground and of the wording of captions.
+      count: 1 or 2 objects, numbered from left to right.
+      colour: [2] index into COLOURS; shape, pattern, motion, background and camera are indices too.
+      shape: [2].
+      pattern: [2].
+      motion: [2].
+      background: scalar.
+      camera: scalar.
+      home: [2, 2] x, y of the point around which an object moves.
+      radius: [2].
+      reach: [2] amplitude of the motion.
+      period: [2] whole frames.
+      phase: [2] whole frames.
+      velocity: [2] int32, of the camera over the ground, in 1/256 pixel of a 128 pixel frame, per frame.
+      zoom_period: whole frames.
+      zoom_phase: whole frames.
     """
 
-    salt: jax.Array  # uint32: seeds the ground's texture and the wording of captions
-    count: jax.Array  # 1 or 2 objects
-    colour: jax.Array  # [2] ids into COLOURS, as the three below into their tuples
-    shape: jax.Array  # [2]
-    pattern: jax.Array  # [2]
-    motion: jax.Array  # [2]
+    salt: jax.Array
+    count: jax.Array
+    colour: jax.Array
+    shape: jax.Array
+    pattern: jax.Array
+    motion: jax.Array
     background: jax.Array
     camera: jax.Array
-    home: jax.Array  # [2,2] x, y around which an object moves
-    radius: jax.Array  # [2]
-    reach: jax.Array  # [2] amplitude of its motion
-    period: jax.Array  # [2] whole frames
-    phase: jax.Array  # [2] whole frames
-    velocity: jax.Array  # [2] int32: camera over ground, 1/256 pixel of a 128 pixel frame, per frame
-    zoom_period: jax.Array  # whole frames
+    home: jax.Array
+    radius: jax.Array
+    reach: jax.Array
+    period: jax.Array
+    phase: jax.Array
+    velocity: jax.Array
+    zoom_period: jax.Array
     zoom_phase: jax.Array
 
 
 @jax.jit
-def scene(seed, index):
-    """The scene number `index` of the world `seed`, both integers (or traced int32); vmap over index for many."""
+def scene(seed: jax.Array | int, index: jax.Array | int) -> Scene:
+    """The scene with number `index` of the world `seed`; both are integers or traced. Vmap over index for many."""
     salt = mix(mix(np.uint32(0x5EED), seed), index)
     draw = Draws(salt)
     two = draw.integer(0, 4) == 0
@@ -65,21 +83,21 @@ def scene(seed, index):
     first = draw.integer(0, len(SHAPES))
     shape = jnp.stack([first, (first + draw.integer(1, len(SHAPES))) % len(SHAPES)])
 
-    # Two objects share a tracking shot, because one camera cannot follow both ways.
+    # In a tracking shot both objects move the same way, because the camera can follow only one.
     alone = draw.integer(0, len(MOTIONS))
     shared, paired = draw.integer(0, TRACKING), [draw.integer(TRACKING, len(MOTIONS)) for _ in range(2)]
     together = jnp.where(draw.integer(0, 3) == 0, jnp.stack([shared, shared]), jnp.stack(paired))
     motion = jnp.where(two, together, jnp.stack([alone, alone]))
     tracking = motion[0] < TRACKING
 
-    # Half of the objects are plain; a round thing needs a pattern to be seen spinning.
+    # Half of the objects are plain; a round object needs a pattern for its spinning to be visible.
     pattern = jnp.stack([jnp.maximum(draw.integer(2 - len(PATTERNS), len(PATTERNS)), 0) for _ in range(2)])
     marked = jnp.stack([draw.integer(1, len(PATTERNS)) for _ in range(2)])
     round_shape = (shape == SHAPES.index('ball')) | (shape == SHAPES.index('ring'))
     pattern = jnp.where((pattern == 0) & round_shape & (motion == SPINS), marked, pattern)
 
     pan = draw.integer(0, 4)
-    kind = draw.integer(0, 100)  # of the camera: a quarter still, 15 % zooms, the rest pans
+    kind = draw.integer(0, 100)  # of the camera: a quarter is still, 15 % zoom, the rest pan
     camera = jnp.where(kind < 25, 0, jnp.where(kind < 40, ZOOMS, 1 + pan))
     camera = jnp.where(tracking, FOLLOWS, camera)
     speed = draw.integer(2 * 256, 7 * 128 + 1)
@@ -136,23 +154,23 @@ def scene(seed, index):
 
 
 def _for_motion(motion, *, default, **ranges):
-    """(low [2], high [2]) of a quantity whose range depends on each object's motion [2]."""
+    """The range, low [2] and high [2], of a quantity that depends on the motion [2] of each object."""
     table = np.array([ranges.get(name, default) for name in MOTIONS])
     return tuple(jnp.asarray(table)[motion].T)
 
 
-def held_out(scene):
-    """Whether either object shown has a combination of colour, shape and motion kept from training; bool array.
+def held_out(scene: Scene) -> jax.Array:
+    """Whether an object shown has a combination of colour, shape and motion that is held out of training; bool.
 
-    A property of the combination alone: the seed has no say in it.
+    This depends only on the combination, not on the seed.
     """
     combination = (scene.colour * len(SHAPES) + scene.shape) * len(MOTIONS) + scene.motion
     kept = mix(mix(np.uint32(0xBEEF), combination), 7) % HELD_OUT_SHARE == 0
     return jnp.any(kept & visible(scene), axis=-1)
 
 
-def visible(scene):
-    """bool [2]: which of the two objects are shown."""
+def visible(scene: Scene) -> jax.Array:
+    """Which of the two objects are shown, bool [2]."""
     return jnp.arange(2) < scene.count[..., None]
 
 
@@ -161,12 +179,12 @@ def _held_out_indices(seed, indices):
     return jax.vmap(lambda index: held_out(scene(seed, index)))(indices)
 
 
-def split_indices(split, seed, start, count):
-    """Indices [count] of the scenes number start, start + 1, ... that belong to a split, 'train' or 'held_out'."""
+def split_indices(split: str, seed: int, start: int, count: int) -> np.ndarray:
+    """Indices [count] of the scenes of a split, 'train' or 'held_out', from its scene number `start` on."""
     if split not in SPLITS:
-        raise ValueError(f'the splits are {SPLITS}, not {split!r}')
+        raise ValueError(f'split is one of {", ".join(SPLITS)}, not {split!r}')
     if start < 0 or count < 0:
-        raise ValueError(f'start and count are at least 0, not {start} and {count}')
+        raise ValueError(f'start and count must be at least 0, not {start} and {count}')
     found, total, step = [], 0, 8192
     for base in range(0, 2**31 - step, step):
         if total >= start + count:
@@ -178,10 +196,12 @@ def split_indices(split, seed, start, count):
     return np.concatenate([np.zeros(0, np.int32), *found])[start : start + count]
 
 
-def describe(scene):
-    """Names of what one scene shows: a dict with 'objects', 'background' and 'camera'.
+def describe(scene: Scene) -> dict[str, Any]:
+    """Names of what one scene shows.
 
-    'objects' lists, from left to right, dicts with 'colour', 'shape', 'pattern' and 'motion'.
+    Returns:
+      'background' and 'camera', and 'objects', a list from left to right of dicts with 'colour', 'shape', 'pattern' and
+      'motion'.
     """
     scene = jax.tree.map(np.asarray, scene)
     objects = [

@@ -1,4 +1,4 @@
-"""Captions of many scenes of the small world, as token ids: made once on the host, before training."""
+"""Captions of many scenes of the small world as token ids, made once on the host before training."""
 
 import functools
 
@@ -11,12 +11,15 @@ from st2v_jax.tokenizer import Tokenizer
 
 @functools.cache
 def world_tokenizer() -> Tokenizer:
-    """The tokenizer of a text tower that has rows for what captions of the world can say, and for nothing else."""
+    """The tokenizer of a text tower that has rows only for the words in captions of the world."""
     return Tokenizer.for_words(world.words())
 
 
-def tokenizer_for(vocab_size) -> Tokenizer:
-    """The tokenizer of a new text tower with that many rows: the world's words, or all of CLIP's tokens."""
+def tokenizer_for(vocab_size: int) -> Tokenizer:
+    """The tokenizer of a new text tower with `vocab_size` rows: for the words of the world, or for all tokens of CLIP.
+
+    Raises ValueError if `vocab_size` is neither.
+    """
     for tokenizer in (world_tokenizer(), Tokenizer()):
         if tokenizer.size == vocab_size:
             return tokenizer
@@ -26,10 +29,10 @@ def tokenizer_for(vocab_size) -> Tokenizer:
     )
 
 
-def token_table(tokenizer, seed, indices, variants):
-    """Scenes [n] -> (ids [n, variants, 77] int32, group [n] int32) of their captions.
+def token_table(tokenizer: Tokenizer, seed: int, indices: np.ndarray, variants: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids [n, variants, 77] of the captions of scenes with indices [n], and the group [n] of each scene; int32.
 
-    Scenes of one group have the same attributes: a caption of one is true of all.
+    Scenes of a group show the same, so a caption of one describes all of them.
     """
     scenes = jax.device_get(jax.jit(jax.vmap(world.scene, (None, 0)))(seed, np.asarray(indices)))
     captions, groups = [], []
@@ -42,7 +45,7 @@ def token_table(tokenizer, seed, indices, variants):
 
 
 def _ids(tokenizer, captions):
-    """`tokenizer.ids(captions)`, each word tokenized once: a caption's tokens are those of its words in a row."""
+    """`tokenizer.ids(captions)`, but each word is tokenized once: a caption has the tokens of its words, in order."""
     words = sorted({word for caption in captions for word in caption.split()})
     tokens = {word: row[1 : row.argmax()] for word, row in zip(words, tokenizer.ids(words))}
     ids = np.tile(tokenizer.ids(['']), (len(captions), 1))

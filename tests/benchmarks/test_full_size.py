@@ -2,8 +2,8 @@
 
 import json
 
+import full_size
 import pytest
-import released
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures('unoptimised')
 def test_from_published_files_to_the_page(tmp_path, capsys):
     out, page = tmp_path / 'out.json', tmp_path / 'page.md'
     options = ['--size', 'tiny', '--frames', '20', '--steps', '3', '--folder', str(tmp_path), '--json', str(out)]
-    assert released.main(options) == 0
+    assert full_size.main(options) == 0
     assert 'loaded in' in capsys.readouterr().out
     found = json.loads(out.read_text())
     stages = {stage['name']: stage for stage in found['stages']}
@@ -21,8 +21,8 @@ def test_from_published_files_to_the_page(tmp_path, capsys):
     assert found['measured_s'] == pytest.approx(sum(s['times'] * s['measured_ms'] for s in stages.values()) / 1e3)
     assert found['loading_s'] > 0 and found['converted_gb'] > 0 and not list(tmp_path.glob('tmp*'))
 
-    page.write_text(f'before\n{released.BEGIN}\nold\n{released.END}\nafter\n')
-    assert released.main(['--json', str(out), '--page', str(page)]) == 0
+    page.write_text(f'before\n{full_size.BEGIN}\nold\n{full_size.END}\nafter\n')
+    assert full_size.main(['--json', str(out), '--page', str(page)]) == 0
     text = page.read_text()
     assert text.startswith('before\n') and text.endswith('\nafter\n') and 'old' not in text
     assert '| later chunk, decoding | 1 |' in text

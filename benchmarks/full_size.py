@@ -1,7 +1,7 @@
 """The released model from the published files to a video: conversion, loading, time of each stage, memory, the plan.
 
-    python benchmarks/released.py [--size released] [--json docs/performance/released.json]
-    python benchmarks/released.py --page docs/weights.md --json docs/performance/released.json
+    python benchmarks/full_size.py [--size full] [--json docs/performance/full-size.json]
+    python benchmarks/full_size.py --page docs/weights.md --json docs/performance/full-size.json
 
 Random numbers under the published names, in the published containers, are written to --folder; then what a user does is
 done and timed: the work of st2v convert, loading onto the device (the converted files are first dropped from the
@@ -48,10 +48,10 @@ MANIFESTS = {  # file: manifest, as it is published
     'text-to-video-ms-1.7b/vae/diffusion_pytorch_model.safetensors': 'ms17b_vae',
     'text-to-video-ms-1.7b/text_encoder/model.safetensors': 'ms17b_text_encoder',
 }
-BEGIN, END = '<!-- figures of benchmarks/released.py -->', '<!-- end of figures -->'
+BEGIN, END = '<!-- figures of benchmarks/full_size.py -->', '<!-- end of figures -->'
 
 
-def write_released(folder):
+def write_full(folder):
     """The files of MANIFESTS with random numbers: the checkpoint in float32, the diffusers folder in float16."""
     noise = np.random.default_rng(0).standard_normal(1 << 26, np.float32) * np.float32(0.02)
     for name, manifest in MANIFESTS.items():
@@ -66,7 +66,7 @@ def write_released(folder):
 def write_tiny(folder):
     """The same of a model that only shows that this program works."""
     from configs import common
-    from st2v_jax.data.captions import world_tokenizer
+    from st2v_jax.data.caption_tokens import world_tokenizer
     from st2v_jax.models import build
 
     config = build.ModelConfig.from_dict(common.model('tiny').to_dict())
@@ -112,12 +112,12 @@ def stage_times(model, settings, num_frames, at_most=None):
     """
     system, params, found = model.system, model.params, {}
     ids, null_ids = model.tokenizer.ids([PROMPT]), model.tokenizer.ids([''])
-    context, found['prompt'] = timed(encode_prompt, system, params, ids, null_ids)
+    prompt, found['prompt'] = timed(encode_prompt, system, params, ids, null_ids)
     state = stream.start(video_keys([0]))
     programs = stream.programs(system, settings)
     for chunk in range(model.config.contract.chunks(num_frames)):
         name = 'later chunk' if chunk else 'first chunk'
-        (x, condition), found[f'{name}, condition'] = timed(programs.begin, params, context, state)
+        (x, condition), found[f'{name}, condition'] = timed(programs.begin, params, prompt, state)
         levels = stream.levels_of(system, settings, state)
         count = at_most or len(levels.t) - 1
         trajectory, inputs = sampling.begin(x, levels), sampling.steps(levels)
@@ -149,7 +149,7 @@ def run(size, folder, num_frames, steps):
         'frames': num_frames,
         'steps': steps,
     }
-    source, result['writing_s'] = _clocked(write_released if size == 'released' else write_tiny, folder / 'published')
+    source, result['writing_s'] = _clocked(write_full if size == 'full' else write_tiny, folder / 'published')
     result['published_gb'] = _gigabytes(source)
     _say(f'{result["published_gb"]:.1f} GB written in {result["writing_s"]:.0f} s')
 
@@ -240,8 +240,8 @@ def table(result):
         f'Measured {result["date"]} on one {result["device"]}, jax {result["jax"]}, with random weights in the '
         'published formats, by',
         '',
-        '    python benchmarks/released.py --json docs/performance/released.json',
-        '    python benchmarks/released.py --json docs/performance/released.json --page docs/weights.md',
+        '    python benchmarks/full_size.py --json docs/performance/full-size.json',
+        '    python benchmarks/full_size.py --json docs/performance/full-size.json --page docs/weights.md',
         '',
         '| | |',
         '| --- | ---: |',
@@ -268,7 +268,7 @@ def table(result):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--size', choices=('released', 'tiny'), default='released')
+    parser.add_argument('--size', choices=('full', 'tiny'), default='full')
     parser.add_argument('--folder', help='where the files are written, 32 GB (default: a temporary folder)')
     parser.add_argument('--frames', type=int, default=24)
     parser.add_argument('--steps', type=int, default=50)

@@ -1,25 +1,42 @@
-"""What a model in training can draw: a few videos side by side, through the ordinary streaming sampler."""
+"""Previews of a model in training: a few videos side by side, made by the ordinary streaming sampler."""
+
+from pathlib import Path
 
 import jax
 import numpy as np
 from einops import rearrange
+from ml_collections import ConfigDict
 
 from st2v_jax.models import build
+from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.system import system
 from st2v_jax.open_model import on_device
 from st2v_jax.streaming.generate import Model, generate
+from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.training.objective import Params
 from st2v_jax.video_io import VideoWriter, to_uint8
 from st2v_jax.weights.layout import streaming
 
 FPS = 8
-SHOWN = 8  # frames of each video in a picture
+SHOWN = 8  # frames of each video in the picture
 
 
-def draw(settings, path, params, model, tokenizer, dtype):
-    """Writes one video of all prompts side by side to `path`, and returns [H,W,3] uint8: a row of frames for each.
+def write(
+    settings: ConfigDict, path: Path, params: Params, model: ModelConfig, tokenizer: Tokenizer, dtype: str
+) -> np.ndarray:
+    """Writes one video with the videos of all prompts side by side.
 
-    settings: prompts, frames, steps. params: of the networks that there are, on the host; without CAM a video is one
-    chunk long, and an APM that is yet to come has no effect.
+    Args:
+      settings: has prompts, frames and steps.
+      path: of the video.
+      params: of the networks trained so far, on the host. Without CAM a video has one chunk; an APM that is not trained
+        yet has no effect.
+      model: their config.
+      tokenizer: of the text tower.
+      dtype: that the networks compute in.
+
+    Returns:
+      A picture uint8 [H, W, 3] with a row of frames for each video.
     """
     if 'cam' in params and 'apm' not in params and model.apm is not None:
         params = {**params, 'apm': build.init(jax.random.key(0), build.denoiser(model))['apm']}

@@ -1,0 +1,20 @@
+"""The pages of the clone hold what the benchmarks write of the JSON stored beside them."""
+
+import shutil
+from pathlib import Path
+
+import full_size
+import pytest
+import train_step
+
+DOCS = Path(__file__).parents[2] / 'docs'
+
+
+@pytest.mark.parametrize(
+    ('benchmark', 'page', 'numbers'),
+    [(train_step, 'training.md', 'train-step.json'), (full_size, 'weights.md', 'full-size.json')],
+)
+def test_pages_are_written_from_stored_json(benchmark, page, numbers, tmp_path):
+    copy = shutil.copy(DOCS / page, tmp_path)
+    assert benchmark.main(['--json', str(DOCS / 'performance' / numbers), '--page', str(copy)]) == 0
+    assert Path(copy).read_text('utf-8') == (DOCS / page).read_text('utf-8')
