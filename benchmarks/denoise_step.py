@@ -1,22 +1,27 @@
-"""Milliseconds of one guided denoising step of the streaming stage, on whatever device is there.
+"""Measures the time of one guided denoising step of the streaming stage, on the device of this machine.
 
     python benchmarks/denoise_step.py [--size full] [--json out.json] [--trace-dir DIR]
 
 A step is what sampling does for each noise level: the denoiser (UNet with CAM and APM) on the batch of guidance
-branches, guidance, and the DDIM update. Steps are chained, each starting from the last one's result, and timed in
-blocks, so that the host's dispatch hides behind the device as it does when sampling. What a chunk computes once (keys
-and values of the text with APM's tokens mixed in, E_cond's features) is timed apart. Parameters are random: the time
-does not depend on them. FLOPs are two a multiply-add of the matrix products, convolutions and attentions in the traced
-program; XLA's own count of the compiled program stands beside it where it has one. The share is of this device's rate
-on one big matrix product, measured here in the same precision.
+branches, guidance, and the DDIM update. Each step starts from the result of the one before, and blocks of steps are
+timed, so that the host dispatches ahead of the device, as in sampling. What is computed once per chunk (keys and values
+of the text with the tokens of APM, features of E_cond) is timed separately. Parameters are random: the time does not
+depend on them.
+
+FLOPs are two for each multiply-add of the matrix products, convolutions and attentions in the traced program; the count
+of XLA for the compiled program is given too, if there is one. The share compares with the rate of this device for one
+large matrix product, measured in the same precision.
 """
 
+import argparse
 import statistics
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import probes  # which finds st2v_jax
+import probes  # makes st2v_jax importable
 
 from st2v_jax.diffusion import predict, sampling, solvers
 from st2v_jax.diffusion.guidance import text_and_anchor, text_with_anchor
@@ -28,11 +33,11 @@ from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
 from st2v_jax.open_model import open_model
 
-LEVELS = 50  # of the trajectory that the timed steps walk along, again and again
+LEVELS = 50  # noise levels of the trajectory, which the timed steps repeat
 
 
-def model_config(size):
-    """The ModelConfig of 'full', 'small' (the shipped model) or 'tiny' (for a quick look at the program itself)."""
+def model_config(size: str) -> build.ModelConfig:
+    """The ModelConfig of 'full', 'small' (the shipped model) or 'tiny' (to test the program)."""
     if size == 'full':
         return build.ModelConfig()
     if size == 'small':
@@ -50,8 +55,8 @@ def model_config(size):
     )
 
 
-def guided_step(network, config, branches, scale=7.5):
-    """step(params, condition, trajectory, (number, level, next level)) -> trajectory, the sampler's own step."""
+def guided_step(network: build.Network, config: build.ModelConfig, branches: int, scale: float = 7.5) -> Callable:
+    """The step of the sampler: (params, condition, trajectory, (number, level, next level)) -> trajectory."""
 
     def step(params, condition, trajectory, inputs):
         def branch_network(x, t):
@@ -64,8 +69,17 @@ def guided_step(network, config, branches, scale=7.5):
     return step
 
 
-def measure(config, dtype, *, branches, runs, blocks, matmul, trace_dir=None):
-    """All numbers of this page for one model config, as a JSON dict."""
+def measure(
+    config: build.ModelConfig,
+    dtype: type,
+    *,
+    branches: int,
+    runs: int,
+    blocks: int,
+    matmul: int | None,
+    trace_dir: str | None = None,
+) -> dict[str, Any]:
+    """Measures one model config; returns a JSON dict."""
     network = build.denoiser(config, dtype)
     params = probes.random_parameters(network.abstract, dtype)
     key = jax.random.key(1)
@@ -106,20 +120,22 @@ def measure(config, dtype, *, branches, runs, blocks, matmul, trace_dir=None):
     return result
 
 
-def arguments(argv):
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments of the command line, checked."""
     parser = probes.parser(__doc__, runs=20)
     parser.add_argument(
         '--branches',
         type=int,
         choices=(2, 3),
         default=2,
-        help='guidance branches a step: 2 as released (default), 3 for equation 12',
+        help='guidance branches of a step: 2 as in the release, 3 as in equation 12 (default: %(default)s)',
     )
     probes.add_rate_options(parser)
     return probes.parse(parser, argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
+    """Measures, prints and stores the numbers."""
     args = arguments(argv)
     device = jax.devices()[0]
     try:
@@ -149,10 +165,10 @@ def main(argv=None):
     )
     result['peak_gib'] = probes.peak_gib(device)
     print(f'matrix product {result["matmul_size"]}^3: {result["matmul_tflops"]:.4g} TFLOP/s')
-    print(f'condition, once a chunk: {result["condition_ms"]:.4g} ms')
+    print(f'condition, once per chunk: {result["condition_ms"]:.4g} ms')
     for name, title in (('step', 'UNet + CAM + APM'), ('unet', 'UNet alone')):
         numbers = {key.removeprefix(f'{name}_'): value for key, value in result.items() if key.startswith(f'{name}_')}
-        print(probes.describe(title, 'a guided step', numbers))
+        print(probes.describe(title, 'per guided step', numbers))
     if result['peak_gib']:
         print(f'peak device memory: {result["peak_gib"]:.3g} GiB')
     probes.store(args.json, result)

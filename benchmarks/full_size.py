@@ -1,12 +1,12 @@
-"""The released model from the published files to a video: conversion, loading, time of each stage, memory, the plan.
+"""Takes the released model from its published files to a video, and measures each part: time, memory, the plan.
 
     python benchmarks/full_size.py [--size full] [--json docs/performance/full-size.json]
     python benchmarks/full_size.py --page docs/weights.md --json docs/performance/full-size.json
 
-Random numbers under the published names, in the published containers, are written to --folder; then what a user does is
-done and timed: the work of st2v convert, loading onto the device (the converted files are first dropped from the
-system's cache, so that they come from the disk), the plan, and a video, whose programs are compiled by a first run. The
-second form writes the figures into the page.
+Files with random numbers, in the published formats and under the published names, are written to --folder. Then the
+steps of a user are timed: st2v convert; loading onto the device, with the converted files dropped from the cache of the
+system before, so that they are read from the disk; the plan; and a video, after a first run to compile its programs.
+The second form writes the numbers into the page.
 """
 
 import argparse
@@ -20,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
@@ -38,6 +40,7 @@ from st2v_jax.planning.device import measure  # noqa: E402
 from st2v_jax.storage.containers import read  # noqa: E402
 from st2v_jax.streaming import generate as text_to_video  # noqa: E402
 from st2v_jax.streaming import stream  # noqa: E402
+from st2v_jax.streaming.settings import SampleSettings  # noqa: E402
 from st2v_jax.streaming.stream import video_keys  # noqa: E402
 from st2v_jax.weights.folder import save  # noqa: E402
 
@@ -51,20 +54,20 @@ MANIFESTS = {  # file: manifest, as it is published
 BEGIN, END = '<!-- figures of benchmarks/full_size.py -->', '<!-- end of figures -->'
 
 
-def write_full(folder):
-    """The files of MANIFESTS with random numbers: the checkpoint in float32, the diffusers folder in float16."""
+def write_full(folder: Path) -> Path:
+    """Writes the files of MANIFESTS with random numbers: the checkpoint in float32, the diffusers folder in float16."""
     noise = np.random.default_rng(0).standard_normal(1 << 26, np.float32) * np.float32(0.02)
     for name, manifest in MANIFESTS.items():
         shapes = json.loads((ROOT / 'tests' / 'manifests' / f'{manifest}.json').read_text())['tensors']
         numbers = noise if name.endswith('.ckpt') else noise.astype(np.float16)
-        # Views of the same numbers, so that they take neither time nor memory.
+        # Views of the same numbers take neither time nor memory.
         arrays = {key: numbers[: int(np.prod(shape))].reshape(shape) for key, shape in shapes.items()}
         _write(folder / name, arrays)
     return folder
 
 
-def write_tiny(folder):
-    """The same of a model that only shows that this program works."""
+def write_tiny(folder: Path) -> Path:
+    """Writes the same files for a tiny model, to test this program."""
     from configs import common
     from st2v_jax.data.caption_tokens import world_tokenizer
     from st2v_jax.models import build
@@ -90,25 +93,27 @@ def _write(file, arrays):
         torch_files.safetensors(file, arrays)
 
 
-def forget(folder):
-    """Drops the files of a folder from the system's cache, where that can be done."""
+def forget(folder: Path) -> None:
+    """Drops the files of a folder from the cache of the system, if it allows that."""
     for file in folder.rglob('*.safetensors'):
         with open(file, 'rb') as stream, contextlib.suppress(AttributeError, OSError):
             os.fsync(stream.fileno())
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def timed(function, *args):
-    """(what the function gives, seconds until the device has it)."""
+def timed(function: Callable, *args: Any) -> tuple[Any, float]:
+    """The result of a function, and the seconds until the device has it."""
     began = time.perf_counter()
     result = jax.block_until_ready(function(*args))
     return result, time.perf_counter() - began
 
 
-def stage_times(model, settings, num_frames, at_most=None):
-    """{stage of `planning.stages`: seconds of one run}; the programs are those of a watched `stream`.
+def stage_times(
+    model: text_to_video.Model, settings: SampleSettings, num_frames: int, at_most: int | None = None
+) -> dict[str, float]:
+    """Seconds of one run of each stage of `planning.stages`, with the programs of `stream`.
 
-    at_most: steps of a chunk that are run, for a run that only compiles.
+    at_most: the number of steps to run of each chunk, for a run that only compiles; None runs all.
     """
     system, params, found = model.system, model.params, {}
     ids, null_ids = model.tokenizer.ids([PROMPT]), model.tokenizer.ids([''])
@@ -134,12 +139,12 @@ def stage_times(model, settings, num_frames, at_most=None):
         frames, found[f'{name}, decoding'] = timed(programs.decode, params, latents)
         state, found[f'{name}, memory'] = timed(programs.remember, params, frames, state)
         if not np.isfinite(np.asarray(frames)).all():
-            raise ValueError(f'{name}: not all pixels are numbers')
+            raise ValueError(f'{name}: not all pixels are finite')
     return found
 
 
-def run(size, folder, num_frames, steps):
-    """All numbers of the page, as a JSON dict."""
+def run(size: str, folder: Path, num_frames: int, steps: int) -> dict[str, Any]:
+    """Measures all numbers of the page; returns a JSON dict."""
     device = jax.local_devices()[0]
     result = {
         'date': datetime.date.today().isoformat(),
@@ -206,7 +211,7 @@ def run(size, folder, num_frames, steps):
 
 
 def _by_kind(cost, rates):
-    """Milliseconds of the plan by kind of kernel, for those who want to better it."""
+    """Milliseconds of the plan by kind of kernel, which help to improve the plan."""
     kinds = {}
     for kernel in cost.kernels:
         kinds[kernel.kind] = kinds.get(kernel.kind, 0) + 1e3 * kernel.repeats * rates.seconds(kernel)
@@ -231,14 +236,14 @@ def _say(text):
     print(text, flush=True)
 
 
-def table(result):
-    """The figures as lines of the page."""
-    memory = 'not known' if result['measured_gib'] is None else f'{result["measured_gib"]:.2f} GiB'
+def table(result: dict[str, Any]) -> str:
+    """The numbers as lines of the page."""
+    memory = 'unknown' if result['measured_gib'] is None else f'{result["measured_gib"]:.2f} GiB'
     lines = [
         BEGIN,
         '',
         f'Measured {result["date"]} on one {result["device"]}, jax {result["jax"]}, with random weights in the '
-        'published formats, by',
+        'published formats. The commands:',
         '',
         '    python benchmarks/full_size.py --json docs/performance/full-size.json',
         '    python benchmarks/full_size.py --json docs/performance/full-size.json --page docs/weights.md',
@@ -247,12 +252,12 @@ def table(result):
         '| --- | ---: |',
         f'| published files, streaming_t2v.ckpt in float32 | {result["published_gb"]:.1f} GB |',
         f'| converting them to float16, {result["converted_gb"]:.1f} GB | {result["converting_s"]:.0f} s |',
-        f'| memory of the process that converts, at most | {result["converting_memory_gb"]:.2f} GB |',
+        f'| largest memory of the converting process | {result["converting_memory_gb"]:.2f} GB |',
         f'| loading onto the device, from the disk | {result["loading_s"]:.1f} s |',
         f'| parameters on the device | {sum(result["parameters"].values()) / 1e6:,.0f} M |',
         f'| {result["frames"]} frames at {result["steps"]} steps: measured | {result["measured_s"]:.2f} s |',
         f'| planned by `sample.py --plan` | {result["planned_s"]:.2f} s |',
-        f'| device memory at most: measured | {memory} |',
+        f'| largest device memory: measured | {memory} |',
         f'| planned | {result["planned_gib"]:.2f} GiB |',
         '',
         '| stage | times | TFLOP | planned, ms | measured, ms |',
@@ -266,14 +271,15 @@ def table(result):
     return '\n'.join([*lines, '', END])
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
+    """Measures and stores the numbers, or writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--size', choices=('full', 'tiny'), default='full')
-    parser.add_argument('--folder', help='where the files are written, 32 GB (default: a temporary folder)')
-    parser.add_argument('--frames', type=int, default=24)
-    parser.add_argument('--steps', type=int, default=50)
-    parser.add_argument('--json', help='file of the numbers')
-    parser.add_argument('--page', help='write the numbers of --json into this page, and measure nothing')
+    parser.add_argument('--size', choices=('full', 'tiny'), default='full', help='model size (default: %(default)s)')
+    parser.add_argument('--folder', help='folder for the files, which take 32 GB (default: a temporary folder)')
+    parser.add_argument('--frames', type=int, default=24, help='frames of the video (default: %(default)s)')
+    parser.add_argument('--steps', type=int, default=50, help='denoising steps (default: %(default)s)')
+    parser.add_argument('--json', help='file for the numbers')
+    parser.add_argument('--page', help='write the numbers of --json to this page, and measure nothing')
     arguments = parser.parse_args(argv)
     if arguments.page:
         probes.write_page(arguments.page, BEGIN, END, table, arguments.json)

@@ -1,9 +1,10 @@
-"""How close our modules come to the original ones on the golden cases, written to docs/parity.md and docs/parity.json.
+"""Measures how close our modules are to the original ones on the golden cases; writes docs/parity.md and parity.json.
 
     ST2V_GOLDEN=<all cases> python benchmarks/parity.py [--platform cuda] [--cases g1 g5] [--output docs]
 
-On the CPU in float32, as the recorded outputs were; on a GPU in float32 with full products and in bfloat16. Each run
-fills in its own columns of the cases that it checks, so a platform can be measured in parts.
+The CPU computes in float32, like the original modules when the outputs were recorded; a GPU computes in float32 with
+full precision of products, and in bfloat16. Each run fills in its own columns for the cases that it checks, so a
+platform can be measured in parts.
 """
 
 import argparse
@@ -17,16 +18,19 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 
-def parse():
+def parse() -> argparse.Namespace:
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--platform', choices=('cpu', 'cuda'), default='cpu', help='where to compute (cpu)')
-    parser.add_argument('--cases', nargs='+', metavar='CASE', help='how the names of cases begin (default: all)')
-    parser.add_argument('--output', type=Path, default=ROOT / 'docs', help='folder of parity.md and parity.json')
+    parser.add_argument('--platform', choices=('cpu', 'cuda'), default='cpu', help='default: %(default)s')
+    parser.add_argument('--cases', nargs='+', metavar='CASE', help='beginnings of the names of cases (default: all)')
+    parser.add_argument(
+        '--output', type=Path, default=ROOT / 'docs', help='folder for the page and its JSON (default: docs)'
+    )
     return parser.parse_args()
 
 
-def measure(folder, platform, wanted):
-    """{case: {what: {column: error, 'tolerance': tolerance}}}, None for a case that nothing handles."""
+def measure(folder: Path, platform: str, wanted: list[str] | None) -> dict[str, dict | None]:
+    """Returns {case: {what: {column: error, 'tolerance': tolerance}}}, with None for a case without a check."""
     import golden_cases
     import jax.numpy as jnp
 
@@ -45,7 +49,7 @@ def measure(folder, platform, wanted):
     return found
 
 
-def table(report):
+def table(report: dict) -> str:
     """The page for a report of `main`."""
     lines = ['# Parity with the original modules', '']
     for platform, run in report['runs'].items():
@@ -55,7 +59,7 @@ def table(report):
         '',
         'Inputs and outputs were recorded from the original modules on a CPU in float32, with random weights at',
         'reduced size. Errors are ||ours - theirs|| / ||theirs|| unless the row says otherwise. The tolerance is for',
-        'float32, with products in full precision on the GPU too. In bfloat16 the networks alone compute otherwise.',
+        'float32, with full precision of products on the GPU too. In the last column, only the networks use bfloat16.',
         '',
         '| case | what | CPU float32 | GPU float32 | tolerance | GPU bfloat16 |',
         '| --- | --- | ---: | ---: | ---: | ---: |',
@@ -63,7 +67,7 @@ def table(report):
     shown = lambda row, column: f'{row[column]:.1e}' if column in row else ''
     for case, rows in report['cases'].items():
         if rows is None:
-            lines.append(f'| {case} | not handled yet | | | | |')
+            lines.append(f'| {case} | not checked yet | | | | |')
             continue
         for what, row in rows.items():
             errors = [shown(row, column) for column in ('cpu', 'cuda', 'cuda bfloat16')]
@@ -71,8 +75,8 @@ def table(report):
     return '\n'.join(lines) + '\n'
 
 
-def merged(before, found):
-    """The cases of an earlier report with what this run found."""
+def merged(before: dict, found: dict) -> dict:
+    """The cases of an earlier report, updated by this run."""
     cases = dict(before)
     for case, rows in found.items():
         old = cases.get(case) or {}
@@ -80,7 +84,8 @@ def merged(before, found):
     return cases
 
 
-def main():
+def main() -> int:
+    """Measures, stores and writes the page; returns 1 if a case exceeds its tolerance."""
     arguments = parse()
     os.environ['JAX_PLATFORMS'] = arguments.platform
     import flax
@@ -89,7 +94,7 @@ def main():
 
     found = measure(golden_cases.folder(), arguments.platform, arguments.cases)
     if not found:
-        sys.exit(f'no golden case (a folder with config.json) in {golden_cases.folder()}')
+        sys.exit(f'there is no golden case (a folder with config.json) in {golden_cases.folder()}')
     stored = arguments.output / 'parity.json'
     report = json.loads(stored.read_text()) if stored.is_file() else {'runs': {}, 'cases': {}}
     report['runs'][arguments.platform] = {
@@ -107,7 +112,7 @@ def main():
         for name, rows in found.items()
         if rows and any(row[arguments.platform] > row['tolerance'] for row in rows.values())
     ]
-    print(f'{arguments.output / "parity.md"}: {len(found)} cases, beyond tolerance: {", ".join(beyond) or "none"}')
+    print(f'{arguments.output / "parity.md"}: {len(found)} cases; above their tolerance: {", ".join(beyond) or "none"}')
     return 1 if beyond else 0
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: random parameters, timed blocks of chained steps, the device's own rate, their options."""
+"""What the benchmarks share: random parameters, timed blocks of chained steps, the rate of the device, options."""
 
 import argparse
 import contextlib
@@ -9,7 +9,9 @@ import statistics
 import sys
 import time
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +23,14 @@ from st2v_jax.cost import flops
 from st2v_jax.planning import device as at_hand
 
 SIZES = ('full', 'small', 'tiny')
-FORMER_NAMES = {'released': 'full'}  # of sizes, in records that were stored before they changed
-SHIFTS = 4096  # places where the numbers of a parameter may begin
+FORMER_NAMES = {'released': 'full'}  # names of sizes in older records, and their present names
+SHIFTS = 4096  # positions where the numbers of a parameter may begin
 
 
-def random_parameters(abstract, dtype):
-    """Parameters as sampling holds them (kernels in `dtype`, vectors in float32), of variance 1 / fan-in.
+def random_parameters(abstract: Any, dtype: type) -> Any:
+    """Random parameters as sampling holds them: kernels in `dtype`, vectors in float32, with variance 1 / fan-in.
 
-    All are cut from the same random numbers, so that none are drawn for each.
+    All of them are cut from the same random numbers, which is faster than drawing numbers for each.
     """
     most = max((leaf.size for leaf in jax.tree.leaves(abstract)), default=0)
     numbers = np.random.default_rng(0).standard_normal(most + SHIFTS, np.float32)
@@ -46,10 +48,12 @@ def random_parameters(abstract, dtype):
     return jax.tree.map_with_path(born, abstract)
 
 
-def block_times(step, state, inputs, *, runs, blocks):
-    """Seconds a step, one number a block of `runs` chained steps, after one block of warming up.
+def block_times(
+    step: Callable, state: Any, inputs: Sequence[Any], *, runs: int, blocks: int
+) -> tuple[list[float], Any]:
+    """Seconds per step for each block of `runs` chained steps, after a block to warm up; and the last state.
 
-    step(state, inputs[i]) -> state; the state may be donated.
+    step: (state, inputs[i]) -> state; it may donate the state.
     """
     times = []
     for _ in range(blocks + 1):
@@ -61,14 +65,14 @@ def block_times(step, state, inputs, *, runs, blocks):
     return times[1:], state
 
 
-def matmul_rate(n, dtype, *, blocks):
-    """(n, FLOP/s of the [n, n] x [n, n] product in `dtype`): the median block's. n: None for what suits the device."""
+def matmul_rate(n: int | None, dtype: type, *, blocks: int) -> tuple[int, float]:
+    """Size n and FLOP/s of a product [n, n] x [n, n] in `dtype`, the median of the blocks; None chooses n."""
     n = n or at_hand.matmul_size()
     return n, at_hand.matmul_rate(dtype, n, blocks)
 
 
-def xla_flops(compiled):
-    """XLA's count for the compiled program in TFLOP (on a GPU it may leave library calls out), or None."""
+def xla_flops(compiled: jax.stages.Compiled) -> float | None:
+    """The count of XLA for a compiled program in TFLOP, or None. On a GPU it may not include library calls."""
     with contextlib.suppress(NotImplementedError):
         analysis = compiled.cost_analysis() or {}
         if analysis.get('flops', 0) > 0:
@@ -76,10 +80,28 @@ def xla_flops(compiled):
     return None
 
 
-def timed_step(step, fixed, state, inputs, *, rate, runs, blocks, trace_dir=None):
-    """Numbers by name of step(*fixed, state, inputs[i]) -> state, compiled, chained and timed; the state is donated.
+def timed_step(
+    step: Callable,
+    fixed: tuple,
+    state: Any,
+    inputs: Sequence[Any],
+    *,
+    rate: float,
+    runs: int,
+    blocks: int,
+    trace_dir: str | None = None,
+) -> dict[str, Any]:
+    """Compiles, chains and times a step; returns numbers by name.
 
-    rate: FLOP/s that the share refers to. trace_dir: where a profile of a few steps goes.
+    Args:
+      step: (*fixed, state, inputs[i]) -> state.
+      fixed: arguments that do not change.
+      state: donated.
+      inputs: of the steps.
+      rate: FLOP/s that the share refers to.
+      runs: steps of a block.
+      blocks: timed blocks.
+      trace_dir: folder for a profile of a few steps, or None.
     """
     work = flops(step, *fixed, state, inputs[0])
     began = time.perf_counter()
@@ -102,8 +124,8 @@ def timed_step(step, fixed, state, inputs, *, rate, runs, blocks, trace_dir=None
     }
 
 
-def describe(title, what, numbers):
-    """The line about what `timed_step` measured."""
+def describe(title: str, what: str, numbers: dict[str, Any]) -> str:
+    """A line with the numbers of `timed_step`."""
     xla = numbers['tflop_xla']
     return (
         f'{title}: {numbers["ms"]:.4g} ms {what}, {numbers["tflop"]:.4g} TFLOP'
@@ -113,39 +135,39 @@ def describe(title, what, numbers):
     )
 
 
-def peak_gib(device):
-    """Most memory of the device in use so far, in GiB; None where it does not say."""
+def peak_gib(device: jax.Device) -> float | None:
+    """The most memory of the device in use so far, in GiB, or None if unknown."""
     stats = device.memory_stats() or {}
     return stats['peak_bytes_in_use'] / 2**30 if 'peak_bytes_in_use' in stats else None
 
 
-def parser(description, *, runs):
-    """The options that every benchmark has."""
+def parser(description: str, *, runs: int) -> argparse.ArgumentParser:
+    """A parser with the options of every benchmark."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument('--size', choices=SIZES, default='full', help='model size (default: %(default)s)')
-    made.add_argument('--dtype', choices=('bfloat16', 'float32'), default='bfloat16')
-    made.add_argument('--runs', type=int, default=runs, help='chained steps a timed block (default: %(default)s)')
+    made.add_argument('--dtype', choices=('bfloat16', 'float32'), default='bfloat16', help='default: %(default)s')
+    made.add_argument('--runs', type=int, default=runs, help='chained steps of a timed block (default: %(default)s)')
     made.add_argument('--blocks', type=int, default=5, help='timed blocks; the median counts (default: %(default)s)')
-    made.add_argument('--json', help='also write the numbers to this file')
+    made.add_argument('--json', help='file for the numbers')
     return made
 
 
-def add_rate_options(parser):
-    """The options of those that compare with the device's rate and can be profiled."""
-    parser.add_argument('--matmul', type=int, help='size of the probe (default: 8192, on a CPU 1024)')
-    parser.add_argument('--trace-dir', help='also write a profile of a few steps there')
+def add_rate_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of benchmarks that compare with the rate of the device and can be profiled."""
+    parser.add_argument('--matmul', type=int, help='size of the matrix product (default: 8192, on a CPU 1024)')
+    parser.add_argument('--trace-dir', help='folder for a profile of a few steps')
 
 
-def parse(parser, argv):
-    """The arguments, checked."""
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The arguments of the command line, checked."""
     args = parser.parse_args(argv)
     if min(args.runs, args.blocks) < 1:
-        parser.error(f'--runs and --blocks are 1 or more, got {args.runs} and {args.blocks}')
+        parser.error(f'--runs and --blocks must be at least 1, not {args.runs} and {args.blocks}')
     return args
 
 
-def setting(device, args):
-    """What was measured on what, for the JSON."""
+def setting(device: jax.Device, args: argparse.Namespace) -> dict[str, Any]:
+    """What was measured, and on which device, for the JSON file."""
     return {
         'date': datetime.date.today().isoformat(),
         'device': device.device_kind,
@@ -157,21 +179,21 @@ def setting(device, args):
     }
 
 
-def size_name(result):
-    """The size of a stored record, by its present name."""
+def size_name(result: dict[str, Any]) -> str:
+    """The present name of the size in a stored record."""
     return FORMER_NAMES.get(result['size'], result['size'])
 
 
-def store(path, result):
-    """Writes the JSON where it is asked for."""
+def store(path: str | None, result: dict[str, Any]) -> None:
+    """Writes the JSON file, unless path is None."""
     if path:
         Path(path).write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
 
 
-def write_page(page, begin, end, table, numbers):
-    """Puts table(numbers of the JSON file) between the two marks of a page."""
+def write_page(page: str, begin: str, end: str, table: Callable, numbers: str | None) -> None:
+    """Puts a table of the numbers in a JSON file between the two marks on a page."""
     if numbers is None:
-        raise SystemExit('--page needs --json, the numbers to write')
+        raise SystemExit('--page needs --json with the numbers to write')
     before, found, rest = Path(page).read_text(encoding='utf-8').partition(begin)
     if not found or end not in rest:
         raise SystemExit(f'{page} has no line {end if found else begin}')

@@ -1,19 +1,20 @@
-"""Milliseconds of the Refiner on one chunk of frames, on whatever device is there, and how long a video would take.
+"""Measures the time of the Refiner for one chunk of frames, on this machine, and projects that of a video.
 
     python benchmarks/refine_step.py [--size full] [--json out.json] [--trace-dir DIR]
 
-Two programs are timed: the UNet on one chunk, and a guided step as refinement takes it (the UNet on the two guidance
-branches, guidance with its rescaling, fresh noise, the stochastic DPM-Solver++(2M)). Encoding and decoding are timed by
-the frame. From these follows the time of a whole video: its chunks times steps times the guided step, and its frames
-through the autoencoder. Parameters are random. Counting, chaining and the share are those of denoise_step.py.
+Two programs are timed: the UNet on one chunk, and a guided step of refinement (the UNet on the two guidance branches,
+guidance with rescaling, new noise, the stochastic DPM-Solver++(2M)). Encoding and decoding are timed per frame. The
+time of a whole video follows from these: chunks times steps times the guided step, plus the frames times encoding and
+decoding. Parameters are random. Counting, chaining and the share are as in denoise_step.py.
 """
 
 import statistics
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import probes  # which finds st2v_jax
+import probes  # makes st2v_jax importable
 
 from st2v_jax.models import build
 from st2v_jax.models.refiner import RefinerConfig
@@ -26,7 +27,7 @@ from st2v_jax.refinement.canvas import fit
 TOKENS = 77
 
 
-def model_config(size):
+def model_config(size: str) -> build.ModelConfig:
     """The ModelConfig of 'full', 'small' (the shipped model) or 'tiny', with the Refiner's own networks."""
     if size == 'full':
         return build.ModelConfig().for_refinement
@@ -37,14 +38,24 @@ def model_config(size):
     return build.ModelConfig(refiner=tiny).for_refinement
 
 
-def latent_size(config):
-    """(rows, columns) of the Refiner's latents."""
+def latent_size(config: build.ModelConfig) -> tuple[int, int]:
+    """Height and width of the Refiner's latents."""
     factor = config.vae.downsampling
     return tuple(length // factor for length in fit((1, 1), config.refiner.box, config.refiner.unet, factor).whole)
 
 
-def measure(config, dtype, *, frames, piece, runs, blocks, matmul, trace_dir=None):
-    """All numbers of one model config, as a JSON dict; `piece` frames are encoded or decoded at once."""
+def measure(
+    config: build.ModelConfig,
+    dtype: type,
+    *,
+    frames: int,
+    piece: int,
+    runs: int,
+    blocks: int,
+    matmul: int | None,
+    trace_dir: str | None = None,
+) -> dict[str, Any]:
+    """Measures one model config; returns a JSON dict. `piece` frames are encoded or decoded at once."""
     settings = sdedit.settings_for(config)
     plan, size = settings.plan(frames), latent_size(config)
     refiner = sdedit.Refiner(build.refiner(config, dtype), config.refiner.process)
@@ -96,8 +107,10 @@ def measure(config, dtype, *, frames, piece, runs, blocks, matmul, trace_dir=Non
     }
 
 
-def autoencoder(config, dtype, shape, *, runs, blocks):
-    """Milliseconds a frame of encoding and decoding `shape` [n, H, W, 3]."""
+def autoencoder(
+    config: build.ModelConfig, dtype: type, shape: tuple[int, ...], *, runs: int, blocks: int
+) -> dict[str, float]:
+    """Milliseconds per frame to encode and decode frames of `shape` [n, H, W, 3]."""
     network = build.vae(config, dtype)
     params = probes.random_parameters(network.abstract, dtype)
     encode = jax.jit(lambda frames: network(params, frames, method='encode')[0])
@@ -112,9 +125,10 @@ def autoencoder(config, dtype, shape, *, runs, blocks):
     return found
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
+    """Measures, prints and stores the numbers."""
     parser = probes.parser(__doc__, runs=8)
-    parser.add_argument('--frames', type=int, default=240, help='of the video that is projected (default: %(default)s)')
+    parser.add_argument('--frames', type=int, default=240, help='frames of the projected video (default: %(default)s)')
     parser.add_argument('--piece', type=int, default=4, help='frames encoded or decoded at once (default: %(default)s)')
     probes.add_rate_options(parser)
     args = probes.parse(parser, argv)
@@ -131,12 +145,12 @@ def main(argv=None):
     )
     print(f'{device.device_kind}: {args.size} size, {args.dtype}, latents {result["latents"]} of one chunk')
     print(f'matrix product {result["matmul_size"]}^3: {result["matmul_tflops"]:.4g} TFLOP/s')
-    for name, title, what in (('forward', 'UNet', 'a forward'), ('step', 'guidance batch 2', 'a guided step')):
+    for name, title, what in (('forward', 'UNet', 'per forward pass'), ('step', 'guidance batch 2', 'per guided step')):
         timed = {key.removeprefix(f'{name}_'): value for key, value in result.items() if key.startswith(f'{name}_')}
         print(probes.describe(title, what, timed))
         if timed['peak_gib']:
             print(f'  peak device memory so far: {timed["peak_gib"]:.3g} GiB')
-    print(f'autoencoder: encoding {result["encode_ms"]:.4g} ms a frame, decoding {result["decode_ms"]:.4g} ms')
+    print(f'autoencoder: encoding {result["encode_ms"]:.4g} ms per frame, decoding {result["decode_ms"]:.4g} ms')
     height, width = config.refiner.box
     print(
         f'{args.frames} frames of {width}x{height}: {result["video_chunks"]} chunks, {result["video_steps"]} steps, '

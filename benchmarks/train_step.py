@@ -1,16 +1,17 @@
-"""Time, memory and share of the matmul rate of a training step, on one device and on several.
+"""Measures time, memory and the share of the matmul rate of a training step, on one device and on several.
 
     python benchmarks/train_step.py [--stage cam] [--try none:4 --try nothing_saveable:8] [--devices 2] [--json FILE]
     python benchmarks/train_step.py --json docs/performance/train-step.json --page docs/training.md
 
-A try is a remat policy and a batch per device. The step is the one that train.py takes, from a pool of random examples
-with random parameters: the time does not depend on them. Steps are chained; blocks of them are timed. Only operations
-that are needed count: no weight gradients of frozen layers, nothing computed twice. A try that does not fit says so.
-With --devices each try that fits is taken on all of them too, with the same batch per device, split over `data`. The
-second form measures nothing: it writes the figures into the page, and what lies on a device of several meshes by
-arithmetic.
+Each --try is a remat policy and a batch per device. The step is that of train.py, with random parameters and a pool of
+random examples, on which the time does not depend. Steps are chained, and blocks of them are timed. Only operations
+that are needed are counted: no weight gradients of frozen layers, nothing that is computed twice. If a try does not fit
+into memory, this is recorded. With --devices, each try that fits also runs on all these devices, with the same batch
+per device, split over `data`. The second form measures nothing: it writes the numbers into the page, and the memory
+that parameters take per device on several meshes, which is calculated.
 """
 
+import argparse
 import math
 import statistics
 import sys
@@ -22,8 +23,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import probes  # which finds st2v_jax
+import probes  # makes st2v_jax importable
 from jax.sharding import AbstractMesh, AxisType
+from ml_collections import ConfigDict
 
 from st2v_jax import sharding
 from st2v_jax.checkpoint import abstract
@@ -38,23 +40,23 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 BEGIN, END = '<!-- figures of benchmarks/train_step.py -->', '<!-- end of figures -->'
 MESHES = ((1, 1, 1), (8, 1, 1), (1, 8, 1), (8, 8, 1), (1, 64, 1), (32, 8, 1), (4, 64, 1), (16, 8, 2))
 GIB = 2**30
-TOKENS = 64  # every vocabulary has more
+TOKENS = 64  # fewer than in any vocabulary
 
 
-def networks(config):
-    """Names of the networks that a step of this stage reads."""
+def networks(config: ConfigDict) -> tuple[str, ...]:
+    """The networks that a step of this stage uses."""
     return ('text', 'unet') + ('cam',) * config.memory + ('apm',) * config.anchor
 
 
-def parameters(config):
-    """(ModelConfig, shapes of the parameters that are trained, of those that are frozen, as a step holds them)."""
+def parameters(config: ConfigDict) -> tuple[build.ModelConfig, Any, Any]:
+    """The ModelConfig, and the shapes of trained and of frozen parameters, as a step holds them."""
     model = build.ModelConfig.from_dict(config.model.to_dict())
     trained, frozen = state.split(layout.abstract(model, networks(config)), partial(denoising.is_trained, config))
     return model, trained, jax.eval_shape(partial(build.cast, dtype=jnp.dtype(config.dtype)), frozen)
 
 
-def pool_shapes(config, model):
-    """Shapes of a pool of one video for each example of a batch, as `pools.make_data` makes it."""
+def pool_shapes(config: ConfigDict, model: build.ModelConfig) -> Data:
+    """Shapes of a pool, as made by `pools.make_data`, with one video for each example of a batch."""
     rows, frames, size = (config.batch_size, 1), config.data.frames, model.frame_size
     shape = jax.ShapeDtypeStruct
     videos = pools.Videos(
@@ -67,8 +69,8 @@ def pool_shapes(config, model):
     return Data(videos, shape((model.text.max_tokens,), jnp.int32), empty_anchor)
 
 
-def random_pool(shapes):
-    """A pool of random bytes, tokens and latents."""
+def random_pool(shapes: Any) -> Any:
+    """A pool of random pixels, tokens and latents."""
     random = np.random.default_rng(0)
 
     def born(leaf):
@@ -80,7 +82,16 @@ def random_pool(shapes):
 
 
 class Compiled(NamedTuple):
-    """A training step of a config on so many devices, and what it takes: shapes with shardings."""
+    """A compiled training step and its arguments, as shapes with shardings.
+
+    Attributes:
+      run: the step.
+      state: its state.
+      frozen: the frozen parameters.
+      data: the pool.
+      key: the random key.
+      seconds: that compiling took.
+    """
 
     run: Any
     state: Any
@@ -90,8 +101,8 @@ class Compiled(NamedTuple):
     seconds: float
 
 
-def compiled(config, devices) -> Compiled:
-    """The step that train.py takes, compiled from shapes: nothing is allocated."""
+def compiled(config: ConfigDict, devices: int) -> Compiled:
+    """The step of train.py on a number of devices, compiled from shapes without allocating anything."""
     model, trained, frozen = parameters(config)
     mesh = sharding.make_mesh({'data': devices, 'fsdp': 1, 'tensor': 1}, jax.devices()[:devices])
     draw, loss = denoising.functions(config, model)
@@ -109,13 +120,13 @@ def compiled(config, devices) -> Compiled:
     return Compiled(run, now, frozen, data, key, time.perf_counter() - began)
 
 
-def load(args, remat, rows):
-    """The config of a try with so many rows in its batch, and in its pool."""
+def load(args: argparse.Namespace, remat: str, rows: int) -> ConfigDict:
+    """The config of a try, with `rows` rows in its batch and in its pool."""
     overrides = {'remat': remat, 'batch_size': str(rows), 'dtype': args.dtype, 'data.scenes': str(rows)}
     return load_config(f'{CONFIGS / args.stage}.py:{args.size}', overrides)[0]
 
 
-def needed_flops(args, batch):
+def needed_flops(args: argparse.Namespace, batch: int) -> int:
     """Operations that a step needs for a batch."""
     config = load(args, 'none', batch)
     model, trained, frozen = parameters(config)
@@ -124,8 +135,8 @@ def needed_flops(args, batch):
     return step.needed_flops(objective, trained, frozen, pool_shapes(config, model))
 
 
-def measure(args, remat, batch, devices):
-    """The figures of one try, as a JSON dict; `fits` is false where the device has too little memory."""
+def measure(args: argparse.Namespace, remat: str, batch: int, devices: int) -> dict[str, Any]:
+    """Measures one try; returns a JSON dict. `fits` is false if the device has too little memory."""
     result = {'remat': remat, 'batch': batch, 'devices': devices}
     try:
         return result | {'fits': True} | timed(compiled(load(args, remat, batch * devices), devices), args)
@@ -135,8 +146,8 @@ def measure(args, remat, batch, devices):
         return result | {'fits': False, 'error': str(error).splitlines()[0][:200]}
 
 
-def timed(step, args):
-    """Times and memory of a Compiled step, from random parameters."""
+def timed(step: Compiled, args: argparse.Namespace) -> dict[str, Any]:
+    """Times and memory of a compiled step, with random parameters."""
     memory, dtype = step.run.memory_analysis(), jnp.dtype(args.dtype)
     say(
         f'compiled in {step.seconds:.0f} s, state {memory.argument_size_in_bytes / GIB:.3g} GiB, activations '
@@ -172,15 +183,16 @@ def timed(step, args):
     }
 
 
-def say(text):
+def say(text: str) -> None:
+    """Prints a line at once."""
     print(text, flush=True)
 
 
-def per_device(stage):
-    """Bytes on each device at full size by mesh (data, fsdp, tensor), of what stays there between steps.
+def per_device(stage: str) -> list[dict[str, Any]]:
+    """Bytes that stay on each device between steps, at full size, for each of MESHES (data, fsdp, tensor).
 
-    A list of dicts: trained parameters and their average, the optimizer's state (all float32), frozen parameters in
-    bfloat16 (vectors in float32).
+    They are those of trained parameters and their average, of the optimizer's state (all float32), and of frozen
+    parameters in bfloat16 (vectors in float32).
     """
     config, _ = load_config(CONFIGS / f'{stage}.py')
     _, trained, frozen = parameters(config)
@@ -209,20 +221,19 @@ def per_device(stage):
     return rows
 
 
-def table(result):
-    """The figures as lines of the page."""
+def table(result: dict[str, Any]) -> str:
+    """The numbers as lines of the page."""
     rate = result['matmul_tflops']
     lines = [
         BEGIN,
         '',
         f'Measured {result["date"]} on {result["device"]}, jax {result["jax"]}, {result["dtype"]}, stage '
-        f'`{result["stage"]}` at {probes.size_name(result)} size, '
-        f'the matrix product {result["matmul_size"]}^3 at {rate:.0f} '
-        'TFLOP/s, by',
+        f'`{result["stage"]}` at {probes.size_name(result)} size. The matrix product {result["matmul_size"]}^3 runs at '
+        f'{rate:.0f} TFLOP/s. The command:',
         '',
         f'    {result["command"]}',
         '',
-        '| remat | batch per device | devices | ms a step | videos/s | needed TFLOP | share of the matmul rate | '
+        '| remat | batch per device | devices | ms per step | videos/s | needed TFLOP | share of the matmul rate | '
         'state, GiB | activations, GiB | compile, s |',
         '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
     ]
@@ -240,14 +251,15 @@ def table(result):
         lines += [
             '',
             f'{ratio["devices"]} devices, `{ratio["remat"]}`, batch {ratio["batch"]} each: '
-            f'{ratio["ratio"]:.2f} times the videos of one.',
+            f'{ratio["ratio"]:.2f} times as many videos per second as one device.',
         ]
     lines += [
         '',
-        f'What stays on a device between steps of `{result["stage"]}` at full size, by arithmetic over the rules '
-        'of `st2v_jax/sharding.py` (GiB; activations and the gradient, as large as what is trained, come on top):',
+        f'The memory that `{result["stage"]}` takes on each device between steps at full size, in GiB, calculated from '
+        'the rules of `st2v_jax/sharding.py`. Activations and the gradient, which is as large as the trained '
+        'parameters, come on top.',
         '',
-        '| devices | mesh data x fsdp x tensor | parameters and average | optimizer | frozen | in all |',
+        '| devices | mesh data x fsdp x tensor | parameters and average | optimizer | frozen | total |',
         '| ---: | --- | ---: | ---: | ---: | ---: |',
     ]
     for row in result['per_device']:
@@ -265,27 +277,30 @@ def _try(text):
     return remat, int(batch)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
+    """Measures and stores the numbers, or writes the page."""
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = probes.parser(__doc__, runs=5)
-    parser.add_argument('--stage', choices=('video_ldm', 'cam', 'apm'), default='cam')
+    parser.add_argument(
+        '--stage', choices=('video_ldm', 'cam', 'apm'), default='cam', help='training stage (default: %(default)s)'
+    )
     parser.add_argument(
         '--try',
         dest='tries',
         type=_try,
         action='append',
         metavar='REMAT:BATCH',
-        help='a remat policy and a batch per device (default: none:4 and nothing_saveable:8)',
+        help='a remat policy and a batch per device; may be repeated (default: none:4 and nothing_saveable:8)',
     )
-    parser.add_argument('--devices', type=int, default=1, help='to take the step on as well (default: %(default)s)')
+    parser.add_argument('--devices', type=int, default=1, help='also run on this many devices (default: %(default)s)')
     probes.add_rate_options(parser)
-    parser.add_argument('--page', help='write the numbers of --json into this page, and measure nothing')
+    parser.add_argument('--page', help='write the numbers of --json to this page, and measure nothing')
     args = probes.parse(parser, argv)
     if args.page:
         probes.write_page(args.page, BEGIN, END, table, args.json)
         return 0
     if not 1 <= args.devices <= len(jax.devices()):
-        parser.error(f'--devices is 1 to {len(jax.devices())} here, not {args.devices}')
+        parser.error(f'--devices must be 1 to {len(jax.devices())}, not {args.devices}')
     matmul, rate = probes.matmul_rate(args.matmul, jnp.dtype(args.dtype), blocks=args.blocks)
     result = probes.setting(jax.devices()[0], args) | {
         'stage': args.stage,
@@ -317,7 +332,7 @@ def main(argv=None):
         if len(found) == 2 and found[1]['fits']:
             ratio = args.devices * found[0]['ms'] / found[1]['ms']
             result['ratios'].append({'remat': remat, 'batch': batch, 'devices': args.devices, 'ratio': ratio})
-            say(f'{remat}: {args.devices} devices train {ratio:.3g} times the videos of one')
+            say(f'{remat}: {args.devices} devices train {ratio:.3g} times as many videos per second as one')
         probes.store(args.json, result)
     return 0
 

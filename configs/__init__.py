@@ -1,1 +1,1 @@
-"""One file a stage: what `st2v train --config` takes, by name or by path. Installed as st2v_jax.configs."""
+"""The configs of the training stages, one file each, for `st2v train --config`. Installed as st2v_jax.configs."""

@@ -1,20 +1,22 @@
-"""CAM and APM together, the long-term memory: an anchor frame of the chunk before joins the text.
+"""CAM and APM together. APM is the long-term memory: the anchor frame conditions the UNet together with the text.
 
     python train.py --config configs/apm.py:small
 
-All but APM, which starts from scratch, comes from the stage cam, or where that was not run from the published model.
+APM starts from scratch. The other networks come from the stage cam or, if that was not run, from the published model.
 
-The small one reached a loss of 0.049 in 9.8 K steps and three runs: docs/small-model.md. One run of that many takes 12
-minutes of an H200.
+The small model reached a loss of 0.049 in 9.8 K steps, in three runs: docs/small-model.md. As one run, this takes 12
+minutes on an H200.
 
-The full size is the paper's stage: 1 K steps on samples of 32 frames; the temporal layers of the main branch are
-frozen, as are the CLIP towers.
+The full size is as in the paper: 1 K steps on clips of 32 frames; the temporal layers of the main branch and the CLIP
+towers are frozen.
 """
+
+from ml_collections import ConfigDict
 
 from . import common
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
     size = common.size_of(arg)
     config = common.denoising('apm', size)
     config.init.sources = common.sources(size, 'cam', common.STREAMING)
@@ -28,7 +30,7 @@ def get_config(arg=''):
         config.steps = 1_000
         config.checkpoint_every = 500
     if size == 'small':
-        # First chunks come from the same UNet without memory and anchor, so all of it stays as it is.
+        # The same UNet makes first chunks without memory and anchor, so all of it is frozen.
         config.frozen = r'unet/.*'
         config.steps = 20_000
         config.max_seconds = 720.0
@@ -36,5 +38,5 @@ def get_config(arg=''):
         config.checkpoint_every = 0
         config.conditioning_noise = 0.15
         config.data.scenes = 64 * 128
-        config.data.frames = 48  # more windows than one from each scene
+        config.data.frames = 48  # so that each scene gives more than one window
     return config

@@ -1,19 +1,21 @@
-"""CAM, the short-term memory: the Video-LDM is frozen, CAM learns to continue the chunk's own first 8 frames.
+"""CAM, the short-term memory. The Video-LDM is frozen; CAM learns to continue the first 8 frames of a chunk.
 
     python train.py --config configs/cam.py:small
 
-Autoencoder, text tower and UNet come from the Video-LDM; CAM starts as the UNet's copy, even where a trained one lies
-beside them.
+Autoencoder, text tower and UNet come from the Video-LDM. CAM starts as a copy of the UNet's encoder, even if there is a
+trained CAM next to them.
 
-The small one reaches a loss of 0.081 in 3 K steps of batch 64, 5 minutes of an H200.
+The small model reaches a loss of 0.081 in 3 K steps of batch 64, 5 minutes on an H200.
 
-The full size is the paper's stage: batch 8, learning rate 5e-5, 400 K steps.
+The full size is as in the paper: batch 8, learning rate 5e-5, 400 K steps.
 """
+
+from ml_collections import ConfigDict
 
 from . import common
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
     size = common.size_of(arg)
     config = common.denoising('cam', size)
     config.init.sources = common.sources(size, 'video_ldm', common.VIDEO_LDM)

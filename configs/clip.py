@@ -1,29 +1,31 @@
-"""CLIP's two towers, on frames of the small world and their captions.
+"""The two towers of CLIP, on frames of the small world and their captions.
 
     python train.py --config configs/clip.py:small
 
-It takes the autoencoder along for later stages.
+The autoencoder is carried along for later stages.
 
-The small one finds the caption of a frame among 512 in 93 % of cases, after 8 K steps, 2 minutes of an H200.
+The small model finds the caption of a frame among 512 in 93 % of cases, after 8 K steps, 2 minutes on an H200.
 
-The paper takes OpenCLIP's ViT-H/14; this trains towers that know the words of the world, and has rows for no others.
+The paper uses OpenCLIP ViT-H/14. The towers trained here know only the words of the small world.
 """
+
+from ml_collections import ConfigDict
 
 from . import common
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
     size = common.size_of(arg)
     config = common.run('clip', 'contrastive', size)
     config.init.sources = common.sources(size, 'autoencoder')
     config.init.carried = ('vae',)
-    config.data.captions = 2  # wordings of each scene
+    config.data.captions = 2  # captions of each scene
     config.schedule.peak = {'full': 5e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
     if size != 'tiny':
         config.batch_size = 512
         config.data.scenes = 512 * 64
     if size == 'full':
-        config.model.text.embed_dim = 1024  # the text tower that the denoiser reads needs none
+        config.model.text.embed_dim = 1024  # the text tower of the denoiser has no projection
     if size == 'small':
         config.steps = 8_000
         config.max_seconds = 240.0

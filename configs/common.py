@@ -1,6 +1,7 @@
-"""What the configs share: the three model sizes, and the keys that every stage has.
+"""What the configs share: the three sizes of the model, and the keys of every stage.
 
-full: that of the released model. small: that of the model that ships. tiny: just big enough to run every line of code.
+full is the size of the released model, small that of the model that ships with the package, and tiny is just large
+enough to run every line of code.
 """
 
 from ml_collections import ConfigDict
@@ -19,27 +20,27 @@ from st2v_jax.open_model import SHIPPED
 
 SIZES = ('full', 'small', 'tiny')
 
-# Published weights by their names on the Hugging Face hub (docs/weights.md).
+# Names of published weights on the Hugging Face hub (docs/weights.md).
 VIDEO_LDM, STREAMING, REFINER = 'damo-vilab/text-to-video-ms-1.7b', 'PAIR/StreamingT2V', 'ali-vilab/MS-Vid2Vid-XL'
 
 
-def size_of(arg):
-    """What stands after the colon of `--config file.py:arg`: one of SIZES; nothing means full."""
+def size_of(arg: str) -> str:
+    """The size in `--config file.py:size`, one of SIZES; without one, full."""
     size = arg or 'full'
     if size not in SIZES:
         raise ValueError(f'a config has the sizes {", ".join(SIZES)}, not {arg!r}')
     return size
 
 
-def model(size):
-    """The ModelConfig of a size as a ConfigDict."""
+def model(size: str) -> ConfigDict:
+    """The ModelConfig of a size, as a ConfigDict."""
     return ConfigDict({'full': _full, 'small': _small, 'tiny': _tiny}[size]().to_dict())
 
 
-def sources(size, before, *published):
+def sources(size: str, before: str, *published: str) -> tuple[str, ...]:
     """Where a stage looks for networks: in the run of the stage before it, then in published or shipped weights.
 
-    tiny looks nowhere: all that it starts from is fresh.
+    The size tiny has no sources and trains from scratch.
     """
     if size == 'tiny':
         return ()
@@ -48,29 +49,31 @@ def sources(size, before, *published):
     return f'runs/{before}/weights', *published
 
 
-def run(stage, objective, size):
-    """The keys that every stage has, with values to start from."""
+def run(stage: str, objective: str, size: str) -> ConfigDict:
+    """The keys of every stage, with default values."""
     full, tiny = size == 'full', size == 'tiny'
     config = ConfigDict()
     config.stage = stage  # a label
-    config.objective = objective  # one of st2v_jax/training/loop.py: what is trained, and on what
+    config.objective = objective  # what is trained, and on what: one of OBJECTIVES in st2v_jax/training/loop.py
     config.model = model(size)
-    # networks that the stage starts from; its own are fresh: st2v_jax/training/init.py
+    # which networks the stage starts from; its own are new: st2v_jax/training/init.py
     config.init = ConfigDict({'sources': (), 'networks': (), 'carried': (), 'continued': False})
     config.seed = 0
-    config.dtype = 'float32' if tiny else 'bfloat16'  # of the arithmetic; parameters are float32
-    # devices along each axis, -1 is all that are left: batches are split over data and fsdp, parameters over fsdp and
-    # tensor (st2v_jax/sharding.py)
+    config.dtype = 'float32' if tiny else 'bfloat16'  # type that the networks compute in; parameters are float32
+    # devices along each axis; -1 means all that are left. Batches are split over data and fsdp, parameters over fsdp
+    # and tensor (st2v_jax/sharding.py)
     config.mesh = ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
-    # 'auto' joins the cluster that jax detects, if any; or a number of processes: st2v_jax/training/processes.py
+    # 'auto' joins the cluster that jax detects, if any; or a number of processes (st2v_jax/training/processes.py)
     config.distributed = ConfigDict({'processes': 'auto', 'process': 0, 'coordinator': ''})
-    # A few steps do not repay optimising the program: tiny compiles in half the time.
+    # For a few steps it does not pay to optimise the program; this halves the time to compile.
     fast = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
     config.compiler_options = ConfigDict(fast if tiny else {})
-    config.steps = 4 if tiny else 400_000  # whichever limit comes first ends the run
-    config.max_seconds = 0.0  # of the whole command up to saving the weights; 0 is no limit
+    config.steps = 4 if tiny else 400_000  # the limit that is reached first ends the run
+    config.max_seconds = 0.0  # for the whole command until the weights are saved; 0 means no limit
     config.batch_size = 8
-    config.accumulation = 1  # parts of a batch whose gradients are taken one after the other, to save memory
+    config.accumulation = (
+        1  # number of parts of a batch whose gradients are computed one after the other, to save memory
+    )
     config.schedule = ConfigDict()
     config.schedule.peak = 5e-5
     config.schedule.warmup = 0.002 if full else 0.05
@@ -82,53 +85,53 @@ def run(stage, objective, size):
     config.optimizer.weight_decay = 0.01
     config.ema_decay = 0.9999 if full else 0.999
     config.log_every = 2 if tiny else 100
-    config.log_flops = not tiny  # and their share of the matmul rate, which is measured before the first step
-    config.checkpoint_every = 2 if tiny else 5000  # 0 saves on a signal only
+    config.log_flops = not tiny  # FLOP/s and their share of the matmul rate, which is measured before the first step
+    config.checkpoint_every = 2 if tiny else 5000  # steps; 0 saves only at a signal
     config.data = ConfigDict()
     config.data.seed = 0
     config.data.scenes = 16 if tiny else 8192
     return config
 
 
-def autoencoder(stage, network, size):
+def autoencoder(stage: str, network: str, size: str) -> ConfigDict:
     """The keys of the two stages that train an autoencoder, `network`."""
     config = run(stage, 'autoencoder', size)
     config.network = network
-    config.edge_weight = 1.0  # of the distance of image differences, against blur
+    config.edge_weight = 1.0  # weight of the edge distance, against blur
     config.kl_weight = 1e-5
     config.schedule.peak = {'full': 1e-4, 'small': 1e-3, 'tiny': 3e-3}[size]
     return config
 
 
-def denoising(stage, size):
+def denoising(stage: str, size: str) -> ConfigDict:
     """The keys of the stages that denoise videos, and of the ablations."""
     config = run(stage, 'denoising', size)
-    config.memory = False  # whether CAM gets conditioning frames
-    config.anchor = False  # whether APM gets an anchor frame
-    config.trained = r'unet/.*'  # paths of parameters; those that `frozen` matches are not trained
+    config.memory = False  # whether CAM receives conditioning frames
+    config.anchor = False  # whether APM receives an anchor frame
+    config.trained = r'unet/.*'  # pattern of parameter paths; those that `frozen` matches are not trained
     config.frozen = r''
-    config.conditioning_noise = 0.0  # of the latents that conditioning frames are decoded from, at most
+    config.conditioning_noise = 0.0  # largest noise in the latents that conditioning frames are decoded from
     config.dropout = ConfigDict({'text': 0.05, 'anchor': 0.05, 'both': 0.05})
-    config.previews = ConfigDict()  # videos that the average draws on the way
-    config.previews.every = 0  # steps; 0 draws none
+    config.previews = ConfigDict()  # videos made during training, by the average of the parameters
+    config.previews.every = 0  # steps; 0 makes none
     config.previews.prompts = ('a red ball moves left over sand', 'a blue star moves right over grass')
     config.previews.frames = 24
     config.previews.steps = 20
-    config.data.source = 'world'  # or a folder of st2v prepare-data, or tfds:NAME, a dataset with video and text
-    config.data.folder = ''  # where tensorflow-datasets keeps its data; '' is its own default
+    config.data.source = 'world'  # or a folder of st2v prepare-data, or tfds:NAME, a dataset with videos and texts
+    config.data.folder = ''  # where tensorflow-datasets keeps its data; '' means its default
     config.data.split = 'train'  # of that dataset
     config.data.workers = 0  # processes that read clips; 0 reads in threads
     return encoded(config, size)
 
 
-def encoded(config, size):
-    """The config with the keys of denoising encoded videos, and of a pool of them."""
-    # of models/unet3d.py: none keeps all values for the gradient and computes nothing twice, nothing_saveable takes the
-    # least memory
+def encoded(config: ConfigDict, size: str) -> ConfigDict:
+    """Adds the keys for denoising encoded videos, and for a pool of them."""
+    # rematerialisation, see models/unet3d.py: none keeps all values for the gradient and computes nothing twice,
+    # nothing_saveable needs the least memory
     config.remat = 'nothing_saveable' if size == 'full' else 'none'
-    config.data.frames = 32  # of a sample, from which a window of successive ones is trained on
-    config.data.captions = 2  # wordings of each scene
-    config.data.columns = 1  # of the pool at a time while it is made: batch_size * frames * columns frames at once
+    config.data.frames = 32  # of a video in the pool; a window of these is trained on
+    config.data.captions = 2  # captions of each scene
+    config.data.columns = 1  # columns of the pool that are made at once, which are batch_size * frames * columns frames
     if size == 'full':
         config.data.scenes = 1024
     return config
@@ -164,7 +167,7 @@ def _small():
         guidance_text=3.0,
         guidance_anchor=1.5,
         refiner=RefinerConfig(
-            # no attention at 32x32 latents, where it takes most time and shows least
+            # no attention at 32x32 latents, where it is slow and has little effect
             unet=UNetConfig(
                 channels=(64, 80, 80),
                 attention=(False, True, True),
@@ -175,7 +178,7 @@ def _small():
                 groups=8,
             ),
             process=RefinerProcess(scale_clean=1.0, scale_noisy=1.0),
-            # that of 128 pixels draws double outlines at 256
+            # the autoencoder for 128 pixels draws double outlines at 256
             vae=VaeConfig(block_channels=(32, 64, 80, 80), layers_per_block=1, groups=8),
             text=None,
             box=(256, 256),

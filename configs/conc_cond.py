@@ -1,15 +1,17 @@
-"""Conc-Cond, an ablation of CAM: the UNet's first convolution takes [noisy latent, latent of the given frames, mask].
+"""Conc-Cond, an ablation of CAM: the UNet receives noisy latents, latents of the given frames, and a mask as channels.
 
     python train.py --config configs/conc_cond.py:small
 
-There is nothing to learn it but the UNet, so that is trained; the UNet that the stage starts from still draws first
-chunks. Data, steps and everything else are those of configs/cam.py; like that stage it has no APM.
+There is no network besides the UNet, so the UNet is trained. First chunks are still made by the UNet that the stage
+starts from. Data, steps and everything else are as in configs/cam.py. There is no APM.
 """
+
+from ml_collections import ConfigDict
 
 from . import no_apm
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
     config = no_apm.get_config(arg)
     config.stage = 'conc_cond'
     config.model.cam.fusion = 'concatenation'

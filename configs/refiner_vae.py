@@ -1,17 +1,20 @@
-"""The Refiner's autoencoder, on frames as large as the Refiner's.
+"""The autoencoder of the Refiner, on frames of the Refiner's size.
 
     python train.py --config configs/refiner_vae.py:small
 
-The small one starts as the autoencoder of 128 pixels, which at 256 reaches 30.1 dB and draws double outlines; it
-ends at 40.7 dB after 2.2 K steps, two minutes of an H200.
+The small model starts as the autoencoder for 128 pixels, which reaches 30.1 dB at 256 pixels and draws double outlines.
+It reaches 40.7 dB after 2.2 K steps, two minutes on an H200.
 
-The released Refiner comes with Stable Diffusion's. It ends by measuring the latents' scale factor.
+The released Refiner uses the autoencoder of Stable Diffusion. At the end of a run, the scale factor of the latents is
+measured.
 """
+
+from ml_collections import ConfigDict
 
 from . import common
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
     size = common.size_of(arg)
     config = common.autoencoder('refiner_vae', 'refiner_vae', size)
     config.init.sources = common.sources(size, 'apm', common.STREAMING)

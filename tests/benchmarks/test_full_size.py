@@ -1,4 +1,4 @@
-"""The benchmark of published files does what a user does, and writes its page; how fast that is here is no promise."""
+"""The benchmark of published files does what a user does and writes its page; the speed here is not tested."""
 
 import json
 

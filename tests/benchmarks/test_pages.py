@@ -1,9 +1,11 @@
 """The pages of the clone hold what the benchmarks write of the JSON stored beside them."""
 
+import json
 import shutil
 from pathlib import Path
 
 import full_size
+import parity
 import pytest
 import train_step
 
@@ -18,3 +20,8 @@ def test_pages_are_written_from_stored_json(benchmark, page, numbers, tmp_path):
     copy = shutil.copy(DOCS / page, tmp_path)
     assert benchmark.main(['--json', str(DOCS / 'performance' / numbers), '--page', str(copy)]) == 0
     assert Path(copy).read_text('utf-8') == (DOCS / page).read_text('utf-8')
+
+
+def test_the_page_of_parity_is_written_from_stored_json():
+    report = json.loads((DOCS / 'parity.json').read_text('utf-8'))
+    assert parity.table(report) == (DOCS / 'parity.md').read_text('utf-8')
