@@ -14,7 +14,8 @@ import pytest
 import torch_files as files
 from safetensors.numpy import load_file, save_file
 
-from st2v_jax.convert.check import check, numbers
+from st2v_jax.convert.check import check
+from st2v_jax.convert.numbers import numbers
 from st2v_jax.models import build
 from st2v_jax.open_model import open_model
 from st2v_jax.weights.layout import abstract, streaming
@@ -29,7 +30,7 @@ def network_of(report, name):
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64, jnp.bfloat16])
 def test_numbers_of_an_array_in_pieces_are_those_of_the_whole(dtype, monkeypatch):
-    monkeypatch.setattr('st2v_jax.convert.check.PIECE', 7)
+    monkeypatch.setattr('st2v_jax.convert.numbers.PIECE', 7)
     array = (3 + np.random.default_rng(0).standard_normal((10, 6))).astype(dtype)
     array[0] = 0
     exact = array.astype(np.float64)
