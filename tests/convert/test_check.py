@@ -141,7 +141,7 @@ WRONG = {
     'a wrong number of axes': (
         changed(KERNEL, np.ravel),
         {('tensor', 'of a wrong shape'): 1},
-        {'shapes': {KERNEL: '(216,) is not laid out as convolution [o,i,k,k]'}},
+        {'shapes': {KERNEL: '(216,) is not laid out as convolution [o, i, k, k]'}},
     ),
     'NaN': (changed(BIAS, put(math.nan, math.nan)), {('tensor', 'not finite'): 1}, {'nan': {BIAS: 2}}),
     'infinity': (changed(KERNEL, put(-math.inf)), {('tensor', 'not finite'): 1}, {'infinite': {KERNEL: 1}}),
@@ -189,7 +189,7 @@ UNUSABLE = {
     'a git-lfs pointer': (pointer, 'diffusion_pytorch_model.safetensors is a git-lfs pointer, not the file itself.*'),
     'cut short': (cut, r'the tensors take \d+ bytes, the file has \d+'),
     'a page': (page, 'diffusion_pytorch_model.safetensors is a web page, not the file itself.*'),
-    'empty': (lambda file: file.write_bytes(b''), 'a safetensors file has 8 bytes at least, got 0'),
+    'empty': (lambda file: file.write_bytes(b''), 'a safetensors file has at least 8 bytes, got 0'),
 }
 
 
@@ -221,7 +221,7 @@ def test_a_lost_size_is_told_with_the_kind(vae):
     (file,) = report.files
     assert file.kinds == ['autoencoder']
     assert network_of(report, 'autoencoder').parameters == sum(a.size for a in tensors.values()), 'all of it is read'
-    assert file.troubles == ['autoencoder: post_quant_conv.weight: missing, and the sizes of the model with it']
+    assert file.troubles == ['autoencoder: post_quant_conv.weight: missing, so the sizes of the model are unknown']
 
 
 def test_sizes_that_no_model_has_are_told_too(vae):
