@@ -2,7 +2,7 @@
 
     python train.py --config configs/conc_cond.py:small
 
-There is no network besides the UNet, so the UNet is trained. First chunks are still made by the UNet that the stage
+Only the UNet can learn to use these channels, so it is trained. First chunks are still made by the UNet that the stage
 starts from. Data, steps and everything else are as in configs/cam.py. There is no APM.
 """
 

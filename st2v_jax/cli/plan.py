@@ -1,11 +1,23 @@
 """`--plan`: a table of the time and memory that a video needs, before anything is loaded."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from st2v_jax.cli.progress import warn
+
+if TYPE_CHECKING:  # these import jax, for which --help does not wait
+    from st2v_jax.refinement.enhancer import Enhancer
+    from st2v_jax.refinement.sdedit import RefineSettings
+    from st2v_jax.streaming.generate import Model
+    from st2v_jax.streaming.settings import SampleSettings
 
 GIB = 2**30
 
 
-def show(model, settings, num_frames: int, videos: int = 1, enhancer=None) -> None:
+def show(
+    model: Model, settings: SampleSettings, num_frames: int, videos: int = 1, enhancer: Enhancer | None = None
+) -> None:
     """Prints what `st2v sample` needs for some videos; model and enhancer are those of `st2v_jax.planning.video`."""
     from st2v_jax.planning import video
 
@@ -16,7 +28,13 @@ def show(model, settings, num_frames: int, videos: int = 1, enhancer=None) -> No
 
 
 def show_refinement(
-    enhancer, settings, size: tuple[int, int], num_frames: int, *, profile: str, decode_frames: int
+    enhancer: Enhancer,
+    settings: RefineSettings,
+    size: tuple[int, int],
+    num_frames: int,
+    *,
+    profile: str,
+    decode_frames: int,
 ) -> None:
     """Prints what `st2v enhance` needs for num_frames of `size` (height, width)."""
     from st2v_jax.planning import video

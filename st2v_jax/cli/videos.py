@@ -1,11 +1,13 @@
 """What sample and enhance share: the device line, warnings about prompts, the refinement stage, writing the file."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +15,10 @@ from st2v_jax import video_io
 from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.cli.run import Run
 from st2v_jax.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # these import jax, for which --help does not wait
+    from st2v_jax.refinement.enhancer import Enhancer
+    from st2v_jax.refinement.sdedit import RefineSettings
 
 
 def name_device() -> None:
@@ -41,11 +47,16 @@ def warn_about_words(tokenizer: Tokenizer, prompts: Iterable[str]) -> None:
 
 
 def enhanced(
-    enhancer, frames: Iterable[np.ndarray], prompt: str, progress: Progress, settings, **options
+    enhancer: Enhancer,
+    frames: Iterable[np.ndarray],
+    prompt: str,
+    progress: Progress,
+    settings: RefineSettings,
+    **options: Any,
 ) -> Iterator[np.ndarray]:
     """Yields the enhanced frames of a video in pieces [n, H, W, 3], with a bar for the steps and one for the writing.
 
-    settings: a RefineSettings. options: further arguments of `enhance`.
+    options: further arguments of `enhance`.
     """
     from st2v_jax.refinement.enhancer import enhance
 

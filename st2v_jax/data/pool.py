@@ -34,7 +34,9 @@ def place(tree: Any, mesh: Mesh) -> Any:
     return sharding.place(tree, sharding.split_rows(mesh))
 
 
-def fill(make: Callable, inputs: Any, parameters: Any, mesh: Mesh, *, columns: int = 1, compiler_options=None) -> Any:
+def fill(
+    make: Callable, inputs: Any, parameters: Any, mesh: Mesh, *, columns: int = 1, compiler_options: dict | None = None
+) -> Any:
     """Makes a pool from `inputs`, a tree of host arrays [rows, n, ...], a few columns at a time.
 
     make: (inputs [rows, columns, ...], parameters) -> tree of arrays [rows, columns, ...]; traced once.

@@ -4,6 +4,7 @@ A source has len(source) and source[i], a clip. A clip has a caption, len(clip) 
 [n, h, w, 3]. If source.encoded is not None, a clip also has clip.latents(numbers) and clip.text(), see clips.py.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,6 @@ class ClipInMemory:
     def __len__(self):
         return len(self._frames)
 
-    def frames(self, numbers) -> np.ndarray:
+    def frames(self, numbers: Iterable[int]) -> np.ndarray:
         """The frames with these numbers, uint8 [n, h, w, 3]."""
         return self._frames[np.asarray(numbers)]

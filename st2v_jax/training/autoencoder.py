@@ -85,7 +85,13 @@ def _halve(x):
 
 
 def latent_deviation(
-    network: Network, params: Params, indices: np.ndarray, seed: int, size: tuple[int, int], batches=8, batch=32
+    network: Network,
+    params: Params,
+    indices: np.ndarray,
+    seed: int,
+    size: tuple[int, int],
+    batches: int = 8,
+    batch: int = 32,
 ) -> float:
     """Standard deviation of the unscaled latent means of frames of training scenes."""
 

@@ -1,4 +1,4 @@
-"""The pages of the clone hold what the benchmarks write of the JSON stored beside them."""
+"""The pages hold what the benchmarks write from the stored JSON."""
 
 import json
 import shutil

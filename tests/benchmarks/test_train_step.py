@@ -1,4 +1,4 @@
-"""The benchmark of the training step runs, counts, and writes its page; how fast it is here is nobody's promise."""
+"""The benchmark of the training step runs, counts operations and writes its page; the speed here is not tested."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_it_measures_one_device_and_two_and_writes_the_page(tmp_path, capsys):
     found['tries'].append({'remat': 'none', 'batch': 64, 'devices': 1, 'fits': False})
     out.write_text(json.dumps(found))
     page.write_text(f'before\n{train_step.BEGIN}\nold\n{train_step.END}\nafter\n')
-    for _ in range(2):  # written again, it is the same
+    for _ in range(2):  # the second time changes nothing
         assert train_step.main(['--json', str(out), '--page', str(page)]) == 0
         text = page.read_text()
         assert text.startswith('before\n') and text.endswith('\nafter\n') and 'old' not in text
@@ -40,10 +40,10 @@ def test_it_measures_one_device_and_two_and_writes_the_page(tmp_path, capsys):
 def test_what_lies_on_a_device_follows_from_the_mesh(rows):
     one, many = rows[1, 1, 1], rows[8, 1, 1]
     names = ('parameters', 'optimizer', 'frozen')
-    assert all(one[name] == many[name] for name in names)  # data alone splits no parameters
+    assert all(one[name] == many[name] for name in names)  # the axis data does not split parameters
     for name in names:
         share = rows[1, 8, 1][name] / one[name]
-        assert 1 / 8 <= share < 1.02 / 8  # vectors stay whole
+        assert 1 / 8 <= share < 1.02 / 8  # vectors are not split
     # 691 M trained parameters and their average, two moments of each; 1.4 G + 0.3 G frozen ones in 16 bits
     assert one['parameters'] == 2 * 4 * 690_848_864
     assert one['optimizer'] == pytest.approx(one['parameters'], rel=1e-6)

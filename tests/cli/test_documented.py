@@ -1,4 +1,4 @@
-"""Commands that the pages show are commands that exist: their options are taken. What they make is tested beside."""
+"""All commands on the pages exist and accept their options. What they do is tested elsewhere."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from st2v_jax.training.config_files import load_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'), *(ROOT / 'configs').glob('*.py'))
-# What was run before there was one command stays on the pages as it was run.
+# Records of commands that were run before `st2v` existed are not changed.
 RECORDED = {'evaluate.py': 'evaluate'}
 SCRIPTS = {f'{verb}.py': verb for verb in ('sample', 'train')}
 PROGRAMS = {f'python {script}': verb for script, verb in (SCRIPTS | RECORDED).items()} | {
@@ -20,7 +20,7 @@ PROGRAMS = {f'python {script}': verb for script, verb in (SCRIPTS | RECORDED).it
 
 
 def commands(text):
-    """[verb, *arguments] of every line of a page that is a command."""
+    """[verb, *arguments] of each line of a page that is a command."""
     programs = '|'.join(map(re.escape, PROGRAMS))
     found = re.findall(rf'^(?:.*&& | +)?({programs}) (.*)', text, re.M)
     return [[PROGRAMS[program], *shlex.split(arguments, comments=True)] for program, arguments in found]
@@ -58,7 +58,7 @@ def test_examples_of_help_are_taken(verb, monkeypatch, capsys):
 
 
 def test_every_command_on_a_page_is_looked_at():
-    """No page names a program that is not there, such as a script that was deleted."""
+    """No page names a program that does not exist, such as a deleted script."""
     named = {name for page in PAGES for name in re.findall(r'python (?:\S+/)?(\w+\.py)', page.read_text('utf-8'))}
     scripts = {path.name for folder in (ROOT, ROOT / 'benchmarks') for path in folder.glob('*.py')}
     assert named <= scripts | set(RECORDED)

@@ -1,4 +1,4 @@
-"""`st2v enhance` end to end on a tiny random model: what it reads, makes, says, and refuses."""
+"""`st2v enhance` end to end with a tiny random model: inputs, outputs, messages and errors."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ SQUARE[:, 8:16, 8:16] = (220, 90, 60)
 
 @pytest.fixture
 def run(tiny_folder, capsys, monkeypatch, tmp_path):
-    """run('--input', ...) -> (exit code, stdout, stderr) of the command in this process, beside a `ball.mp4`."""
+    """run('--input', ...) -> (exit code, stdout, stderr) of the command in this process, next to `ball.mp4`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['/somewhere/bin/st2v'])
     with video_io.VideoWriter('ball.mp4', 12, (32, 32)) as video:

@@ -1,4 +1,4 @@
-"""`st2v evaluate` from a checker to the page, with a model that has learnt nothing."""
+"""`st2v evaluate` from the checker to the page, with an untrained model."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What all verbs have in common: help at once, one line for a mistake, exit codes, the command as it was called."""
+"""What all verbs share: quick help, one line for a mistake, exit codes, the command as it was called."""
 
 import os
 import re
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def program(*words, **environment):
-    """A process of its own: (exit code, stdout, stderr)."""
+    """Runs Python in another process: (exit code, stdout, stderr)."""
     done = subprocess.run(
         [sys.executable, *words], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
     )

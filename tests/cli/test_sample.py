@@ -1,4 +1,4 @@
-"""`sample.py` end to end on a tiny random model: what it makes, says, and refuses."""
+"""`sample.py` end to end with a tiny random model: outputs, messages and errors."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def run(tiny_folder, capsys, monkeypatch, tmp_path):
 
 
 def command(*arguments, weights, **environment):
-    """The command as a process of its own, with its own compilation cache where ST2V_CACHE says so."""
+    """The command in another process, with the compilation cache of ST2V_CACHE."""
     arguments = [sys.executable, SCRIPT, *arguments, '--weights', weights, '--steps', '2']
     return subprocess.Popen(
         list(map(str, arguments)),
@@ -164,7 +164,7 @@ def test_the_plan_comes_before_anything_is_loaded(run, tiny_folder, tmp_path, mo
     bare = tmp_path_factory.mktemp('bare') / 'weights'
     shutil.copytree(tiny_folder, bare)
     for file in bare.glob('*.safetensors'):
-        file.write_bytes(b'')  # nothing could be loaded
+        file.write_bytes(b'')  # loading would fail
     code, out, err = run('--prompt', PROMPT, '--num-frames', '29', '--enhance', '--plan', weights=bare)
     assert (code, err) == (0, '')
     assert re.search(r'^refining, step +2 ', out, re.M) and re.search(r'^parameters: .*refiner_text 0 M', out, re.M)
@@ -316,12 +316,12 @@ def test_ctrl_c_before_the_first_chunk_writes_nothing(run, monkeypatch, tmp_path
 
 
 def wait_until_growing(process, path):
-    """Returns when the second chunk is in the file: the bar, which may skip chunks, shows the third or a later one."""
+    """Waits until the second chunk is in the file: the bar, which may skip chunks, shows the third or a later one."""
     shown = ''
     while not any(int(number) > 2 for number in re.findall(r'chunk (\d+)/', shown)):
         piece = process.stderr.read(100)
         assert piece or process.poll() is None, process.stdout.read()
-        shown = shown[-100:] + piece  # a piece may end within a number's words
+        shown = shown[-100:] + piece  # a piece may end in the middle of a word
     assert len(video_io.read_video(path)) >= 23, 'it plays while it grows'
 
 
@@ -337,7 +337,7 @@ def test_a_stopped_process_leaves_a_file_that_plays(tiny_folder, tmp_path, sent,
     assert process.returncode == code
     assert len(video_io.read_video(path)) >= 23
     assert video_io.read_metadata(path)['prompt'] == PROMPT
-    last = (err.splitlines() or [''])[-1]  # a killed process may have said nothing since
+    last = (err.splitlines() or [''])[-1]  # a killed process may have printed nothing more
     assert ('stopped: ' in last) == (sent == signal.SIGINT)
 
 

@@ -21,7 +21,7 @@ ROOT = CONFIGS.parent
 
 
 def fails(capsys, *argv):
-    """The one line of an attempt that ends with exit code 2."""
+    """The error line of a command that ends with exit code 2."""
     try:
         code = main(['train', *argv])
     except SystemExit as stop:  # argparse
@@ -82,7 +82,7 @@ def test_every_config_is_a_model_and_fits_its_pool(stage, size):
     assert model.apm is None or model.apm.image_width == model.image.embed_dim
     halvings = len(model.cam.conditioning_channels) - 1
     assert model.frame_size[0] // 2**halvings == model.latent_shape[1]
-    # the docstring begins with what is trained and holds the command
+    # the docstring begins with what is trained and contains the command
     assert f'--config configs/{stage}.py:small' in (CONFIGS / f'{stage}.py').read_text()
 
 
@@ -103,9 +103,9 @@ def test_full_configs_have_the_papers_settings():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of orbax's and tensorboardX's own making
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')  # from orbax and tensorboardX
 def test_all_stages_in_sequence_make_a_video(capsys, tmp_path, monkeypatch, unoptimised):
-    """The first stage and sample.py are processes of their own, the others are called here, which saves imports."""
+    """The first stage and sample.py run in other processes; the other stages run here, which saves imports."""
     mesh = sharding.make_mesh
     monkeypatch.setattr(sharding, 'make_mesh', lambda axes: mesh(axes, jax.devices()[:1]))
     flags = os.environ['XLA_FLAGS'].replace('--xla_force_host_platform_device_count=8', '').strip()
@@ -135,7 +135,7 @@ def test_all_stages_in_sequence_make_a_video(capsys, tmp_path, monkeypatch, unop
     config, params = opened.config, opened.params(opened.held)
     assert set(params) == {*layout.streaming(config), 'refiner', 'refiner_vae'}
     assert config.scale_factor != config.refiner.scale_factor != 0.18215 != config.scale_factor  # both were measured
-    # what a stage freezes passes through it unchanged
+    # a stage does not change the networks that it freezes
     first = open_model(tmp_path / 'autoencoder' / 'weights').params(['vae'])
     jax.tree.map(np.testing.assert_array_equal, first['vae'], params['vae'])
     video = tmp_path / 'out.mp4'

@@ -16,7 +16,7 @@ def many():
 
 @pytest.fixture(scope='session')
 def first_where(many):
-    """first_where(mask) -> the first of the many scenes for which it holds; changes by keyword."""
+    """first_where(mask) -> the first of the many scenes where the mask is true, with changes by keyword."""
 
     def pick(mask, **changes):
         found = jax.tree.map(lambda leaf: leaf[np.flatnonzero(mask)[0]], many)

@@ -1,4 +1,4 @@
-"""Batch n is a function of (seed, n): not of readers, of processes that share it, or of where reading began."""
+"""Batch n is a function of (seed, n); it depends neither on readers and processes nor on the first batch."""
 
 import itertools
 
@@ -40,7 +40,7 @@ def test_processes_share_a_batch(processes):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore')  # of processes that start in a program with threads
+@pytest.mark.filterwarnings('ignore')  # about processes that start in a program with threads
 @pytest.mark.parametrize('workers', [1, 3])
 def test_readers_do_not_matter(workers):
     assert same(first(7, workers=workers), first(7))

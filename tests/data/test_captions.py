@@ -1,4 +1,4 @@
-"""Captions say what a scene shows in few words and many ways."""
+"""Captions describe scenes in few words and in many ways."""
 
 import re
 

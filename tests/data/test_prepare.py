@@ -1,4 +1,4 @@
-"""Videos become clips: cuts, rate, size, what is left out, and what a kill leaves."""
+"""Videos become clips: cuts, frame rate, size, what is left out, and what remains after a kill."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def prepared(videos, tmp_path_factory):
 
 
 def test_no_sample_of_a_real_film_holds_a_cut():
-    rate, cuts = 25, np.array([30, 76, 137, 187, 242])  # of bikes.mp4, seen in it
+    rate, cuts = 25, np.array([30, 76, 137, 187, 242])  # of bikes.mp4, found by eye
     for frames, fps in ((4, 3.0), (2, 3.0), (8, 12.5)):
         settings = prepare.Settings(frames=frames, fps=fps, size=(64, 64))
         found = list(prepare.samples(shipped('bikes.mp4'), settings))
@@ -44,7 +44,7 @@ def test_no_sample_of_a_real_film_holds_a_cut():
             assert sample.shape == (frames, 64, 64, 3)
             assert not ((cuts > first) & (cuts <= last)).any(), (first, last)
     lost = 250 // 2 - frames * len(found)
-    assert lost < (len(cuts) + 1) * frames  # at most an unfinished sample for each scene
+    assert lost < (len(cuts) + 1) * frames  # at most one unfinished clip for each scene
 
 
 def test_one_real_take_is_not_cut():
@@ -61,7 +61,7 @@ def test_frames_are_those_nearest_to_thirds_of_seconds(tmp_path):
             [sample.mean((1, 2, 3)) / 2 for _, sample in prepare.samples(tmp_path / 'grey.mp4', settings)]
         )
         wanted = np.round(np.arange(len(numbers)) * fps / 3)
-        np.testing.assert_allclose(numbers, wanted, atol=1.1)  # the codec's error
+        np.testing.assert_allclose(numbers, wanted, atol=1.1)  # error of the codec
         assert len(numbers) >= 100 / fps * 3 - 5
 
 
@@ -112,7 +112,7 @@ def test_frames_come_back_from_their_files(prepared, videos):
 
 def test_killed_and_continued_equals_undisturbed(prepared, videos, tmp_path):
     output = tmp_path / 'clips'
-    # the third video waits for a writer that never comes: the kill falls into the second shard
+    # the third video blocks, so that the kill hits the second shard
     program = (
         'import sys; from st2v_jax.data import prepare; from st2v_jax.cli.run import main\n'
         'whole = prepare.clips_of\n'
@@ -180,7 +180,7 @@ def shards(folder):
 
 
 def said(capsys, *argv):
-    """(exit code, the last line said) of the command."""
+    """(exit code, last line printed) of the command."""
     try:
         code = main(['prepare-data', *map(str, argv)])
     except SystemExit as leave:
@@ -190,7 +190,7 @@ def said(capsys, *argv):
 
 
 def test_what_is_said(prepared, videos, capsys, tmp_path):
-    code, line = said(capsys, '--videos', videos, '--output', prepared, *OPTIONS)  # all shards are there
+    code, line = said(capsys, '--videos', videos, '--output', prepared, *OPTIONS)  # all shards exist already
     assert (code, line) == (0, f'7 clips of 4 frames in {prepared}; dropped 2 that stood still')
     code, line = said(capsys, '--videos', videos, '--output', prepared, '--frames', '5', *OPTIONS[2:])
     assert (code, line) == (

@@ -1,4 +1,4 @@
-"""Frames are what the scene says: the same however they are asked for, moving as the truth tells, never repeating."""
+"""Frames show their scene: they do not depend on each other, move like the ground truth, and never repeat."""
 
 import jax
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from st2v_jax.data import world
 
-RENDERED_LIKE = dict(rtol=0, atol=2e-4)  # rounding, seen at a hard edge
+RENDERED_LIKE = dict(rtol=0, atol=2e-4)  # rounding, visible at hard edges
 
 
 def ground_only(scene):
@@ -127,9 +127,9 @@ def test_a_zoom_returns(panning):
 
 
 def test_new_ground_keeps_entering(panning):
-    """No frame of a pan of 1200 shows the ground of another, whole screens away."""
+    """In a pan of 1200 frames, no two frames show the same ground."""
     scene = ground_only(panning('pans right'))
-    frames = np.asarray(world.render(scene, np.arange(0, 1200, 70), 32))  # 140 pixels apart at least
+    frames = np.asarray(world.render(scene, np.arange(0, 1200, 70), 32))  # at least 140 pixels apart
     pairs = [correlation(frames[i], frames[j]) for i in range(len(frames)) for j in range(i)]
     assert max(pairs) < 0.75 and abs(np.mean(pairs)) < 0.15
 
@@ -143,7 +143,7 @@ def test_the_ground_is_rigid_however_far_the_camera_went(panning, start):
 
 
 def test_colours_stay_apart(many, first_where):
-    """The middle of a plain box is nearest to the colour it is named after."""
+    """The middle of a plain box has the colour of its name."""
     from st2v_jax.data.world.attributes import COLOUR_RGB
 
     for code, name in enumerate(world.COLOURS):

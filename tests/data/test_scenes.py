@@ -1,4 +1,4 @@
-"""Scenes show everything they can, keep the held-out combinations apart, and never lose sight of an object."""
+"""Scenes show all attributes, separate the held-out combinations, and always keep objects in view."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from st2v_jax.data import world
 
 COMBINATION = ('colour', 'shape', 'motion')
-PINNED = [  # a change of these is a change of every trained model's data
+PINNED = [  # if these change, the data of every trained model changes
     {
         'objects': [{'colour': 'yellow', 'shape': 'heart', 'pattern': 'plain', 'motion': 'pulses'}],
         'background': 'lava',

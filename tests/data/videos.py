@@ -1,4 +1,4 @@
-"""Videos for tests: real clips that a package ships, and made ones, good and bad."""
+"""Videos for tests: real clips from a package, and generated ones, good and bad."""
 
 import importlib.metadata
 import json
@@ -38,7 +38,7 @@ def write(path, *scenes, fps=FPS):
 
 
 def write_folder(folder):
-    """Videos of three seconds a scene, two of them, with captions; and some that are of no use."""
+    """Writes two good videos with scenes of three seconds, some bad ones, and captions for all."""
     folder.mkdir()
     length = 3 * FPS
     write(folder / 'cut.mp4', scene(0, length), scene(1, length))

@@ -1,4 +1,4 @@
-"""The attribute checker on a tiny problem of its own: a square of three colours that moves left or right."""
+"""The attribute checker on a tiny problem: a square of three colours that moves left or right."""
 
 import jax
 import jax.numpy as jnp

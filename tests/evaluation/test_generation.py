@@ -1,4 +1,4 @@
-"""Videos that a study makes, many at once."""
+"""Videos of a study, made in batches."""
 
 import numpy as np
 import pytest

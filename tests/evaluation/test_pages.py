@@ -1,4 +1,4 @@
-"""The pages of the clone are what the program writes of the JSON beside them."""
+"""The pages hold what the program writes from the stored JSON."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Contact sheets and slices: sizes, places, and what motion looks like in a slice."""
+"""Contact sheets and slices: sizes, positions, and what motion looks like in a slice."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The survey of long videos: places, shares, chance; ground truth as its own model; the page about it."""
+"""The survey of long videos: windows, shares, chance, the ground truth measured as if generated, and the page."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ def scenes():
 
 @pytest.fixture(scope='module')
 def results(scenes):
-    """The survey of ground-truth videos by a checker that has learnt nothing, as generate stores it."""
+    """The survey of ground-truth videos with an untrained checker, as generate stores it."""
     heads = {name: len(classes) for name, classes in checker.CLASSES.items()}
     untrained = checker.init(jax.random.key(0), heads, (4, 4)), {'size': SIZE}
     found = survey.survey(survey.rendering(scenes[1], range(FRAMES), SIZE), scenes[1], untrained)

@@ -1,4 +1,4 @@
-"""Promises of MAWE: what moves as its flow says costs nothing, flicker and standing still cost."""
+"""MAWE is zero for a picture that moves along its flow; flicker and standing still increase it."""
 
 import numpy as np
 import pytest

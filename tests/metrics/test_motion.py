@@ -1,4 +1,4 @@
-"""Flow and high-frequency change: what they must say about videos whose motion is known."""
+"""Flow and high-frequency change of videos with known motion."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def texture(size=160, seed=0):
 
 
 def moving(shift, frames=4, size=96):
-    """A window that moves over a texture by (x, y) pixels a frame: [frames, size, size, 3]."""
+    """A window that moves over a texture by (x, y) pixels per frame: [frames, size, size, 3]."""
     picture, (x, y) = texture(), shift
     return np.stack([picture[30 + i * y : 30 + i * y + size, 30 + i * x : 30 + i * x + size] for i in range(frames)])
 

@@ -1,4 +1,4 @@
-"""Even motion, and jumps where chunks are joined: what is said of videos that are known to have them or not."""
+"""Steady motion, and jumps where chunks are joined, in videos that are made with or without them."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ import pytest
 from st2v_jax.metrics import steadiness
 
 cv2 = pytest.importorskip('cv2')
-BORDERS = np.array([23, 39])  # chunks of 24 frames are joined behind frames 24 and 40, counted from 1
+BORDERS = np.array([23, 39])  # chunks of 24 frames are joined after frames 24 and 40, counted from 1
 
 
 def moving(speeds, size=96):
-    """A window over a smooth random texture, moved by so many pixels from frame to frame: [f, size, size, 3]."""
+    """A window over a smooth random texture, moved by speeds [f - 1] in pixels: [f, size, size, 3]."""
     places = np.cumsum([0, *speeds])
     noise = np.random.default_rng(0).standard_normal((size, size + places[-1], 3)).astype(np.float32)
     texture = cv2.GaussianBlur(noise, (0, 0), 3)

@@ -1,4 +1,4 @@
-"""A stage of training at its tiny size, without the run around it."""
+"""A training stage at its tiny size, without the run around it."""
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ class Stage:
         self.step = jax.jit(one, compiler_options=self.config.compiler_options.to_dict())
 
     def run(self, steps):
-        """The losses of that many steps."""
+        """The losses of a number of steps."""
         losses, key, data = [], jax.random.key(0), self.objective.data
         for _ in range(steps):
             self.state, metrics = self.step(self.state, self.frozen, data, np.float32(0), key)

@@ -1,4 +1,4 @@
-"""The autoencoder's objective."""
+"""The objective of the autoencoder."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def test_it_learns_and_measures_the_scale_of_its_latents():
     networks, model = stage.finish()
     frames = pools.draw_frames(jax.random.key(9), stage.objective.data, 0, model.frame_size)
     latents, _ = build.vae(model)(networks['vae'], frames, method='encode')
-    assert 0.3 < float(jnp.std(latents * model.scale_factor)) < 3  # the scale makes them of unit deviation
+    assert 0.3 < float(jnp.std(latents * model.scale_factor)) < 3  # the scale gives them a deviation of about one
 
 
 def test_the_refiners_autoencoder_starts_as_that_of_streaming():

@@ -23,7 +23,7 @@ from st2v_jax.weights.folder import save
 
 pytestmark = [
     pytest.mark.usefixtures('unoptimised'),
-    pytest.mark.filterwarnings('ignore::DeprecationWarning'),  # of orbax's and tensorboardX's own making
+    pytest.mark.filterwarnings('ignore::DeprecationWarning'),  # from orbax and tensorboardX
 ]
 
 CAM = f'{CONFIGS / "cam"}.py:tiny'
@@ -60,7 +60,7 @@ def test_a_step_sees_successive_frames_and_an_anchor_of_the_chunk_before():
 
 
 def documented(command, option=''):
-    """The first one with that beginning and option in docs/training.md, without the beginning."""
+    """The arguments of the first such command in docs/training.md that has the option."""
     page = (CONFIGS.parent / 'docs' / 'training.md').read_text('utf-8')
     return shlex.split(re.search(rf'^{re.escape(command)} (.*{re.escape(option)}.*)', page, re.M)[1])
 
@@ -109,7 +109,7 @@ def test_a_resumed_step_reads_the_batch_that_it_would_have_read(made, devices):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore')  # of processes that start in a program with threads
+@pytest.mark.filterwarnings('ignore')  # about processes that start in a program with threads
 def test_clips_read_in_processes_are_the_same(made):
     model = build.ModelConfig.from_dict(stage_config('cam').model.to_dict())
     mesh, tokenizer = sharding.make_mesh({'data': -1}), caption_tokens.tokenizer_for(model.text.vocab_size)
@@ -137,7 +137,7 @@ def test_conditions_are_the_clips_own_pixels():
 
 @pytest.fixture
 def one_device(monkeypatch):
-    """Runs take one of the devices: they compile faster."""
+    """Runs use one device, which compiles faster."""
     mesh = sharding.make_mesh
     monkeypatch.setattr(sharding, 'make_mesh', lambda axes: mesh(axes, jax.devices()[:1]))
 
@@ -160,7 +160,7 @@ def test_sources_that_are_no_good_are_one_line(made, capsys, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_on_prepared_videos_is_the_same_in_one_go_and_in_two(made, one_device, capsys, tmp_path):
-    """The command of the page; and once more from its checkpoint of step 2 of 4. The weights are equal bit for bit."""
+    """The command of the page, and again from its checkpoint of step 2 of 4: the weights are equal bit for bit."""
     command = [*placed(documented('python train.py', '--config.data.source'), made), '--from', made / WEIGHTS]
     for run in ('one', 'two'):
         code, line = said(capsys, *command, '--workdir', tmp_path / run)

@@ -1,4 +1,4 @@
-"""Configs by name, by path, and of one's own."""
+"""Configs by name, by path, and of a user."""
 
 import shutil
 import sys
@@ -37,7 +37,7 @@ def test_a_copied_folder_of_configs_is_read_by_itself(tmp_path):
     folder = shutil.copytree(CONFIGS, tmp_path / 'configs')
     text = (folder / 'cam.py').read_text()
     (folder / 'cam.py').write_text(text.replace('    return config', '    config.seed = 8\n    return config'))
-    assert load_config(f'{folder}/no_apm.py:tiny')[0].seed == 8  # it is that of cam, which it imports
+    assert load_config(f'{folder}/no_apm.py:tiny')[0].seed == 8  # of cam, which it imports
     assert load_config('no_apm:tiny')[0].seed == load_config(CONFIGS / 'no_apm.py:tiny')[0].seed == 0
 
 

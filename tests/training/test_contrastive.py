@@ -1,4 +1,4 @@
-"""CLIP's objective."""
+"""The objective of CLIP."""
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,10 @@ def test_it_learns_two_towers():
 
 @pytest.mark.slow
 def test_eight_devices_train_as_one():
-    # of all stages the one whose examples see each other
+    # the only stage in which examples depend on each other
     one, many = Stage('clip', {}), Stage('clip', {}, devices=8)
     np.testing.assert_allclose(one.run(1), many.run(1), rtol=1e-5)
-    # gradients, by way of their first moments
+    # gradients, from their first moments
     first, second = (optax.tree.get(stage.state.opt, 'mu') for stage in (one, many))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), first, second)
 

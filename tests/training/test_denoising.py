@@ -1,4 +1,4 @@
-"""The denoising objective at its tiny size: that it learns, what, and from which conditions."""
+"""The denoising objective at its tiny size: it learns, trains the right networks and uses its conditions."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def test_it_learns_and_the_freeze_map_holds():
 @pytest.mark.parametrize('name, trained', [('add_cond', {'cam'}), ('conc_cond', {'cam', 'unet'})])
 def test_ablation_models_train_all_that_is_theirs(name, trained):
     model = build.ModelConfig.from_dict(stage_config(name).model.to_dict())
-    random = np.random.default_rng(0)  # a fresh UNet predicts nothing, which would leave its memory without gradients
+    random = np.random.default_rng(0)  # a new UNet predicts zero, which would give its memory no gradients
     unet = jax.tree.map(
         lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32),
         build.init(jax.random.key(2), build.denoiser(model))['unet'],
@@ -55,7 +55,7 @@ def test_ablation_models_train_all_that_is_theirs(name, trained):
     assert all(jax.tree.leaves(moved))
     jax.tree.map(np.testing.assert_array_equal, before[1], jax.device_get(stage.frozen))
     networks, model = stage.finish()
-    if model.initial:  # first chunks are still drawn by the UNet it started from
+    if model.initial:  # first chunks are still made by the UNet that it started from
         jax.tree.map(np.testing.assert_array_equal, networks['initial'], unet)
 
 
@@ -65,7 +65,7 @@ def test_masks_of_ablation_models_vary_and_half_of_them_are_as_in_sampling():
     assert made.shape == (4000, 16) and 0.46 < sampled.mean() < 0.54
     others = made[~sampled]
     assert others.mean(0).min() > 0.45 and others.mean(0).max() < 0.55  # no frame is preferred
-    assert set(others.sum(1)) == set(range(17))  # from none to all of them
+    assert set(others.sum(1)) == set(range(17))  # from no frame to all frames
 
 
 def test_dropped_conditions_are_the_empty_text_and_the_empty_image():

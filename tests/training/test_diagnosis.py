@@ -1,4 +1,4 @@
-"""A number that is not finite is traced to the layer that made it."""
+"""A value that is not finite is traced to the layer that computed it."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ def network(params, x):
         layer = params[name]
         x = jnp.tanh(x @ layer['kernel'].astype(jnp.bfloat16).astype(jnp.float32) + layer['bias'])
         if name == 'second':
-            x = jnp.sqrt(x)  # of a negative number it is none
+            x = jnp.sqrt(x)  # not a number where x is negative
     return jnp.sum(x), {}
 
 

@@ -1,4 +1,4 @@
-"""Clips that hold latents and text embeddings train as others do, and only with the networks that made these."""
+"""Clips with latents and text embeddings train like others, and only with the networks that made these."""
 
 import dataclasses
 import signal
@@ -22,7 +22,7 @@ from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.training import clips, loop
 from st2v_jax.weights.folder import save
 
-# One level alone, which compiles in half the time
+# Only one level, which compiles in half the time
 LEVEL = {'model.backbone.channels': '(8,)', 'model.backbone.attention': '(True,)'}
 MODEL = build.ModelConfig.from_dict(stage_config('apm', **LEVEL).model.to_dict())
 TOKENIZER = caption_tokens.tokenizer_for(MODEL.text.vocab_size)
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope='module')
 def params():
-    """Weights of all networks, also where training starts at zero: everything has effect."""
+    """Random weights of all networks, also where training starts at zero, so that every part has an effect."""
     doors = {'vae': build.vae, 'text': build.text_tower, 'image': build.image_tower}
     made = {name: build.init(jax.random.key(1), door(MODEL)) for name, door in doors.items()}
     made |= {name: build.init(jax.random.key(2), build.denoiser(MODEL))[name] for name in ('unet', 'cam')}
@@ -43,7 +43,7 @@ def params():
 
 @pytest.fixture(scope='module')
 def made(params, tmp_path_factory):
-    """A folder with videos/, weights/ and of them clips/ and encoded/, samples of 32 frames."""
+    """A folder with videos/ and weights/, and with clips of 32 frames made from them, in clips/ and encoded/."""
     folder = tmp_path_factory.mktemp('encoded')
     write_folder(folder / 'videos')
     save(folder / 'weights', MODEL, params, tokenizer=TOKENIZER)
@@ -67,12 +67,12 @@ def objective(stage, folder, params, **overrides):
     'stage, noise, idle',
     [
         ('cam', '0.0', {'vae', 'text'}),
-        pytest.param('video_ldm', '0.0', {'vae'}, marks=pytest.mark.slow),  # of this size it trains its text tower
+        pytest.param('video_ldm', '0.0', {'vae'}, marks=pytest.mark.slow),  # at this size it trains the text tower
         pytest.param('apm', '0.5', {'text'}, marks=pytest.mark.slow),  # noisy latents are decoded
     ],
 )
 def test_encoded_clips_have_the_loss_of_others(made, params, stage, noise, idle):
-    """Up to float16; the networks that made what they hold do not even go to the devices."""
+    """Up to float16. The networks that made the latents and embeddings are not copied to the devices."""
     losses = []
     for folder in ('clips', 'encoded'):
         run = objective(stage, made / folder, params, conditioning_noise=noise, **{'dropout.text': '0.4'})
@@ -81,7 +81,7 @@ def test_encoded_clips_have_the_loss_of_others(made, params, stage, noise, idle)
         losses.append(float(loss(run.params, data)))
         assert {'vae', 'text'} - set(run.params) == (idle if folder == 'encoded' else set())
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    if 'text' in idle:  # the caption has a say in it
+    if 'text' in idle:  # the caption has an effect
         silent = data._replace(videos=data.videos._replace(text=0 * data.videos.text))
         assert abs(float(loss(run.params, silent)) - losses[1]) > 10 * abs(losses[0] - losses[1])
 
@@ -95,7 +95,7 @@ def test_conditioning_frames_are_decoded_from_latents_as_noisy_as_said(made, par
         seen.append(encode(run.params, batch))
     levels = np.std(batch.noise, axis=(2, 3, 4))
     assert levels.shape == (8, MODEL.memory) and levels.max() < 1.1 * noise and np.ptp(levels[:, 0]) > noise / 4
-    assert (np.ptp(levels, axis=1) < 0.3 * levels.mean(1)).all()  # alike in all frames of a clip
+    assert (np.ptp(levels, axis=1) < 0.3 * levels.mean(1)).all()  # similar in all frames of a clip
     assert seen[0].frames.shape == (8, MODEL.memory, 16, 16, 3)
     np.testing.assert_allclose(seen[0].frames, seen[1].frames, atol=0.02)
     latents = (seen[0].latents[:, : MODEL.memory] + batch.noise) / MODEL.scale_factor
@@ -124,7 +124,7 @@ def test_clips_of_other_networks_are_refused(made, params, capsys, tmp_path):
             ValueError, match=f'encoded with another {network} than this run starts from: prepare them again'
         ):
             feed(*changed, mesh, {'vae', 'text'})
-    feed(MODEL, params | {'text': other['text']}, TOKENIZER, mesh, {'vae'})  # a text tower that is trained moves on
+    feed(MODEL, params | {'text': other['text']}, TOKENIZER, mesh, {'vae'})  # a text tower that is trained may differ
     with pytest.raises(ValueError, match='those of the clips are for 16x16 pixels, the model has 32x32'):
         feed(dataclasses.replace(MODEL, frame_size=(32, 32)), params, TOKENIZER, mesh, {'vae', 'text'})
 

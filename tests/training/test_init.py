@@ -1,4 +1,4 @@
-"""What a run starts from: a stage's own networks are fresh, those of the stages before come from the first source."""
+"""What a run starts from: a stage's own networks are new, those of earlier stages come from the first source."""
 
 import shutil
 
@@ -18,7 +18,7 @@ from st2v_jax.training.config_files import load_config
 from st2v_jax.weights import layout
 from st2v_jax.weights.folder import save
 
-pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of orbax's and tensorboardX's own making
+pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # from orbax and tensorboardX
 
 KEY = jax.random.key(7)
 MODEL = build.ModelConfig.from_dict(stage_config('apm').model.to_dict())
@@ -75,7 +75,7 @@ def test_a_stage_that_continues_takes_all_that_there_is(stage, whole):
 
 @pytest.mark.parametrize('stage, own', [('video_ldm', 'unet'), ('cam', 'cam'), ('apm', 'apm')])
 def test_a_stages_own_network_is_born_where_a_trained_one_lies_beside(stage, own, whole, monkeypatch):
-    monkeypatch.setattr(pools, 'make_data', lambda *args: None)  # takes time, and is not looked at
+    monkeypatch.setattr(pools, 'make_data', lambda *args: None)  # takes time and is not needed
     config, mesh = stage_config(stage), sharding.make_mesh({'data': -1})
     model, params, tokenizer, _ = init.start(config, KEY, whole[0])
     objective = loop.OBJECTIVES[config.objective](config, model, params, tokenizer, mesh, KEY)
@@ -88,7 +88,7 @@ def test_a_stages_own_network_is_born_where_a_trained_one_lies_beside(stage, own
 def test_without_sources_all_is_fresh():
     params = init.start(stage_config('apm'), KEY).params
     assert {*params} == {'vae', 'text', 'image', 'unet', 'cam'}
-    assert same(params['cam']['extractor'], params['unet']['encoder'])  # as the stage cam leaves off
+    assert same(params['cam']['extractor'], params['unet']['encoder'])  # as the stage cam left it
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_stage_looks_at_the_run_before_it_and_then_at_published_or_shipped_wei
     assert stage_config(stage, 'tiny').init.sources == ()
     small = stage_config(stage, 'small').init.sources
     assert small == (tuple(sources[:1]) and (sources[0].replace('/weights', '-small/weights'), str(SHIPPED)))
-    # where a run leaves its weights unless it is told otherwise
+    # the default folder for the weights of a run
     run = sources and sources[0].split('/')[1]
     assert not run or load_config(CONFIGS / f'{run}.py')[1] == run
     assert not run or load_config(f'{CONFIGS / run}.py:small')[1] == f'{run}-small'
@@ -129,10 +129,10 @@ def test_the_run_before_comes_before_published_weights_which_give_what_it_lacks(
     _, params, _, origin = init.start(config, KEY)
     assert origin == 'vae, text, unet, cam from runs/cam/weights, image from PAIR/StreamingT2V'
     assert all(same(params[name], before[name]) for name in before) and same(params['image'], published['image'])
-    shutil.rmtree('PAIR')  # a source is not looked for where it is not needed
+    shutil.rmtree('PAIR')  # a source that is not needed may be missing
     write('runs/cam/weights', {'image': published['image']})
     assert init.start(config, KEY).origin == 'vae, text, image, unet, cam from runs/cam/weights'
-    (tmp_path / 'runs/cam/weights/unet.safetensors').write_bytes(b'')  # what is there and broken is not passed over
+    (tmp_path / 'runs/cam/weights/unet.safetensors').write_bytes(b'')  # a damaged source is an error
     with pytest.raises(ValueError, match='unet.safetensors: not a safetensors file or cut short'):
         init.start(config, KEY)
 

@@ -1,4 +1,4 @@
-"""A run may be killed at any moment: what is resumed is the run that was."""
+"""A run may be killed at any moment, and resumes as if it had not been."""
 
 import multiprocessing
 import random
@@ -23,7 +23,7 @@ RUN = (
     '--config.model.vae.block_channels=(8,)',
 )  # one level, of width 8
 
-pytestmark = pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::DeprecationWarning')  # of orbax
+pytestmark = pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::DeprecationWarning')  # from orbax
 
 
 def saved(workdir):
@@ -39,7 +39,7 @@ def final_state(workdir):
 @pytest.mark.slow
 def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(tmp_path, monkeypatch, unoptimised):
     monkeypatch.setenv('XLA_FLAGS', '')  # one device
-    # Lives are forked from a process that has imported everything: most of a start would be imports.
+    # Runs are forked from a process that has imported everything, because imports take most of the start.
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(
         ['st2v_jax.training.loop', 'transformers.models.clip.tokenization_clip', 'tensorboardX']
@@ -55,10 +55,10 @@ def test_a_run_killed_twenty_times_ends_as_the_undisturbed_one(tmp_path, monkeyp
     dice = random.Random(0)
     for number in range(KILLS):
         life, before = start('chain', '--config.checkpoint_every=3'), saved(tmp_path / 'chain')
-        while number % 5 and saved(tmp_path / 'chain') == before:  # now and then it dies before it saves
+        while number % 5 and saved(tmp_path / 'chain') == before:  # sometimes it is killed before it saves
             assert life.is_alive()
             time.sleep(0.005)
-        time.sleep(dice.uniform(0, 0.2) if number % 5 else dice.uniform(0, 3))  # in a step, or while it saves
+        time.sleep(dice.uniform(0, 0.2) if number % 5 else dice.uniform(0, 3))  # during a step or while it saves
         life.kill()
         life.join()
         assert life.exitcode == -9

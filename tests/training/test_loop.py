@@ -16,12 +16,12 @@ from st2v_jax.data import pool
 from st2v_jax.training import loop
 from st2v_jax.training.objective import Objective
 
-pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of orbax's and tensorboardX's own making
+pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # from orbax and tensorboardX
 
 
 @pytest.fixture
 def line(monkeypatch):
-    """The objective of the stage clip replaced by a line to fit; returns what the run ended with: {'params': ...}."""
+    """Replaces the objective of the stage clip by fitting a line; returns the result of the run, {'params': ...}."""
     ended = {'traces': 0}
 
     def objective(config, model, params, tokenizer, mesh, key):
@@ -91,7 +91,7 @@ def test_a_run_leaves_metrics_and_a_summary(line, tmp_path):
     rows = [json.loads(row) for row in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     assert [row['step'] for row in rows] == [4, 8, 12]
     assert rows[-1]['loss'] < rows[0]['loss'] and rows[-1]['progress'] == 1
-    # a line has no matrix products; the rate of the device is there all the same
+    # fitting a line needs no matrix products, but the rate of the device is known
     assert rows[-1]['flops'] == rows[-1]['share_of_matmul_rate'] == 0 <= rows[-1]['data_wait'] < 1
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert summary['steps'] == 12 and summary['config']['stage'] == 'clip' and summary['command']
@@ -137,7 +137,9 @@ def test_a_broken_checkpoint_is_named_with_what_remains(line, tmp_path):
         loop.train(config_of(), tmp_path)
 
 
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # a failed write of orbax ends late
+@pytest.mark.filterwarnings(
+    'ignore::pytest.PytestUnraisableExceptionWarning'
+)  # a failed write of orbax is reported late
 def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path):
     state = {'kernel': np.random.default_rng(0).standard_normal(1 << 16)}
     checkpoints = checkpoint.Checkpoints(tmp_path)

@@ -31,7 +31,7 @@ def test_the_memory_of_a_batch_is_the_beginning_of_what_is_denoised():
     jax.tree.map(np.testing.assert_array_equal, batch, again)
     f, m = model.frames, model.memory
     for i in range(len(batch.ids)):
-        # samples are two chunks long: of frames 1-32, 17-32 are denoised, 17-24 condition, the anchor is one of 1-16
+        # of 32 frames, 17-32 are denoised, 17-24 are conditioning frames, and the anchor is one of 1-16
         row = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), videos)
         (scene,) = [n for n in range(len(row.latents)) if (row.latents[n, f:] == np.float16(batch.latents[i])).all()]
         np.testing.assert_allclose(to_floats(row.pixels[scene, f : f + m]), batch.frames[i], atol=1e-6)

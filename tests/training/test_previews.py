@@ -1,4 +1,4 @@
-"""Videos that are drawn while a model trains."""
+"""Previews of a model in training."""
 
 import jax.numpy as jnp
 import numpy as np

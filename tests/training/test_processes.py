@@ -1,4 +1,4 @@
-"""Two processes train as one does, and find each other where jax detects a cluster."""
+"""Two processes train like one, and find each other if jax detects a cluster."""
 
 import json
 import os
@@ -33,7 +33,7 @@ CLUSTER_VARIABLES = ('SLURM_', 'OMPI_', 'TPU_', 'MEGASCALE_', 'KUBERNETES_', 'JO
 
 
 def start(workdir, *options, **environment):
-    """train.py on one device of its own."""
+    """Runs train.py on one device, in another process."""
     flags = os.environ['XLA_FLAGS'].replace('--xla_force_host_platform_device_count=8', '').strip()
     return subprocess.Popen(
         [sys.executable, *RUN, '--workdir', str(workdir), *options],
@@ -85,7 +85,7 @@ def test_two_tasks_of_slurm_train_as_one_process(tmp_path, unoptimised):
     for one, two in zip(*rows, strict=True):
         assert one['step'] == two['step']
         np.testing.assert_allclose([one['loss'], one['grad_norm']], [two['loss'], two['grad_norm']], rtol=1e-5)
-    # All parameters together, in 16 bits: the biases of keys have no gradient, and go where rounding says.
+    # All parameters together, in 16 bits: the biases of keys have no gradient and move only by rounding.
     load = lambda name: jax.tree.leaves(load_weights(tmp_path / name / 'weights', ['vae'])[1])
     one, two = (np.concatenate([leaf.ravel() for leaf in load(name)]) for name in ('one', 'two'))
     assert np.linalg.norm(one - two) < 1e-3 * np.linalg.norm(one)
@@ -113,7 +113,7 @@ def test_two_processes_meet_where_they_are_told_to(tmp_path):
 
 @pytest.fixture
 def joined(monkeypatch):
-    """The arguments of each call of jax.distributed.initialize, which does nothing; no cluster is around."""
+    """Records the arguments of jax.distributed.initialize, which does nothing; there is no cluster."""
     calls = []
     monkeypatch.setattr(jax.distributed, 'initialize', lambda *args, **kwargs: calls.append((args, kwargs)))
     for name in list(os.environ):
@@ -131,7 +131,7 @@ def joined(monkeypatch):
         ({'OMPI_MCA_orte_hnp_uri': '1531576320.0;tcp://10.96.0.1:34911', 'OMPI_COMM_WORLD_SIZE': '4'}, True),
         ({'OMPI_MCA_orte_hnp_uri': '1531576320.0;tcp://10.96.0.1:34911', 'OMPI_COMM_WORLD_SIZE': '1'}, False),
         ({'KUBERNETES_SERVICE_HOST': '10.0.0.1', 'JOB_COMPLETION_INDEX': '1'}, True),
-        ({'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, False),  # in some pod, such as a notebook
+        ({'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, False),  # in any pod, such as a notebook
         ({'TPU_WORKER_HOSTNAMES': 'a,b', 'TPU_WORKER_ID': '1', 'MEGASCALE_NUM_SLICES': '1'}, True),
         ({'TPU_WORKER_HOSTNAMES': 'a', 'TPU_WORKER_ID': '0', 'MEGASCALE_NUM_SLICES': '1'}, False),
     ],
@@ -149,7 +149,7 @@ def test_a_cluster_of_several_processes_is_joined(environment, several, joined, 
 
 
 def kubernetes():
-    """A stand-in for its client: what jax looks at before it asks for the number of processes."""
+    """A stand-in for the client of Kubernetes, which jax looks for before it asks for the number of processes."""
     nothing = lambda *args: None
     client = types.SimpleNamespace(
         CoreV1Api=nothing, BatchV1Api=nothing, exceptions=types.SimpleNamespace(ApiException=Exception)

@@ -1,4 +1,4 @@
-"""The Refiner's objective."""
+"""The objective of the Refiner."""
 
 import jax
 import numpy as np

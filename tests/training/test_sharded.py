@@ -1,4 +1,4 @@
-"""Meshes of eight devices train as one device does, and parameters lie where the table says."""
+"""Meshes of eight devices train like one device, and parameters are split as the table says."""
 
 import re
 from functools import partial
@@ -53,7 +53,7 @@ def step_on(problem):
 
     def run(*sizes):
         mesh = sharding.make_mesh(dict(zip(('data', 'fsdp', 'tensor'), sizes)), jax.devices()[: np.prod(sizes)])
-        # CAM, APM, and of the UNet what CAM's copy of it lacks: every kind of layer, also behind frozen ones
+        # CAM, APM, and the parts of the UNet that CAM does not copy: all kinds of layers, also after frozen ones
         trained, frozen = state.split(params, lambda path: re.search('cam/|apm/|conv_shortcut|conv_out', path))
         places = sharding.shardings(jax.eval_shape(partial(state.create, optimizer=optimizer), trained), mesh)
         place_frozen = sharding.shardings(frozen, mesh)
@@ -107,7 +107,7 @@ def test_the_full_model_is_split_evenly():
     share = sum(
         np.prod(place.shard_shape(leaf.shape)) for leaf, place in zip(jax.tree.leaves(tree), jax.tree.leaves(places))
     )
-    assert share < 0.29 * whole  # a quarter, and what is stored over fsdp alone
+    assert share < 0.29 * whole  # a quarter, and a little more for what is split over fsdp alone
 
 
 def test_layers_that_follow_each_other_are_split_by_columns_and_by_rows():

@@ -83,7 +83,7 @@ def test_batches_differ_from_step_to_step():
 
 def test_the_average_follows_at_once_and_settles_slowly():
     now, _, _ = run(1, ema_decay=0.999)
-    # after one step it has taken nine tenths of the move away from the random start
+    # after one step, the average has moved by nine tenths away from the random start
     moved = now.params['a']['kernel'] - 0.5
     np.testing.assert_allclose(now.ema['a']['kernel'], 0.5 + 0.9 * moved, rtol=1e-6)
 
@@ -119,7 +119,7 @@ def test_operations_that_frozen_layers_do_not_need_are_not_counted():
 
     chain_of = Objective(kernels, None, None, lambda data, key: data, chain, chain)
     product = 2 * 3 * 4 * 4
-    # three forward; a gradient of each trained kernel, and of what lies between the first of them and the end
+    # three forward; a gradient of each trained kernel, and of the activations after the first of them
     for trained, products in (('012', 3 + 3 + 2), ('12', 3 + 2 + 1), ('2', 3 + 1), ('0', 3 + 1 + 2)):
         params, frozen = state.split(kernels, lambda path: path in trained)
         assert step.needed_flops(chain_of, params, frozen, x) == products * product
