@@ -155,7 +155,8 @@ def test_the_command_says_how_many_frames_there_are(tiny_folder, tmp_path, capsy
     for name in ('config.json', 'words.json', 'vae.safetensors', 'text.safetensors', 'unet.safetensors'):
         shutil.copy(tiny_folder / name, tmp_path)
     assert main(['sample', '--prompt', PROMPT, '--weights', str(tmp_path), '--num-frames', '17']) == 2
-    assert capsys.readouterr().err == 'error: this model has no CAM and APM: it makes 16 frames at most, not 17\n'
+    rule = 'this model has no CAM and APM, so it makes at most 16 frames, not 17'
+    assert capsys.readouterr().err == f'error: {rule}\n'
 
 
 def test_a_unet_of_its_own_generates_the_first_chunk(tiny_folder, tiny_config, tiny_params, tmp_path, model):
