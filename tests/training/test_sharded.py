@@ -38,7 +38,8 @@ def problem():
     table = noise_levels(model.diffusion)
 
     def loss(params, batch, remat='none'):
-        condition = network(params, batch['text'], batch['frames'], batch['anchor'], method='condition')
+        anchor = network(params, batch['anchor'], method='anchor_tokens')
+        condition = network(params, batch['text'], batch['frames'], anchor, method='condition')
         predict = partial(network, params, condition=condition, remat=remat)
         return diffusion_loss(predict, batch['latents'], batch['noise'], batch['t'], table, 'v'), {}
 
