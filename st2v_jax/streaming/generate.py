@@ -105,7 +105,7 @@ def stream(
       ValueError: at once, before anything is computed, for an empty prompt or an impossible number.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+    seeds = [seed] * len(prompts) if np.ndim(seed) == 0 else list(seed)
     check(prompts, seeds)
     if len(seeds) != len(prompts) or (state is not None and len(state.key) != len(prompts)):
         given = len(seeds) if state is None else len(state.key)

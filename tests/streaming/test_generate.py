@@ -56,6 +56,11 @@ def test_several_prompts_at_once(model):
     assert np.abs(frames[0] - frames[1]).max() > 1e-3
 
 
+def test_a_seed_may_be_any_integer(model):
+    (plain,), (numpys,) = video(model, num_frames=1, seed=3), video(model, num_frames=1, seed=np.uint32(3))
+    np.testing.assert_array_equal(plain, numpys)
+
+
 def test_steps_are_reported_in_order(model):
     seen = []
     video(model, on_step=lambda *step: seen.append(step))
