@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from st2v_jax.storage.atomic import write_bytes
+
 
 def write(page: Callable, results: str | Path, training: Sequence[str | Path], output: str | Path) -> None:
     """Writes a page as Markdown, from JSON files alone.
@@ -19,7 +21,7 @@ def write(page: Callable, results: str | Path, training: Sequence[str | Path], o
     read = lambda path: json.loads(Path(path).read_text(encoding='utf-8'))
     folder = os.path.relpath(Path(results).parent, Path(output).parent)
     text = page(read(results), [read(path) for path in training], Path(folder).as_posix())
-    Path(output).write_text(text, encoding='utf-8')
+    write_bytes(output, text.encode())
     print(f'page: {output}')
 
 

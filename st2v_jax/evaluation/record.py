@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.streaming.generate import default_dtype
 
 
@@ -31,4 +32,4 @@ def write(path: str | Path, results: dict[str, Any]) -> None:
     """Writes results as JSON; creates the folder if needed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
+    write_bytes(path, (json.dumps(results, indent=1) + '\n').encode())

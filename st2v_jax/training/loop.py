@@ -17,6 +17,7 @@ from st2v_jax import sharding, trees
 from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.models import build
 from st2v_jax.planning.device import matmul_rate
+from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.training import autoencoder, contrastive, denoising, init, previews, processes, refiner, state, step
 from st2v_jax.training.diagnosis import check_finite
 from st2v_jax.training.limits import Clock, Signals
@@ -135,7 +136,7 @@ def _check_origin(file, origin, latest):
     """
     if latest is None:
         if processes.is_first():
-            file.write_text(origin + '\n', 'utf-8')
+            write_bytes(file, f'{origin}\n'.encode())
     elif file.is_file() and (before := file.read_text('utf-8').strip()) != origin:
         raise ValueError(
             f'the run of {file.parent} started from {before}, but would now use {origin}: pass what it '
@@ -167,4 +168,4 @@ def _summarise(workdir, config, command, steps, seconds, logs):
         'last': logs.last,
         'config': json.loads(config.to_json_best_effort()),
     }
-    (workdir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    write_bytes(workdir / 'summary.json', (json.dumps(summary, indent=2) + '\n').encode())
