@@ -57,6 +57,7 @@ def last_error(err):
     return line.removeprefix('error: ')
 
 
+@pytest.mark.slow
 def test_right_files_are_0_and_one_report(run, exported, tmp_path):
     before = {file: file.stat().st_mtime_ns for file in exported.rglob('*')}
     code, out, err = run(exported, '--report', 'report.json')

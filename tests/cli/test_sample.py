@@ -160,6 +160,7 @@ def test_unseen_words_and_lost_words_are_named(run):
     assert 'does not know blurry' in warnings[2]
 
 
+@pytest.mark.slow
 def test_the_plan_comes_before_anything_is_loaded(run, tiny_folder, tmp_path, monkeypatch, tmp_path_factory):
     bare = tmp_path_factory.mktemp('bare') / 'weights'
     shutil.copytree(tiny_folder, bare)

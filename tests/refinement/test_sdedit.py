@@ -90,6 +90,7 @@ def through_the_unet():
     return through
 
 
+@pytest.mark.slow
 def test_through_the_real_unet_groups_and_devices_change_only_rounding(through_the_unet):
     one = through_the_unet()
     mesh = sharding.make_mesh({'data': 2}, jax.devices()[:2])
