@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from st2v_jax import stopping
 from st2v_jax.convert.assembly import Assembly, assemble
 from st2v_jax.convert.engine import ConversionError
 from st2v_jax.convert.sources import find, is_repository
@@ -100,8 +101,16 @@ class OpenModel:
             stored = self.stored.arrays(self.networks if names is None else tuple(names))
         except (ConversionError, UnsafeCheckpointError) as error:
             raise WeightsError(f'{self.source}: {error}') from error
+
+        def placed_unless_stopped(array):
+            stopping.check()
+            return place(array)
+
         with ThreadPoolExecutor() as pool:
-            placed = {name: dict(zip(arrays, pool.map(place, arrays.values()))) for name, arrays in stored.items()}
+            placed = {
+                name: dict(zip(arrays, pool.map(placed_unless_stopped, arrays.values())))
+                for name, arrays in stored.items()
+            }
         return {name: unflatten(arrays) for name, arrays in placed.items()}
 
 

@@ -146,7 +146,7 @@ def parser(prog: str) -> options.Parser:
         metavar='N',
         help='noise level to start from, 1 to 999; a higher one redraws more (default: set by the model)',
     )
-    add('--guidance', type=options.number, metavar='X', help='guidance scale of the text (default: set by the model)')
+    add('--guidance', type=options.guidance, metavar='X', help='guidance scale of the text (default: set by the model)')
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
     add(
         '--profile',

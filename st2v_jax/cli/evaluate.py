@@ -167,24 +167,28 @@ def parser(prog: str) -> options.Parser:
     add('--dtype', choices=('float32', 'bfloat16'), help='of the networks (default: bfloat16 on a GPU or TPU)')
     add('--steps', type=options.at_least_1, **number, help='denoising steps of a chunk (default: as for st2v sample)')
     add('--profile', choices=('paper', 'release'), help='sampling rules (default: set by the model)')
-    add('--guidance-text', type=options.number, **scale, help='guidance scale of the text (default: set by the model)')
+    add(
+        '--guidance-text', type=options.guidance, **scale, help='guidance scale of the text (default: set by the model)'
+    )
     add(
         '--guidance-anchor',
-        type=options.number,
+        type=options.guidance,
         **scale,
         help='guidance scale of the anchor (default: set by the model)',
     )
-    add('--first-guidance', type=options.number, **scale, help='of the first chunk (default: that of the text)')
+    add('--first-guidance', type=options.guidance, **scale, help='of the first chunk (default: that of the text)')
     add(
         '--guidance-rescale',
-        type=options.number,
+        type=options.share,
         **scale,
         help='how far guidance is rescaled (default: set by the model)',
     )
     add('--sheet', type=options.at_least_1, default=8, **number, help='videos on the sheets')
-    add('--keep', type=int, default=8, **number, help='videos kept in videos.npz as JPEG frames')
-    add('--nearest', type=int, default=4096, **number, help='training scenes to compare with; 0 for none')
-    add('--train-seed', type=int, default=0, **number, help='config.data.seed of the training run')
+    add('--keep', type=options.at_least_0, default=8, **number, help='videos kept in videos.npz as JPEG frames')
+    add(
+        '--nearest', type=options.at_least_0, default=4096, **number, help='training scenes to compare with; 0 for none'
+    )
+    add('--train-seed', type=options.seed, default=0, **number, help='config.data.seed of the training run')
 
     add = study(measure, 'measure the videos that generate kept')
     add('--videos', type=Path, required=True, **file, help='videos.npz of generate')
@@ -217,8 +221,8 @@ def parser(prog: str) -> options.Parser:
     add(
         '--start', type=options.at_least_1, **number, help='noise level where SDEdit begins (default: set by the model)'
     )
-    add('--guidance', type=options.number, **scale, help='guidance scale of the text (default: set by the model)')
-    add('--rescale', type=options.number, **scale, help='how far guidance is rescaled (default: set by the model)')
+    add('--guidance', type=options.guidance, **scale, help='guidance scale of the text (default: set by the model)')
+    add('--rescale', type=options.share, **scale, help='how far guidance is rescaled (default: set by the model)')
 
     add = study(refinement_report, 'write the page about refinement from stored JSON')
     add('--results', type=Path, required=True, **file, help='results.json of refine')

@@ -68,9 +68,9 @@ class Parser(argparse.ArgumentParser):
         for name, value in (vars(arguments) | named).items():
             if value is None or name == 'quiet' or (name not in named and value == self.get_default(name)):
                 continue
-            parts.append(f'--{name.replace("_", "-")}')
-            if value is not True:
-                parts.append(_spelled(value))
+            option = f'--{name.replace("_", "-")}'
+            # joined by =, for a value may begin with a dash
+            parts.append(option if value is True else f'{option}={_spelled(value)}')
         return f'{self.prog} {shlex.join(parts)}'
 
 
@@ -85,11 +85,16 @@ def given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 
+LARGEST = 1 << 14  # pixels of a side
+
+
 def frame_size(text: str) -> tuple[int, int]:
     """'192x128' -> (192, 128), (height, width); '128' -> (128, 128)."""
     sides = text.lower().split('x')
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise argparse.ArgumentTypeError(f'must be HEIGHTxWIDTH or one number of pixels, not {text!r}')
+    if len(sides) > 2 or not all(side.isdecimal() and 0 < int(side) <= LARGEST for side in sides):
+        raise argparse.ArgumentTypeError(
+            f'must be HEIGHTxWIDTH or one number of pixels, from 1 to {LARGEST}, not {text!r}'
+        )
     return int(sides[0]), int(sides[-1])
 
 
@@ -106,9 +111,12 @@ def _checked(kind, holds, rule):
     return parse
 
 
+at_least_0 = _checked(int, lambda value: value >= 0, 'a whole number of at least 0')
 at_least_1 = _checked(int, lambda value: value >= 1, 'a whole number of at least 1')
 seed = _checked(int, lambda value: 0 <= value < 2**32, f'a whole number between 0 and {2**32 - 1}')
 rate = _checked(float, lambda value: 0 < value <= 1000, 'a number above 0 and up to 1000')
 positive = _checked(float, lambda value: 0 < value < float('inf'), 'a number above 0')
-number = _checked(float, lambda value: abs(value) < float('inf'), 'a number')
+# Far more than makes a picture; numbers beyond any use become NaN in the middle of the work
+guidance = _checked(float, lambda value: abs(value) <= 1000, 'a number from -1000 to 1000')
+share = _checked(float, lambda value: 0 <= value <= 1, 'a number from 0 to 1')
 not_negative = _checked(float, lambda value: 0 <= value < float('inf'), 'a number of at least 0')

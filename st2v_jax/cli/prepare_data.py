@@ -3,11 +3,13 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 from argparse import Namespace
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from st2v_jax import stopping
 from st2v_jax.cli import options
 from st2v_jax.cli.progress import Progress
 from st2v_jax.cli.run import Run, require
@@ -88,11 +90,32 @@ def _processes(arguments):
     if arguments.workers == 1:
         yield map
         return
-    with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context('spawn')) as pool:
+    others = multiprocessing.active_children()
+    with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context('spawn'), _ignore_signals) as pool:
+
+        def apply(function, items):
+            futures = [pool.submit(function, item) for item in items]
+            for future in futures:
+                while not wait([future], timeout=0.2).done:  # a video can take minutes, and Ctrl-C should not
+                    stopping.check()
+                yield future.result()
+
         try:
-            yield pool.map
+            yield apply
+        except BaseException:
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _ignore_signals():
+    """In a process of the pool: the terminal sends Ctrl-C to all of them, but the main process decides."""
+    for number in stopping.SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def parser(prog: str) -> options.Parser:

@@ -1,7 +1,6 @@
 """`st2v VERB`: how every verb starts and how it ends.
 
-Exit codes: 0 done; 1 the machine failed (memory, disk, no device, a training run that cannot go on); 2 bad input,
-nothing was written; 130 Ctrl-C. A failure is one line, `error: ...` or `stopped: ...`; a traceback is a bug.
+A failure is one line, `error: ...` or `stopped: ...`, and an exit code of `EXIT_CODES`. A traceback is a bug.
 
 A verb is a module of this folder with two functions: parser(prog) returns its `options.Parser`, and
 work(arguments, run) does the work. Errors are raised there and reported here.
@@ -13,11 +12,14 @@ import importlib.util
 import os
 import shlex
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from st2v_jax import stopping
 from st2v_jax.cli import options
+from st2v_jax.cli.streams import lenient_streams
 from st2v_jax.errors import BadInput, Failed, InputError, OutputError
 
 VERBS = {
@@ -28,6 +30,16 @@ VERBS = {
     'evaluate': 'measure the long videos of a model and write pages about it',
     'prepare-data': 'cut captioned videos into clips for training',
 }
+EXIT_CODES = {
+    0: 'done',
+    1: 'the machine failed: memory, disk, device, training that cannot go on',
+    2: 'bad input; nothing was written',
+    70: 'a bug of this program; a traceback is shown',
+    129: 'stopped because the terminal was closed (SIGHUP)',
+    130: 'stopped by Ctrl-C (SIGINT)',
+    143: 'stopped by kill or by a scheduler (SIGTERM)',
+}
+BUG = 70
 # Errors of the operating system about a name that the user gave; its other errors are about the disk.
 MISNAMED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
@@ -61,12 +73,29 @@ class Run:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line, given without the name of the program, and returns the exit code."""
-    verb, arguments, run = parse(sys.argv[1:] if argv is None else list(argv))
+    with lenient_streams(), stopping.listening():
+        try:
+            return _run(sys.argv[1:] if argv is None else list(argv))
+        except stopping.Stopped as stopped:  # by a signal while the arguments were read, or by a second one
+            return _end('nothing was written', stopped.code, 'stopped')
+        except Exception as error:
+            traceback.print_exc()
+            return _end(f'this is a bug of st2v_jax, please report it with the lines above: {error!r}', BUG)
+
+
+def _run(argv):
+    """The exit code of a command line; raises what is a bug."""
+    try:
+        _check_encoding(argv)
+    except BadInput as error:
+        return _end(error, 2)
+    verb, arguments, run = parse(argv)
     _keep_compiled_programs()
     try:
         verb.work(arguments, run)
-    except KeyboardInterrupt:
-        return _end(run.left, 130, 'stopped')
+        stopping.check()
+    except stopping.Stopped as stopped:
+        return _end(run.left, stopped.code, 'stopped')
     except (BadInput, InputError, OutputError, ValueError, *MISNAMED) as error:
         return _end(_words(error), 2)
     except Failed as error:
@@ -87,6 +116,20 @@ def parse(argv: list[str]) -> tuple[ModuleType, argparse.Namespace, Run]:
     return module, parser.parse_args(rest), Run(parser, f'{parser.prog} {shlex.join(rest)}')
 
 
+def _check_encoding(argv):
+    """Raises BadInput for an argument with bytes that are no text: they would fail wherever it is used."""
+    for word in argv:
+        if not any('\udc80' <= letter <= '\udcff' for letter in word):  # how Python keeps bytes that it cannot decode
+            continue
+        raw, encoding = os.fsencode(word), sys.getfilesystemencoding()
+        shown = ''.join(chr(byte) if 32 <= byte < 127 else f'\\x{byte:02x}' for byte in raw)
+        try:
+            raw.decode()
+        except UnicodeDecodeError:
+            raise BadInput(f'arguments are text in UTF-8, not "{shown}"') from None
+        raise BadInput(f'arguments are read as {encoding} here, which "{shown}" is not: set PYTHONUTF8=1')
+
+
 def require(extra: str, *modules: str) -> None:
     """Raises BadInput if a module is missing that `pip install 'st2v_jax[extra]'` installs."""
     for name in modules:
@@ -97,20 +140,19 @@ def require(extra: str, *modules: str) -> None:
 def _overview():
     prog = 'python -m st2v_jax' if _is_module() else 'st2v'
     verbs = '\n'.join(f'  {verb:<14}{text}' for verb, text in VERBS.items())
+    codes = '\n'.join(f'  {code:<5}{text}' for code, text in EXIT_CODES.items())
     parser = options.Parser(prog, 'StreamingT2V in JAX: long videos from one sentence.', usage=f'{prog} VERB ...')
-    parser.epilog = (
-        f'verbs:\n{verbs}\n\n{prog} VERB --help describes a verb.\n\n'
-        'exit codes: 0 done, 1 the machine failed, 2 bad input, 130 Ctrl-C'
-    )
+    parser.epilog = f'verbs:\n{verbs}\n\n{prog} VERB --help describes a verb.\n\nexit codes of all verbs:\n{codes}'
     parser.add_argument('verb', choices=VERBS, metavar='VERB', help=argparse.SUPPRESS)
     return parser
 
 
 def _called(verb):
     """How the user called this program, for the command that repeats the run."""
+    python = Path(sys.orig_argv[0]).name if sys.orig_argv else 'python'
     if Path(sys.argv[0]).name == f'{verb}.py':
-        return f'python {shlex.quote(sys.argv[0])}'
-    return f'python -m st2v_jax {verb}' if _is_module() else f'st2v {verb}'
+        return f'{python} {shlex.quote(sys.argv[0])}'
+    return f'{python} -m st2v_jax {verb}' if _is_module() else f'st2v {verb}'
 
 
 def _is_module():

@@ -299,13 +299,13 @@ def parser(prog: str) -> options.Parser:
     add('--weights', metavar='FOLDER', help='a model written by train or convert (default: the small model)')
     add(
         '--guidance-text',
-        type=options.number,
+        type=options.guidance,
         metavar='X',
         help='guidance scale of the text (default: set by the model)',
     )
     add(
         '--guidance-anchor',
-        type=options.number,
+        type=options.guidance,
         metavar='X',
         help='guidance scale of the first frame (default: set by the model)',
     )
@@ -316,7 +316,7 @@ def parser(prog: str) -> options.Parser:
     )
     add(
         '--eta',
-        type=options.not_negative,
+        type=options.share,
         metavar='X',
         help='randomness of the DDIM steps, from 0 to 1 (default: 0 for paper, 1 for release)',
     )

@@ -4,8 +4,10 @@ import re
 from argparse import Namespace
 from pathlib import Path
 
+from st2v_jax import stopping
 from st2v_jax.cli import options
 from st2v_jax.cli.run import Run
+from st2v_jax.errors import Failed
 
 DESCRIPTION = 'Trains one stage of StreamingT2V.'
 EPILOG = """\
@@ -45,9 +47,9 @@ def work(arguments: Namespace, run: Run) -> None:
     run.lower = ('a smaller --config.batch_size', '--config.data.scenes', '--config.data.columns')
     outcome = loop.train(config, workdir, arguments.source, command=run.again)
     if outcome == 'stopped':
-        print(f'stopped and saved; to resume: {run.again}')
-    else:
-        print(f'trained weights: {workdir / "weights"}')
+        stopping.check()
+        raise Failed(f'another process of this run was stopped; {run.left}')
+    print(f'trained weights: {workdir / "weights"}')
 
 
 class _Parser(options.Parser):

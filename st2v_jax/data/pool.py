@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from st2v_jax import sharding
+from st2v_jax import sharding, stopping
 
 
 def rows(values: np.ndarray, batch_size: int, mesh: Mesh) -> np.ndarray:
@@ -59,6 +59,7 @@ def fill(
 
     pool = empty()
     for start in tqdm(range(0, total, columns), 'making the pool', leave=False, dynamic_ncols=True):
+        stopping.check()
         chosen = jax.tree.map(lambda leaf: leaf[:, start : start + columns], inputs)
         pool = write(pool, start, place(chosen, mesh), parameters)
     return jax.block_until_ready(pool)

@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from st2v_jax import stopping
 from st2v_jax.data import clips
 from st2v_jax.errors import InputError
 from st2v_jax.metrics.flow import flow, flow_length
+from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.video_io import VideoReader
 
 SETTINGS = 'settings.json'
@@ -129,8 +131,8 @@ def prepare(
         done(first + len(shard))
     skipped = [line for report in reports.values() for line in report['skipped']]
     total = {name: sum(report[name] for report in reports.values()) for name in ('samples', 'still')}
-    with open(output / 'skipped.jsonl', 'w', encoding='utf-8') as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + '\n' for line in skipped)
+    lines = ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in skipped)
+    write_bytes(output / 'skipped.jsonl', lines.encode())
     shards = {name: report['samples'] for name, report in reports.items() if report['samples']}
     if shards:
         about = {'settings': _listed(settings), 'samples': total['samples'], 'shards': shards}
@@ -171,7 +173,7 @@ def _write(path, entries, outcomes, first, encoder, done):
     from array_record.python.array_record_module import ArrayRecordWriter
 
     part = path.with_suffix('.part')
-    report = {'samples': 0, 'still': 0, 'skipped': []}
+    report, complete = {'samples': 0, 'still': 0, 'skipped': []}, False
     writer = ArrayRecordWriter(str(part), 'group_size:1')  # clips are read one by one, in any order
     try:
         for number, (entry, outcome) in enumerate(zip(entries, outcomes), first + 1):
@@ -181,13 +183,15 @@ def _write(path, entries, outcomes, first, encoder, done):
             report['still'] += outcome.still
             if outcome.reason:
                 report['skipped'].append({'file': entry.file, 'reason': outcome.reason})
+            stopping.check()
             done(number)
+        complete = True
     finally:
         writer.close()
+        if not complete or not report['samples']:
+            part.unlink(missing_ok=True)
     if report['samples']:
         part.replace(path)
-    else:
-        part.unlink()
     return report
 
 

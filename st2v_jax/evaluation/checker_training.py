@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from einops import rearrange
 
+from st2v_jax import stopping
 from st2v_jax.data import world
 from st2v_jax.errors import TrainingError
 from st2v_jax.evaluation import checker, record
@@ -215,6 +216,7 @@ def train(
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, key, jnp.float32(0)).compile()
     history, began, i, waiting = [], time.monotonic(), 0, None
     while i < steps:
+        stopping.check()
         gone = time.monotonic() - began
         if gone >= seconds:
             break

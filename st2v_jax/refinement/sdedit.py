@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import repeat
 
+from st2v_jax import stopping
 from st2v_jax.diffusion import predict
 from st2v_jax.diffusion.guidance import text_guidance
 from st2v_jax.diffusion.log_snr import RefinerProcess, refiner_levels, sdedit_levels
@@ -231,6 +232,7 @@ def refine(
     whole = _stays_whole(settings, plan)
     spare = None if whole else _allocate(folder, 'next', progress.x.shape)
     while progress.done < settings.steps:
+        stopping.check()
         step, (x, x0, done) = job.step(progress.done), progress
         if whole:
             x, x0 = map(np.array, whole_step(plan, job, step, x, x0))
@@ -306,6 +308,7 @@ def _step_by_spans(plan, job, step, x, x0, out):
     """One step of a long video. The new x goes to `out`, since the next span still reads the old one; x0 is updated."""
     tail = np.zeros_like(x[:, : plan.overlap])
     for first in range(0, plan.count, job.settings.span):
+        stopping.check()
         new, predicted = map(np.asarray, span_step(job, step, _span(plan, job, step, x, x0, first, tail)))
         tail = predicted[:, -plan.overlap :]
         begins, after = first * plan.stride, first + job.settings.span

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from st2v_jax import stopping
 from st2v_jax.storage.atomic import replacing
 from st2v_jax.storage.untrusted import UnsafeCheckpointError, read_json, show
 
@@ -111,6 +112,7 @@ def write(
     with replacing(file) as stream:
         stream.write(len(text).to_bytes(8, 'little') + text)
         for name in arrays:
+            stopping.check()
             stream.write(_packed(name, arrays[name], dtype))
             if on_array is not None:
                 on_array(arrays[name].size)

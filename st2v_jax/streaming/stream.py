@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from st2v_jax import stopping
 from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.noise import frame_noise
 from st2v_jax.diffusion.schedule import Level
@@ -160,6 +161,7 @@ def _denoised(run, levels, params, prompt, state, on_step):
             on_step(index, number, total)
 
     for i in range(total):
+        stopping.check()
         before = trajectory
         trajectory = run.step(params, condition, state, trajectory, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
         if i:  # reported while the next step runs, because the host takes a while to start one

@@ -1,7 +1,6 @@
-"""When a run ends: after a number of steps, after a time, or at a signal."""
+"""When a run ends: after a number of steps or after a time."""
 
 import math
-import signal
 import time
 from typing import Any
 
@@ -40,22 +39,3 @@ class Clock:
             share = (time.monotonic() - self._since) / max(self._deadline - self._since, 1e-9)
             by_time += (1 - self._first) * min(share, 1.0)
         return max(number / self._steps, by_time)
-
-
-class Signals:
-    """Sets `stop` at SIGTERM or Ctrl-C; the current step is finished and saved. A second signal kills as usual."""
-
-    def __enter__(self):
-        self.stop = False
-        self._before = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def _receive(self, number, _):
-        self.stop = True
-        signal.signal(number, self._before[number])
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from st2v_jax import sharding, trees
+from st2v_jax import sharding, stopping, trees
 from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.models import build
 from st2v_jax.planning.device import matmul_rate
 from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.training import autoencoder, contrastive, denoising, init, previews, processes, refiner, state, step
 from st2v_jax.training.diagnosis import check_finite
-from st2v_jax.training.limits import Clock, Signals
+from st2v_jax.training.limits import Clock
 from st2v_jax.training.logs import Logs
 from st2v_jax.weights.folder import save
 
@@ -34,7 +34,7 @@ IN_FLIGHT = 2  # steps that the host may be ahead of the devices; further ahead,
 
 
 def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = None, *, command: str = '') -> str:
-    """Trains one stage; returns 'finished', or 'stopped' after SIGTERM or Ctrl-C.
+    """Trains one stage; returns 'finished', or 'stopped' if a signal ended it early (see `stopping`).
 
     Args:
       config: from a file in configs/.
@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = N
     key = jax.random.key(config.seed)
     model, params, tokenizer, origin = init.start(config, jax.random.fold_in(key, 2), source)
     workdir.mkdir(parents=True, exist_ok=True)
-    with Logs(workdir, config) as logs, Signals() as signals:
+    with Logs(workdir, config) as logs, stopping.listening():
         logs.say(f'{config.stage}: {origin}; {len(jax.devices())} x {jax.devices()[0].device_kind}, preparing')
         objective = OBJECTIVES[config.objective](config, model, params, tokenizer, mesh, jax.random.fold_in(key, 0))
         trained, frozen = state.split(objective.params, objective.trained)
@@ -113,7 +113,7 @@ def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = N
             if 'previews' in config and config.previews.every and number % config.previews.every == 0:
                 preview(number, now)
             if jax.process_count() == 1 or number % config.log_every == 0:  # asking the other processes takes time
-                stop = processes.any_of(signals.stop)
+                stop = processes.any_of(stopping.told())
         check_finite(logs.write(clock.progress(number)), objective, now, frozen, key)
         if stop or config.checkpoint_every:
             checkpoints.save(number, now, clock.progress(number))

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from st2v_jax.cli import check as cli
 from st2v_jax.cli.run import main
 from st2v_jax.evaluation import first_contact
 from st2v_jax.planning import device
+from st2v_jax.stopping import Stopped
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 RIGHT = 'everything that a streaming model needs is there, fits and is finite'
@@ -131,6 +133,7 @@ def test_a_long_list_is_cut_on_the_screen_only(run, files):
     assert Path('report.md').read_text().count('vae.decoder.extra') == 30
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_show_in_the_step(run, files):
     spoil(files / 'streaming_t2v.safetensors', lambda tensors: tensors['unet.conv_in.bias'].fill(math.inf))
     code, out, err = run(files, '--report', 'report.json')
@@ -202,7 +205,7 @@ def test_a_step_that_runs_out_of_memory_leaves_the_report(run, exported, monkeyp
 
 def test_stopped_in_the_step_it_leaves_the_report(run, exported, monkeypatch):
     def one_step(opened, dtype):
-        raise KeyboardInterrupt
+        raise Stopped(signal.SIGINT)
 
     monkeypatch.setattr(first_contact, 'one_step', one_step)
     code, _, err = run(exported, '--report', 'report.md')

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from st2v_jax import trees
 from st2v_jax.cli.run import main
 from st2v_jax.convert import to_folder
 from st2v_jax.open_model import load_weights, open_model
+from st2v_jax.stopping import Stopped
 from st2v_jax.storage.safetensors import SafeTensors
 from st2v_jax.tokenizer import Tokenizer, write_vocabulary
 
@@ -92,7 +94,7 @@ def test_published_files_are_used_as_they_are(exported, tiny_folder):
 def test_a_stopped_conversion_goes_on(run, exported, tiny_folder, tmp_path, monkeypatch):
     def interrupted(file, *rest, **options):
         if file.stem == 'apm':
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
         write(file, *rest, **options)
 
     write = to_folder.write

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from st2v_jax import video_io
 from st2v_jax.cli.run import main
+from st2v_jax.stopping import Stopped
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 PROMPT = 'a red ball moves left'
@@ -153,7 +155,7 @@ def test_ctrl_c_leaves_what_plays_or_nothing(run, done, written, monkeypatch):
         on_step(2, 2)
         if done:
             yield np.zeros((done, 48, 48, 3))
-        raise KeyboardInterrupt
+        raise Stopped(signal.SIGINT)
 
     monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', enhanced)
     code, _, err = run('--input', 'ball.mp4')

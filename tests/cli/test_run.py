@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from st2v_jax import errors
 from st2v_jax.cli import convert, run
+from st2v_jax.stopping import Stopped
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +29,7 @@ def program(*words, **environment):
 def test_the_overview_has_a_line_for_each_verb():
     code, out, _ = program('-m', 'st2v_jax', '--help')
     assert code == 0 and all(re.search(rf'^  {verb} +{text}$', out, re.M) for verb, text in run.VERBS.items())
-    assert '0 done, 1 the machine failed, 2 bad input, 130 Ctrl-C' in out
+    assert all(re.search(rf'^  {code} +{re.escape(text)}$', out, re.M) for code, text in run.EXIT_CODES.items())
 
 
 HELP = {
@@ -99,14 +102,15 @@ def test_a_mistake_is_one_line(argv, message, capsys):
 @pytest.mark.parametrize(
     'called, again',
     [
-        ('sample.py', 'python sample.py'),
-        ('../my clone/sample.py', "python '../my clone/sample.py'"),
+        ('sample.py', 'python3 sample.py'),
+        ('../my clone/sample.py', "python3 '../my clone/sample.py'"),
         ('/usr/bin/st2v', 'st2v sample'),
-        ('/site-packages/st2v_jax/__main__.py', 'python -m st2v_jax sample'),
+        ('/site-packages/st2v_jax/__main__.py', 'python3 -m st2v_jax sample'),
     ],
 )
 def test_the_command_is_as_it_was_called(called, again, monkeypatch):
     monkeypatch.setattr(sys, 'argv', [called])
+    monkeypatch.setattr(sys, 'orig_argv', ['/usr/bin/python3', called])
     _, _, one = run.parse(['sample', '--prompt', 'a red ball'])
     assert one.again == f"{again} --prompt 'a red ball'"
 
@@ -135,7 +139,7 @@ ENDS = {
         1,
         "error: no device to compute on: Unable to initialize backend 'cuda': none",
     ),
-    'Ctrl-C': (KeyboardInterrupt(), 130, f'stopped: nothing was written; again: {AGAIN}'),
+    'Ctrl-C': (Stopped(signal.SIGINT), 130, f'stopped: nothing was written; again: {AGAIN}'),
 }
 
 
@@ -155,13 +159,60 @@ def test_every_end_has_its_code_and_one_line(case, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize('bug', [RuntimeError('a bug'), KeyError('a'), TypeError('b')])
-def test_a_bug_is_not_hidden(bug, monkeypatch):
+def test_a_bug_is_not_hidden(bug, monkeypatch, capsys):
     def work(arguments, run):
         raise bug
 
     monkeypatch.setattr(convert, 'work', work)
-    with pytest.raises(type(bug)):
-        run.main(['convert', '--from', 'a', '--to', 'b'])
+    assert run.main(['convert', '--from', 'a', '--to', 'b']) == run.BUG == 70
+    traceback, last = capsys.readouterr().err.rstrip('\n').rsplit('\n', 1)
+    assert traceback.startswith('Traceback') and 'raise bug' in traceback
+    assert last == f'error: this is a bug of st2v_jax, please report it with the lines above: {bug!r}'
+
+
+@pytest.mark.parametrize('sent, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_is_answered_even_by_work_that_never_looks(sent, code, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['st2v'])
+    monkeypatch.setattr(convert, 'work', lambda arguments, run: signal.raise_signal(sent))
+    assert run.main(['convert', '--from', 'a', '--to', 'b']) == code in run.EXIT_CODES
+    assert capsys.readouterr().err == f'stopped: nothing was written; again: {AGAIN}\n'
+
+
+UNDECODABLE = {  # as Python hands over the bytes that it cannot decode
+    'a prompt': (['sample', '--prompt', 'caf\udce9'], r'caf\xe9'),
+    'a path': (['sample', '--prompt', 'a ball', '--output', 'b\udcff.mp4'], r'b\xff.mp4'),
+    'an input': (['enhance', '--prompt', 'a ball', '--input', '\udcc3'], r'\xc3'),
+    'a folder': (['convert', '--from', '\udce9', '--to', 'b'], r'\xe9'),
+    'a config': (['train', '--config', 'cam', '--config.stage=\udce9'], r'--config.stage=\xe9'),
+    'captions': (['prepare-data', '--videos', 'a', '--captions', '\udce9', '--output', 'b'], r'\xe9'),
+    'a study': (['evaluate', 'report', '--results', '\udce9', '--output', 'b'], r'\xe9'),
+    'a verb': (['s\udce9mple'], r's\xe9mple'),
+}
+
+
+@pytest.mark.parametrize('case', UNDECODABLE)
+def test_bytes_that_are_no_text_are_refused_before_any_work(case, capsys, tmp_path, monkeypatch):
+    argv, shown = UNDECODABLE[case]
+    monkeypatch.chdir(tmp_path)
+    assert run.main(argv) == 2
+    assert capsys.readouterr().err == f'error: arguments are text in UTF-8, not "{shown}"\n'
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_that_this_locale_does_not_know_is_named_with_what_helps(tmp_path):
+    environment = {'LC_ALL': 'POSIX', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+    code, _, err = program('sample.py', '--prompt', 'un café', '--output', str(tmp_path / 'a.mp4'), **environment)
+    assert code == 2 and err.startswith('error: arguments are read as ascii here') and 'PYTHONUTF8=1' in err
+    assert r'"un caf\xc3\xa9"' in err and not list(tmp_path.iterdir())
+
+
+def test_a_repeated_command_reads_back_the_same_values(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['st2v'])
+    given = ['--prompt=-a "red" ball=round\n', '--negative-prompt=--quiet', '--guidance-text=-2.5', '--output=-x.mp4']
+    _, first, one = run.parse(['sample', *given])
+    program, verb, *words = shlex.split(one.parser.again(first))
+    assert (program, verb) == ('st2v', 'sample')
+    assert run.parse(['sample', *words])[1] == first
 
 
 def test_a_machine_without_the_device_is_one_line(tmp_path):

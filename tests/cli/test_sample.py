@@ -17,6 +17,7 @@ import pytest
 from st2v_jax import video_io
 from st2v_jax.cli import sample
 from st2v_jax.cli.run import main
+from st2v_jax.stopping import Stopped
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 SCRIPT = Path(__file__).parents[2] / 'sample.py'
@@ -28,6 +29,7 @@ def run(tiny_folder, capsys, monkeypatch, tmp_path):
     """run('--prompt', ...) -> (exit code, stdout, stderr) of the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['sample.py'])
+    monkeypatch.setattr(sys, 'orig_argv', ['python', 'sample.py'])
 
     def run(*arguments, weights=tiny_folder):
         capsys.readouterr()
@@ -57,7 +59,7 @@ def test_a_prompt_becomes_a_video(run, tmp_path):
     assert code == 0, err
     first, *_, last = out.splitlines()
     assert first.startswith('device: CPU')
-    assert last.startswith('saved ball.mp4 (20 frames, 2.5 s); again: python sample.py --prompt ')
+    assert last.startswith('saved ball.mp4 (20 frames, 2.5 s); again: python sample.py --prompt=')
     assert 'warning' not in err
     assert re.search(r'chunk 2/2 step 2/2 +100%.* frames/s \[\d\d:\d\d<', err), 'the bar: chunk, step, speed, time left'
     assert video_io.read_video('ball.mp4').shape == (20, 32, 32, 3)
@@ -88,7 +90,7 @@ def test_enhanced_videos_are_larger_and_leave_no_draft(run, tmp_path):
 def test_an_enhancement_that_is_stopped_leaves_the_video_before_it(run, monkeypatch, tmp_path):
     def stopped(enhancer, frames, prompt, **_):
         yield from (frame for frame in frames if frame is None)
-        raise KeyboardInterrupt
+        raise Stopped(signal.SIGINT)
 
     monkeypatch.setattr('st2v_jax.streaming.generate.generate', lambda *_, **__: iter([np.zeros((16, 32, 32, 3))]))
     monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', stopped)
@@ -286,8 +288,8 @@ def test_out_of_memory_says_what_to_lower_and_keeps_an_existing_file(run, error,
 
 def test_other_errors_are_not_hidden(run, monkeypatch):
     monkeypatch.setattr('st2v_jax.streaming.generate.generate', at_once(RuntimeError('a bug')))
-    with pytest.raises(RuntimeError, match='a bug'):
-        run('--prompt', PROMPT)
+    code, _, err = run('--prompt', PROMPT)
+    assert code == 70 and "RuntimeError('a bug')" in err.splitlines()[-1]
 
 
 def test_a_full_disk_is_one_line(run, monkeypatch):
@@ -300,7 +302,7 @@ def test_a_full_disk_is_one_line(run, monkeypatch):
 
 @pytest.mark.parametrize('output', ['a.mp4', 'a.gif'])
 def test_ctrl_c_keeps_the_chunks_that_are_there(run, output, monkeypatch):
-    monkeypatch.setattr('st2v_jax.streaming.generate.generate', after_first_chunk(KeyboardInterrupt()))
+    monkeypatch.setattr('st2v_jax.streaming.generate.generate', after_first_chunk(Stopped(signal.SIGINT)))
     code, _, err = run('--prompt', PROMPT, '--output', output, '--num-frames', '48')
     assert code == 130
     assert f'stopped: 16 of 48 frames are in {output}; again: python sample.py' in err
@@ -310,7 +312,7 @@ def test_ctrl_c_keeps_the_chunks_that_are_there(run, output, monkeypatch):
 
 
 def test_ctrl_c_before_the_first_chunk_writes_nothing(run, monkeypatch, tmp_path):
-    monkeypatch.setattr('st2v_jax.streaming.generate.generate', at_once(KeyboardInterrupt()))
+    monkeypatch.setattr('st2v_jax.streaming.generate.generate', at_once(Stopped(signal.SIGINT)))
     code, _, err = run('--prompt', PROMPT, '--output', 'a.mp4')
     assert code == 130 and 'stopped: nothing was written; again: ' in err
     assert not list(tmp_path.iterdir())

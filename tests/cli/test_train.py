@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -158,11 +159,25 @@ def test_all_stages_in_sequence_make_a_video(capsys, tmp_path, monkeypatch, unop
 def test_a_stopped_run_says_how_to_resume(capsys, tmp_path, monkeypatch):
     from st2v_jax.training import loop
 
-    monkeypatch.setattr(loop, 'train', lambda *args, **kwargs: 'stopped')
+    def stopped(*args, **kwargs):
+        signal.raise_signal(signal.SIGTERM)
+        return 'stopped'
+
+    monkeypatch.setattr(loop, 'train', stopped)
     argv = ['--config', CAM, '--workdir', str(tmp_path), '--config.steps=7']
     monkeypatch.setattr(sys, 'argv', ['train.py'])
-    assert main(['train', *argv]) == 0
-    assert capsys.readouterr().out.strip() == f'stopped and saved; to resume: python train.py {" ".join(argv)}'
+    monkeypatch.setattr(sys, 'orig_argv', ['python', 'train.py'])
+    assert main(['train', *argv]) == 143
+    again = f'python train.py {" ".join(argv)}'
+    assert capsys.readouterr().err == f'stopped: checkpoints stay in {tmp_path}; again: {again}\n'
+
+
+def test_a_run_that_another_process_stopped_is_not_done(capsys, tmp_path, monkeypatch):
+    from st2v_jax.training import loop
+
+    monkeypatch.setattr(loop, 'train', lambda *args, **kwargs: 'stopped')
+    assert main(['train', '--config', CAM, '--workdir', str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith('error: another process of this run was stopped; checkpoints stay in ')
 
 
 def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(capsys, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from data.videos import FPS, scene, shipped, write, write_folder
 
 from st2v_jax.cli.run import main
 from st2v_jax.data import clips, prepare
+from st2v_jax.stopping import Stopped
 from st2v_jax.video_io import read_video
 
 SMALL = prepare.Settings(frames=4, size=(32, 32), videos_per_shard=2)
@@ -153,7 +154,7 @@ def test_a_lost_shard_is_named_and_made_again(prepared, videos, tmp_path):
 
 def test_ctrl_c_is_one_line_that_goes_on(videos, capsys, tmp_path, monkeypatch):
     def stop(*_, **__):
-        raise KeyboardInterrupt
+        raise Stopped(signal.SIGINT)
 
     monkeypatch.setattr(prepare, 'clips_of', stop)
     code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'clips', *OPTIONS)

@@ -123,6 +123,7 @@ def test_the_extractor_sees_only_the_first_noisy_frames_and_the_text(params, inp
     chex.assert_trees_all_equal(features(inputs['x'], inputs['anchor']), features(changed, inputs['anchor'] + 1))
 
 
+@pytest.mark.slow
 def test_guidance_branches_that_differ_in_the_anchor_share_what_cam_remembers(run, params, inputs):
     params = perturbed(params)  # one video: no text, text, text and anchor
     null, own = inputs['text']

@@ -51,6 +51,7 @@ def chunks(model):
     return first, state, advance
 
 
+@pytest.mark.slow
 def test_a_chunk_goes_on_from_the_frames_before_it(chunks, model):
     config, _ = model
     first, state, advance = chunks
