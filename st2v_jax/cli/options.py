@@ -70,8 +70,8 @@ class Parser(argparse.ArgumentParser):
                 continue
             option = f'--{name.replace("_", "-")}'
             # joined by =, for a value may begin with a dash
-            parts.append(option if value is True else f'{option}={_spelled(value)}')
-        return f'{self.prog} {shlex.join(parts)}'
+            parts.append(option if value is True else f'{option}={shlex.quote(_spelled(value))}')
+        return ' '.join([self.prog, *parts])
 
 
 def _spelled(value):

@@ -32,6 +32,10 @@ class Lenient:
         """Writes what is buffered, or drops it."""
         self._try(self._stream.flush)
 
+    def close(self) -> None:
+        """Flushes: the stream belongs to the process, and is there for what others have to say at its end."""
+        self.flush()
+
     def _try(self, act, *text):
         if self._lost:
             return

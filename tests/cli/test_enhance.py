@@ -44,7 +44,7 @@ def test_a_video_becomes_a_larger_one(run):
     assert code == 0, err
     first, *_, last = out.splitlines()
     assert first.startswith('device: CPU')
-    assert last.startswith('saved ball-enhanced.mp4 (7 frames, 0.6 s); again: st2v enhance --input ball.mp4 ')
+    assert last.startswith('saved ball-enhanced.mp4 (7 frames, 0.6 s); again: st2v enhance --input=ball.mp4 ')
     assert 'warning' not in err
     assert re.search(r'"ball.mp4" enhancing step 2/2 +100%.* steps/s \[\d\d:\d\d<', err) and 'writing' in err
     video = video_io.VideoReader('ball-enhanced.mp4')
@@ -159,6 +159,6 @@ def test_ctrl_c_leaves_what_plays_or_nothing(run, done, written, monkeypatch):
 
     monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', enhanced)
     code, _, err = run('--input', 'ball.mp4')
-    assert code == 130 and f'stopped: {written}; again: st2v enhance --input ball.mp4' in err
+    assert code == 130 and f'stopped: {written}; again: st2v enhance --input=ball.mp4' in err
     assert (len(video_io.read_video('ball-enhanced.mp4')) if done else 0) == done
     assert done or not Path('ball-enhanced.mp4').exists()

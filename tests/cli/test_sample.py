@@ -209,7 +209,10 @@ BAD = {
     'unknown profile': (['--prompt', PROMPT, '--profile', 'draft'], "invalid choice: 'draft'"),
     'no prompts file': (['--prompts-file', 'missing.txt'], 'cannot read the prompts: .*missing.txt'),
     'empty prompts file': (['--prompts-file', os.devnull], 'has no prompts'),
-    'eta below 0': (['--prompt', PROMPT, '--eta=-1'], 'a number of at least 0'),
+    'eta below 0': (['--prompt', PROMPT, '--eta=-1'], 'a number from 0 to 1'),
+    'eta above 1': (['--prompt', PROMPT, '--eta=1.1'], 'a number from 0 to 1'),
+    'guidance beyond all use': (['--prompt', PROMPT, '--guidance-text=1e30'], 'a number from -1000 to 1000'),
+    'guidance that is no number': (['--prompt', PROMPT, '--guidance-anchor=nan'], 'a number from -1000 to 1000'),
 }
 
 
@@ -318,30 +321,44 @@ def test_ctrl_c_before_the_first_chunk_writes_nothing(run, monkeypatch, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def wait_until_growing(process, path):
-    """Waits until the second chunk is in the file: the bar, which may skip chunks, shows the third or a later one."""
+def wait_until_growing(process):
+    """Waits until two chunks are written: the bar, which may skip chunks, shows the third or a later one."""
     shown = ''
     while not any(int(number) > 2 for number in re.findall(r'chunk (\d+)/', shown)):
         piece = process.stderr.read(100)
-        assert piece or process.poll() is None, process.stdout.read()
+        assert piece, process.stdout.read()
         shown = shown[-100:] + piece  # a piece may end in the middle of a word
-    assert len(video_io.read_video(path)) >= 23, 'it plays while it grows'
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('sent, code', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_a_stopped_process_leaves_a_file_that_plays(tiny_folder, tmp_path, sent, code):
-    path = tmp_path / 'long.mp4'
-    options = ('--prompt', PROMPT, '--num-frames', 100_000, '--output', path)
+@pytest.mark.parametrize(
+    'sent, code, output',
+    [
+        (signal.SIGINT, 130, 'long.gif'),
+        (signal.SIGTERM, 143, 'long.mp4'),
+        (signal.SIGHUP, 129, 'frames/'),
+        (signal.SIGKILL, -9, 'long.mp4'),
+    ],
+)
+def test_a_stopped_process_leaves_what_plays(tiny_folder, tmp_path, sent, code, output):
+    options = ('--prompt', PROMPT, '--num-frames', 100_000, '--output', f'{tmp_path}/{output}')
     with command(*options, weights=tiny_folder, PYTHONUNBUFFERED='1') as process:
-        wait_until_growing(process, path)
-        process.send_signal(sent)
-        _, err = process.communicate(timeout=120)
+        try:
+            wait_until_growing(process)
+            if output.endswith('.mp4'):
+                assert len(video_io.read_video(tmp_path / output)) >= 23, 'it plays while it grows'
+            process.send_signal(sent)
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()  # a run without anybody to talk to goes on
     assert process.returncode == code
-    assert len(video_io.read_video(path)) >= 23
-    assert video_io.read_metadata(path)['prompt'] == PROMPT
+    assert len(video_io.read_video(tmp_path / output)) >= 23
+    first = tmp_path / (f'{output}frame-0000.png' if output == 'frames/' else output)
+    assert video_io.read_metadata(first)['prompt'] == PROMPT
     last = (err.splitlines() or [''])[-1]  # a killed process may have printed nothing more
-    assert ('stopped: ' in last) == (sent == signal.SIGINT)
+    assert ('stopped: ' in last) == (sent != signal.SIGKILL)
+    if sent != signal.SIGKILL:
+        assert [path.name for path in tmp_path.iterdir()] == [output.rstrip('/')]
 
 
 @pytest.mark.slow
