@@ -5,20 +5,28 @@ compute_capability.
 """
 
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
-_chosen = jax.make_user_context(None)  # part of the keys of jax's caches, so nothing compiled for another device is used
+from st2v_jax import trees
+from st2v_jax.errors import OutOfRange
+
+_chosen = jax.make_user_context(
+    None
+)  # part of the keys of jax's caches, so nothing compiled for another device is used
 
 
 def compiling_for(device: Any) -> AbstractContextManager:
-    """A context whose programs are compiled for `device`, not for the first of this machine: one of a TPU topology, say.
+    """A context whose programs are compiled for `device`, such as one of a TPU topology, not for one of this machine.
 
     jax compiles for the devices that a program's arguments are placed on; this tells our networks which kind these are.
+    A stand-in for a device must be hashable.
     """
     return _chosen(device)
 
@@ -61,7 +69,18 @@ def default_dtype() -> DTypeLike:
     return computing(current()).dtype
 
 
-def split_by_compiler(x: jax.Array) -> bool:
-    """Whether the compiler divides a traced x over several devices; false within a `shard_map`, which has done so."""
+def check_finite(numbers: np.ndarray, what: str, params: Mapping[str, Any]) -> None:
+    """Raises OutOfRange, with the remedy, if `numbers` that networks with these params made are not all finite."""
+    with np.errstate(invalid='ignore'):
+        total = np.sum(numbers, dtype=np.float64)  # finite if all float32 numbers are; needs no second array
+    if not np.isfinite(total):
+        dtype = np.dtype(trees.computed_in(params))
+        remedy = '' if dtype == np.float32 else '; --dtype float32'
+        raise OutOfRange(f'{what} are not finite in {dtype}{remedy}')
+
+
+def parts(x: jax.Array) -> int:
+    """Over how many devices the compiler divides a traced x: 1 within a `shard_map`, which has done so."""
     mesh = jax.typeof(x).sharding.mesh
-    return mesh.size > 1 and any(kind != jax.sharding.AxisType.Manual for kind in mesh.axis_types)
+    divides = any(kind != jax.sharding.AxisType.Manual for kind in mesh.axis_types)
+    return mesh.size if divides else 1

@@ -16,7 +16,7 @@ from jax import lax
 
 from st2v_jax import devices
 
-SCORE_BYTES = 2**28  # of float32 scores in memory at a time: enough to occupy a large GPU, little for a small one
+SCORE_BYTES = 2**28  # of float32 scores on a device at a time: enough to occupy a large GPU, little for a small one
 LONG = 1024  # sequences from which a kernel for a TPU, which fills them up to multiples of 512, is worth it
 WIDE = 512  # queries of a block that several elements of a batch do not share
 
@@ -27,7 +27,10 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, causal: bool = False) ->
     The kernel depends on shapes and on the device of `devices.current`; no kernel holds more than `SCORE_BYTES` of the
     scores [b, n, t, s], and neither do the gradients.
     """
-    return kernel_for(devices.current(), q, k)(q, k, v, causal)
+    device = devices.current()
+    if q.dtype == jnp.float16 and device.platform == 'cpu':  # has no products of float16 that are summed in float32
+        return attend(*(x.astype(jnp.float32) for x in (q, k, v)), causal=causal).astype(q.dtype)
+    return kernel_for(device, q, k)(q, k, v, causal)
 
 
 def kernel_for(device: Any, q: jax.Array, k: jax.Array) -> Callable:
@@ -36,9 +39,10 @@ def kernel_for(device: Any, q: jax.Array, k: jax.Array) -> Callable:
     half = q.dtype in (jnp.bfloat16, jnp.float16)
     if half and (devices.capability(device) or (0, 0)) >= (8, 0) and t >= 64 and t % 2 == 0 and d <= 128 and d % 8 == 0:
         return cudnn
-    if device.platform == 'tpu' and min(t, s) >= LONG and not devices.split_by_compiler(q):
+    parts = devices.parts(q)
+    if device.platform == 'tpu' and min(t, s) >= LONG and parts == 1:  # the compiler cannot divide Pallas's kernel
         return splash
-    return plain if 4 * b * n * t * s <= SCORE_BYTES else blocked
+    return plain if 4 * b * n * t * s <= parts * SCORE_BYTES else blocked
 
 
 def plain(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Array:
@@ -130,8 +134,8 @@ def _block(at, causal, q, k, v):
 class _Blocks(NamedTuple):
     """How the queries of a batch are cut into blocks: `size` queries of `group` elements of the batch at a time.
 
-    The elements of a group are far from each other, so that a batch which is split over devices stays so: each has a
-    part of every group. The last block of a sequence begins earlier if it would have fewer queries.
+    The elements of a group are far from each other, so that a batch which is split over devices stays so: each device
+    has its share of every group. The last block of a sequence begins earlier if it would have fewer queries.
     """
 
     group: int
@@ -143,8 +147,9 @@ class _Blocks(NamedTuple):
     @classmethod
     def of(cls, q: jax.Array, k: jax.Array) -> '_Blocks':
         (b, t, n, _), s = q.shape, k.shape[1]
-        most = max(1, SCORE_BYTES // (4 * n * s))  # queries of a block
-        group = max(g for g in range(1, b + 1) if b % g == 0 and (g == 1 or g * min(t, WIDE) <= most))
+        parts = math.gcd(devices.parts(q), b)
+        most = max(1, parts * SCORE_BYTES // (4 * n * s))  # queries of a block
+        group = max(g for g in range(parts, b + 1, parts) if b % g == 0 and (g == parts or g * min(t, WIDE) <= most))
         per_sequence = math.ceil(t / min(t, max(1, most // group)))
         return cls(group, math.ceil(t / per_sequence), per_sequence, b // group * per_sequence, t)
 
