@@ -38,8 +38,8 @@ def work(arguments: Namespace, run: Run) -> None:
     from st2v_jax.refinement.enhancer import load_enhancer
 
     if not arguments.quiet:
-        name_device()
-    enhancer = load_enhancer(arguments.weights, devices=arguments.devices)
+        name_device(arguments.dtype)
+    enhancer = load_enhancer(arguments.weights, arguments.dtype, devices=arguments.devices)
     settings = _settings(arguments, enhancer)
     warn_about_words(enhancer.tokenizer, [arguments.prompt, arguments.negative_prompt])
     run.lower = ('--decode-frames 1',) * (arguments.decode_frames > 1) + ('--weights with a smaller model',)
@@ -92,8 +92,8 @@ def _plan(arguments, video):
 
     if arguments.devices > 1:
         raise BadInput(f'--plan works for one device, not {arguments.devices}')
-    name_device()
-    enhancer = abstract_enhancer(arguments.weights)
+    name_device(arguments.dtype)
+    enhancer = abstract_enhancer(arguments.weights, arguments.dtype)
     settings, count = _settings(arguments, enhancer), sum(map(len, video))
     plan.show_refinement(
         enhancer,
@@ -180,5 +180,6 @@ def parser(prog: str) -> options.Parser:
         metavar='N',
         help='frames encoded or decoded at once; fewer take less memory (default: 4)',
     )
+    add('--dtype', choices=options.DTYPES, help='what networks compute in (default: what suits the device)')
     add('--quiet', action='store_true', help='print warnings and errors only')
     return parser
