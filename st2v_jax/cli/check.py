@@ -6,7 +6,7 @@ import os
 import textwrap
 from pathlib import Path
 
-from st2v_jax.cli.plan import GIB
+from st2v_jax.cli.needs import GIB
 from st2v_jax.cli.progress import Progress
 from st2v_jax.errors import BadInput, WeightsError
 

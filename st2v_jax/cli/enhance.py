@@ -87,7 +87,7 @@ def _input(arguments):
 
 
 def _plan(arguments, video):
-    from st2v_jax.cli import plan
+    from st2v_jax.cli import needs
     from st2v_jax.planning.video import abstract_enhancer
 
     if arguments.devices > 1:
@@ -95,7 +95,7 @@ def _plan(arguments, video):
     name_device(arguments.dtype)
     enhancer = abstract_enhancer(arguments.weights, arguments.dtype)
     settings, count = _settings(arguments, enhancer), sum(map(len, video))
-    plan.show_refinement(
+    needs.show_refinement(
         enhancer,
         settings,
         video.size,

@@ -77,6 +77,25 @@ class Parser(argparse.ArgumentParser):
         return ' '.join([self.prog, *parts])
 
 
+class ConfigParser(Parser):
+    """The parser of a verb that takes a config and changes to it."""
+
+    def parse_args(self, argv: list[str]) -> argparse.Namespace:
+        """Also accepts --config.KEY=VALUE for any key and collects these as `overrides`."""
+        arguments, rest = self.parse_known_args(argv)
+        arguments.overrides = {}
+        rest = iter(rest)
+        for word in rest:
+            found = re.fullmatch(r'--config\.([\w.]+)(?:=(.*))?', word, re.DOTALL)
+            if not found:
+                self.error(f'unknown option {word}')
+            value = found[2] if found[2] is not None else next(rest, None)
+            if value is None:
+                self.error(f'{word} needs a value')
+            arguments.overrides[found[1]] = value
+        return arguments
+
+
 def _spelled(value):
     if isinstance(value, tuple):  # of frame_size
         return 'x'.join(map(str, value))

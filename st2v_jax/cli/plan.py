@@ -1,93 +1,239 @@
-"""`--plan`: a table of the time and memory that a video needs, before anything is loaded."""
+"""`st2v plan --target v5e:2x4 --for train`: what a program takes on a TPU, by TPU's compiler, without a TPU."""
 
-from __future__ import annotations
+import datetime
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
 
-from typing import TYPE_CHECKING
+from st2v_jax.cli import options
+from st2v_jax.cli.run import Run, require
+from st2v_jax.errors import BadInput
+from st2v_jax.storage.atomic import write_bytes
 
-from st2v_jax.cli.progress import warn
+DESCRIPTION = """\
+Compiles the programs of a verb for a TPU, on a machine that has none, and prints what they take on each chip: memory,
+what the chips exchange, and the time to compile. It needs no weights, only the config of a model. What does not fit is
+named together with an option that helps.
 
-if TYPE_CHECKING:  # these import jax, for which --help does not wait
-    from st2v_jax.refinement.enhancer import Enhancer
-    from st2v_jax.refinement.sdedit import RefineSettings
+A target is a kind of chip (v4, v5e, v5p, v6e) and how many there are in each direction. sample runs on one of them,
+enhance spreads chunks over all of them (--devices), train has a mesh (--config.mesh.fsdp=8).
+
+At the size full a program takes 10 minutes or more and 10 GB of memory or more to compile.
+"""
+EPILOG = """\
+examples:
+  {run} --target v5e:2x4 --for sample --config cam:small
+  {run} --target v5p:2x2x1 --for enhance --config cam:small --parts step
+  {run} --target v5e:4x4 --for train --config cam:small --config.mesh.fsdp=8
+"""
+# libtpu reads these when it is loaded. Without them it asks the network which TPU this machine is, and waits.
+ENVIRONMENT = {
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_ENABLE_COMPILATION_CACHE': 'false',  # or the time to compile would be that of reading a file
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+}
+PARTS = {
+    'sample': ('prompt', 'condition', 'step', 'decoding', 'memory'),
+    'enhance': ('prompt', 'encoding', 'step', 'decoding'),
+    'train': ('step',),
+}
+DECODED = ('encoding', 'decoding')  # the parts that --decode-frames makes smaller
+
+
+def work(arguments: Namespace, run: Run) -> None:
+    """Checks the arguments, compiles, prints, and stores the numbers after each program."""
+    parts = _parts(arguments)
+    require('tpu', 'libtpu')
+    os.environ |= ENVIRONMENT
+    from st2v_jax import devices
+    from st2v_jax.planning import tpu
+    from st2v_jax.training.config_files import load_config
+
+    config, name = load_config(arguments.config, arguments.overrides)
+    target = tpu.target(arguments.target)
+    found = _setting(arguments, run, target, name)
+    with devices.compiling_for(target.chips[0]):
+        if arguments.purpose == 'train':
+            _train(config, target, found, arguments)
+        else:
+            _video(config, target, found, arguments, parts)
+
+
+def _parts(arguments):
+    known = PARTS[arguments.purpose]
+    chosen = known if arguments.parts is None else arguments.parts.split(',')
+    if wrong := sorted(set(chosen) - set(known)):
+        raise BadInput(f'{arguments.purpose} has the parts {", ".join(known)}, not {", ".join(wrong)}')
+    if arguments.purpose == 'train' and arguments.weights is not None:
+        raise BadInput('a training step is planned from its config: leave out --weights')
+    return chosen
+
+
+def _setting(arguments, run, target, name):
+    """What is stored beside the numbers."""
+    from importlib.metadata import version
+
+    import jax
+
+    return {
+        'date': datetime.date.today().isoformat(),
+        'command': run.again,
+        'jax': jax.__version__,
+        'libtpu': version('libtpu'),
+        'target': arguments.target,
+        'for': arguments.purpose,
+        'model': arguments.weights or name,
+        'chips': len(target.chips),
+        'memory': target.memory,
+        'programs': [],
+    }
+
+
+def _train(config, target, found, arguments):
+    from st2v_jax.planning import tpu
+    from st2v_jax.training import planned
+
+    config.compiler_options = {}  # those of the size tiny are for a CPU
+    step = planned.planned_step(config, target.chips)
+    found['mesh'] = dict(step.key.sharding.mesh.shape)
+    found['batch'] = {'size': config.batch_size, 'accumulation': config.accumulation, 'remat': config.remat}
+    found['held'] = planned.held(step)
+    listed = ', '.join(f'{name} {size / tpu.GIB:.2f}' for name, size in found['held'].items())
+    mesh = ' x '.join(f'{name} {size}' for name, size in found['mesh'].items())
+    _say(f'a chip holds between steps, GiB: {listed}; mesh {mesh}')
+    _say(HEADER)
+    compiled = tpu.compiled(step.lower())
+    if compiled.fits:
+        return _report('step', compiled, found, arguments)
+    _report('step', compiled, found, arguments, planned.remedies(config, target.chips, compiled.total, target.memory))
+
+
+def _video(config, target, found, arguments, parts):
+    from st2v_jax.planning import tpu
+
+    programs, place = _programs(config, target, arguments, arguments.decode_frames)
+    if arguments.purpose == 'sample' and len(target.chips) > 1:
+        _say(f'sample runs on one chip; the other {len(target.chips) - 1} can make other videos at the same time')
+    _say(HEADER)
+    for number, program in enumerate(programs):
+        if program.part not in parts:
+            continue
+        compiled, remedies = tpu.compiled(tpu.lowered(program, place)), []
+        if not compiled.fits and program.part in DECODED and arguments.decode_frames > 1:
+            fewer, _ = _programs(config, target, arguments, 1)
+            if tpu.compiled(tpu.lowered(fewer[number], place)).fits:
+                remedies = ['--decode-frames 1']
+        _report(program.name, compiled, found, arguments, remedies)
+
+
+def _programs(config, target, arguments, decode_frames):
+    """The programs of sample or enhance, and where their arrays are."""
+    from st2v_jax import sharding
+    from st2v_jax.devices import default_dtype
+    from st2v_jax.models.build import ModelConfig
+    from st2v_jax.models.system import system
+    from st2v_jax.open_model import open_model
+    from st2v_jax.planning import programs, tpu
+    from st2v_jax.planning.video import held
+    from st2v_jax.refinement.enhancer import enhancer_of
     from st2v_jax.streaming.generate import Model
-    from st2v_jax.streaming.settings import SampleSettings
+    from st2v_jax.weights import layout
 
-GIB = 2**30
-
-
-def show(
-    model: Model, settings: SampleSettings, num_frames: int, videos: int = 1, enhancer: Enhancer | None = None
-) -> None:
-    """Prints what `st2v sample` needs for some videos; model and enhancer are those of `st2v_jax.planning.video`."""
-    from st2v_jax.planning import video
-
-    models = [model] if enhancer is None else [model, enhancer]
-    over = _table(video.stages(model, settings, num_frames, enhancer), models, num_frames, videos)
-    if over:
-        _warn(video.remedies(model, settings, num_frames, over, enhancer))
-
-
-def show_refinement(
-    enhancer: Enhancer,
-    settings: RefineSettings,
-    size: tuple[int, int],
-    num_frames: int,
-    *,
-    profile: str,
-    decode_frames: int,
-) -> None:
-    """Prints what `st2v enhance` needs for num_frames of `size` (height, width)."""
-    from st2v_jax.planning import video
-
-    stages = lambda decode_frames: video.refinement(
-        enhancer, settings, size, num_frames, profile=profile, decode_frames=decode_frames
+    opened = None if arguments.weights is None else open_model(arguments.weights)
+    model = ModelConfig.from_dict(config.model.to_dict()) if opened is None else opened.config
+    dtype = default_dtype()
+    if arguments.purpose == 'sample':
+        networks = layout.streaming(model) if opened is None else opened.networks
+        whole = Model(model, None, held(model, networks, dtype), system(model, dtype))
+        settings = whole.settings(decode_frames=decode_frames)
+        frames = int(min(arguments.num_frames, whole.max_frames))
+        return programs.streaming(whole, settings, frames), tpu.on_one_chip(target)
+    networks = tuple(layout.refinement(model).values()) if opened is None else opened.refinement
+    mesh = sharding.make_mesh({sharding.DATA: -1}, target.chips) if len(target.chips) > 1 else None
+    enhancer = enhancer_of(model, held(model, networks, dtype), dtype, mesh=mesh)
+    settings = enhancer.settings(variant=model.profile)
+    size = arguments.frame_size or model.frame_size
+    found = programs.refinement(
+        enhancer, settings, size, arguments.num_frames, profile=model.profile, decode_frames=decode_frames
     )
-    over = _table(stages(decode_frames), [enhancer], num_frames)
-    if over:
-        _warn(['--decode-frames 1'] if video.peak(stages(1), enhancer) <= over else [])
+    return found, tpu.on_one_chip(target) if mesh is None else sharding.replicated(mesh)
 
 
-def _table(found, models, num_frames, videos=1):
-    """Prints parameters, stages, time and memory; returns the bytes of the device if they do not suffice, else None."""
-    from st2v_jax import trees
-    from st2v_jax.planning import device, video
+HEADER = (
+    f'{"program":<24} {"total":>7} {"arguments":>9} {"outputs":>7} {"temporary":>9}  {"fits":<4} {"compiled":>8}  '
+    'GiB exchanged'
+)
 
-    counts, resident = video.parameters(*models), video.resident(*models)
-    listed = ', '.join(f'{name} {count / 1e6:,.0f} M' for name, count in counts.items())
-    print(f'parameters: {listed}; {sum(counts.values()) / 1e6:,.0f} M in all, {resident / GIB:.2f} GiB')
-    rates = device.measure(trees.computed_in(models[0].params))
-    print(
-        f'this device, measured now: matrix products {rates.flops["product"] / 1e12:.3g} TFLOP/s, convolutions '
-        f'{rates.flops["convolution"] / 1e12:.3g} TFLOP/s, memory {rates.bandwidth / 1e9:.0f} GB/s, at least '
-        f'{1e6 * rates.launch:.1f} us per kernel'
+
+def _report(name, compiled, found, arguments, remedies=()):
+    """Prints a program and what helps it to fit, and stores all programs so far."""
+    import dataclasses
+
+    from st2v_jax.planning.tpu import GIB, MEMORY
+
+    numbers = {'name': name, **dataclasses.asdict(compiled)}
+    if compiled.fits:
+        numbers['collectives'] = {kind: sums._asdict() for kind, sums in compiled.collectives.items()}
+    size = lambda number: '-' if number is None else f'{number / GIB:.2f}'
+    moved = [f'{kind} {size(sums.bytes)} in {sums.count}' for kind, sums in (compiled.collectives or {}).items()]
+    _say(
+        f'{name:<24} {size(compiled.total):>7} {size(compiled.arguments):>9} {size(compiled.outputs):>7} '
+        f'{size(compiled.temporary):>9}  {"yes" if compiled.fits else "no":<4} {compiled.seconds:>6.0f} s  '
+        f'{", ".join(moved) or "none"}'
     )
-    print(f'{"stage":<24} {"times":>6} {"TFLOP":>9} {"ms each":>10} {"seconds":>9} {"GiB":>7}')
-    total = 0
-    for stage in found:
-        seconds = stage.seconds(rates)
-        total += seconds * stage.repeats
-        memory = (resident + stage.cost.temporary) / GIB
-        print(
-            f'{stage.name:<24} {stage.repeats:>6} {stage.cost.flops / 1e12:>9.4g} {1e3 * seconds:>10.4g} '
-            f'{seconds * stage.repeats:>9.3g} {memory:>7.2f}'
-        )
-    peak, limit = video.peak(found, *models), device.device_memory()
-    each = f', {videos} videos {_time(total * videos)}' if videos > 1 else ''
-    print(
-        f'{num_frames} frames: {_time(total)}{each}, plus compiling in the first run; memory at most '
-        f'{peak / GIB:.2f} GiB' + ('' if limit is None else f' of {limit / GIB:.1f}'),
-        flush=True,
+    if not compiled.fits:
+        larger = [kind for kind, memory in MEMORY.items() if memory * GIB >= compiled.total]
+        helps = ' '.join(remedies) or (f'a chip of {" or ".join(larger)}' if larger else 'a smaller model')
+        numbers['helps'] = helps
+        _say(f'  wants {size(compiled.total)} of {size(found["memory"])} GiB; what helps: {helps}')
+    found['programs'].append(numbers)
+    if arguments.json is not None:
+        write_bytes(arguments.json, (json.dumps(found, indent=2) + '\n').encode())
+
+
+def _say(line):
+    print(line, flush=True)
+
+
+def parser(prog: str) -> options.Parser:
+    """The parser of the verb; prog is how the user called it."""
+    usage = f'{prog} --target CHIPS --for VERB [options]'
+    parser = options.ConfigParser(prog, DESCRIPTION, epilog=EPILOG.format(run=prog), usage=usage)
+    add = parser.add_argument
+    add('--target', required=True, metavar='CHIPS', help='such as v5e:2x4, v6e:4x4, v5p:2x2x1 or v4:2x2x1')
+    add('--for', dest='purpose', required=True, choices=tuple(PARTS), help='the verb that would run there')
+    add(
+        '--config',
+        default='cam',
+        metavar='NAME[:SIZE]',
+        help='the stage to train, or one with the model to sample (default: cam, at full size). As for train, each '
+        'key can be set, such as --config.batch_size=64',
     )
-    return limit if limit is not None and peak > limit else None
-
-
-def _warn(options):
-    helps = f'it fits with {" and ".join(options)}' if options else 'use a smaller model or a larger device'
-    warn(f'this needs more memory than the device has: {helps}')
-
-
-def _time(seconds):
-    for unit, name in ((3600, 'h'), (60, 'min')):
-        if seconds >= 2 * unit:
-            return f'{seconds / unit:.1f} {name}'
-    return f'{seconds:.2g} s'
+    add('--weights', metavar='FOLDER', help='the model to sample with or to enhance with, instead of that of a config')
+    add('--parts', metavar='LIST', help='only these parts, such as step,decoding (default: all)')
+    add(
+        '--num-frames',
+        type=options.at_least_1,
+        default=240,
+        metavar='N',
+        help='length of the video in frames (default: 240)',
+    )
+    add(
+        '--frame-size',
+        type=options.frame_size,
+        metavar='HxW',
+        help='of the video to enhance (default: that of the model)',
+    )
+    add(
+        '--decode-frames',
+        type=options.at_least_1,
+        default=4,
+        metavar='N',
+        help='frames encoded or decoded at once (default: 4)',
+    )
+    add('--json', type=Path, metavar='FILE', help='file for the numbers, of which docs/tpu.md is made')
+    return parser

@@ -28,6 +28,7 @@ VERBS = {
     'train': 'train one stage of the model',
     'convert': 'turn published checkpoints into a folder of weights, and back',
     'evaluate': 'measure the long videos of a model and write pages about it',
+    'plan': 'compile for a TPU without one: what fits its memory',
     'prepare-data': 'cut captioned videos into clips for training',
 }
 EXIT_CODES = {

@@ -228,7 +228,7 @@ def _load(arguments):
 
 
 def _plan(arguments, videos):
-    from st2v_jax.cli import plan
+    from st2v_jax.cli import needs
     from st2v_jax.open_model import open_model
     from st2v_jax.planning.video import abstract_enhancer, abstract_model
 
@@ -236,7 +236,7 @@ def _plan(arguments, videos):
     opened = open_model(arguments.weights)
     model = abstract_model(opened, arguments.dtype)
     enhancer = abstract_enhancer(opened, arguments.dtype) if arguments.enhance else None
-    plan.show(model, _settings(arguments, model), arguments.num_frames, videos, enhancer)
+    needs.show(model, _settings(arguments, model), arguments.num_frames, videos, enhancer)
 
 
 def _settings(arguments, model):

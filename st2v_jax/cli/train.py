@@ -1,6 +1,5 @@
 """`st2v train --config <stage>[:size]`: one stage of the model, from the weights of the one before."""
 
-import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -52,26 +51,11 @@ def work(arguments: Namespace, run: Run) -> None:
     print(f'trained weights: {workdir / "weights"}')
 
 
-class _Parser(options.Parser):
-    def parse_args(self, argv: list[str]) -> Namespace:
-        """Also accepts --config.KEY=VALUE for any key and collects these as `overrides`."""
-        arguments, rest = self.parse_known_args(argv)
-        arguments.overrides = {}
-        rest = iter(rest)
-        for word in rest:
-            found = re.fullmatch(r'--config\.([\w.]+)(?:=(.*))?', word, re.DOTALL)
-            if not found:
-                self.error(f'unknown option {word}')
-            value = found[2] if found[2] is not None else next(rest, None)
-            if value is None:
-                self.error(f'{word} needs a value')
-            arguments.overrides[found[1]] = value
-        return arguments
-
-
 def parser(prog: str) -> options.Parser:
     """The parser of the verb; prog is how the user called it."""
-    parser = _Parser(prog, DESCRIPTION, epilog=EPILOG.format(run=prog), usage=f'{prog} --config NAME[:SIZE] [options]')
+    parser = options.ConfigParser(
+        prog, DESCRIPTION, epilog=EPILOG.format(run=prog), usage=f'{prog} --config NAME[:SIZE] [options]'
+    )
     add = parser.add_argument
     add('--config', required=True, metavar='NAME[:SIZE]', help='a stage, or a Python file with get_config(size)')
     add('--workdir', type=Path, metavar='FOLDER', help='for checkpoints, logs and weights (default: runs/NAME-SIZE)')
