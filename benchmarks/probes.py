@@ -112,7 +112,7 @@ def timed_step(
     if trace_dir:
         with jax.profiler.trace(trace_dir):
             block_times(chained, state, inputs, runs=3, blocks=1)
-    seconds = statistics.median(times)
+    seconds, memory = statistics.median(times), compiled.memory_analysis()
     return {
         'ms': 1e3 * seconds,
         'ms_blocks': [1e3 * t for t in times],
@@ -121,6 +121,7 @@ def timed_step(
         'share': work / seconds / rate,
         'floor_ms': 1e3 * work / rate,
         'compile_s': compile_seconds,
+        'program_gib': (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**30,
     }
 
 
@@ -194,8 +195,13 @@ def write_page(page: str, begin: str, end: str, table: Callable, numbers: str | 
     """Puts a table of the numbers in a JSON file between the two marks on a page."""
     if numbers is None:
         raise SystemExit('--page needs --json with the numbers to write')
+    read = lambda: table(json.loads(Path(numbers).read_text(encoding='utf-8')))
+    put_on_page(page, begin, end, read)
+
+
+def put_on_page(page: str, begin: str, end: str, text: Callable[[], str]) -> None:
+    """Puts text(), which begins and ends with the two marks, in the place of what is between them on a page."""
     before, found, rest = Path(page).read_text(encoding='utf-8').partition(begin)
     if not found or end not in rest:
         raise SystemExit(f'{page} has no line {end if found else begin}')
-    made = table(json.loads(Path(numbers).read_text(encoding='utf-8')))
-    Path(page).write_text(before + made + rest.partition(end)[2], encoding='utf-8')
+    Path(page).write_text(before + text() + rest.partition(end)[2], encoding='utf-8')

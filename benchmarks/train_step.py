@@ -30,44 +30,16 @@ from ml_collections import ConfigDict
 
 from st2v_jax import sharding
 from st2v_jax.checkpoint import abstract
-from st2v_jax.models import build
-from st2v_jax.training import denoising, pools, state, step
-from st2v_jax.training.batch import Data
+from st2v_jax.training import denoising, state, step
 from st2v_jax.training.config_files import load_config
 from st2v_jax.training.objective import Objective
-from st2v_jax.weights import layout
+from st2v_jax.training.planned import PlannedStep, bytes_per_device, examples, parameters, planned_step
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 BEGIN, END = '<!-- figures of benchmarks/train_step.py -->', '<!-- end of figures -->'
 MESHES = ((1, 1, 1), (8, 1, 1), (1, 8, 1), (8, 8, 1), (1, 64, 1), (32, 8, 1), (4, 64, 1), (16, 8, 2))
 GIB = 2**30
 TOKENS = 64  # fewer than in any vocabulary
-
-
-def networks(config: ConfigDict) -> tuple[str, ...]:
-    """The networks that a step of this stage uses."""
-    return ('text', 'unet') + ('cam',) * config.memory + ('apm',) * config.anchor
-
-
-def parameters(config: ConfigDict) -> tuple[build.ModelConfig, Any, Any]:
-    """The ModelConfig, and the shapes of trained and of frozen parameters, as a step holds them."""
-    model = build.ModelConfig.from_dict(config.model.to_dict())
-    trained, frozen = state.split(layout.abstract(model, networks(config)), partial(denoising.is_trained, config))
-    return model, trained, jax.eval_shape(partial(build.cast, dtype=jnp.dtype(config.dtype)), frozen)
-
-
-def pool_shapes(config: ConfigDict, model: build.ModelConfig) -> Data:
-    """Shapes of a pool, as made by `pools.make_data`, with one video for each example of a batch."""
-    rows, frames, size = (config.batch_size, 1), config.data.frames, model.frame_size
-    shape = jax.ShapeDtypeStruct
-    videos = pools.Videos(
-        shape((*rows, frames, *model.latent_shape[1:]), jnp.float16),
-        shape((*rows, config.data.captions, model.text.max_tokens), jnp.int32),
-        shape((*rows, frames, *size, 3), jnp.uint8) if config.memory else None,
-        shape((*rows, frames, model.image.embed_dim), jnp.float16) if config.anchor else None,
-    )
-    empty_anchor = shape((model.image.embed_dim,), jnp.float32) if config.anchor else None
-    return Data(videos, shape((model.text.max_tokens,), jnp.int32), empty_anchor)
 
 
 def random_pool(shapes: Any) -> Any:
@@ -83,42 +55,24 @@ def random_pool(shapes: Any) -> Any:
 
 
 class Compiled(NamedTuple):
-    """A compiled training step and its arguments, as shapes with shardings.
+    """A compiled training step.
 
     Attributes:
       run: the step.
-      state: its state.
-      frozen: the frozen parameters.
-      data: the pool.
-      key: the random key.
+      planned: its arguments, as shapes with shardings.
       seconds: that compiling took.
     """
 
     run: Any
-    state: Any
-    frozen: Any
-    data: Any
-    key: Any
+    planned: PlannedStep
     seconds: float
 
 
 def compiled(config: ConfigDict, devices: Sequence[jax.Device]) -> Compiled:
     """The step of train.py on some devices, compiled from shapes without allocating anything."""
-    model, trained, frozen = parameters(config)
-    mesh = sharding.make_mesh({'data': -1, 'fsdp': 1, 'tensor': 1}, devices)
-    draw, loss = denoising.functions(config, model)
-    optimizer = step.make_optimizer(**config.optimizer)
-    now = jax.eval_shape(partial(state.create, optimizer=optimizer), trained)
-    everywhere, rows = sharding.replicated(mesh), sharding.split_rows(mesh)
-    places, place_frozen = sharding.shardings(now, mesh), sharding.shardings(frozen, mesh)
-    data = pool_shapes(config, model)
-    places_data = jax.tree.map(lambda _: everywhere, data)._replace(videos=jax.tree.map(lambda _: rows, data.videos))
-    now, frozen, data = abstract(now, places), abstract(frozen, place_frozen), abstract(data, places_data)
-    key = abstract(jax.eval_shape(lambda: jax.random.key(0)), everywhere)
+    planned = planned_step(config, devices)
     began = time.perf_counter()
-    run = step.compiled_step(config, draw, loss, optimizer, mesh, places, place_frozen)
-    run = run.lower(now, frozen, data, abstract(jnp.float32(0), everywhere), key).compile()
-    return Compiled(run, now, frozen, data, key, time.perf_counter() - began)
+    return Compiled(planned.lower().compile(), planned, time.perf_counter() - began)
 
 
 def load(args: argparse.Namespace, remat: str, rows: int) -> ConfigDict:
@@ -133,7 +87,7 @@ def needed_flops(args: argparse.Namespace, batch: int) -> int:
     model, trained, frozen = parameters(config)
     draw, loss = denoising.functions(config, model)
     objective = Objective({}, None, None, draw, loss, loss)
-    return step.needed_flops(objective, trained, frozen, pool_shapes(config, model))
+    return step.needed_flops(objective, trained, frozen, examples(config, model))
 
 
 def measure(args: argparse.Namespace, remat: str, batch: int, devices: int) -> dict[str, Any]:
@@ -151,19 +105,19 @@ def measure(args: argparse.Namespace, remat: str, batch: int, devices: int) -> d
 
 def timed(step: Compiled, args: argparse.Namespace) -> dict[str, Any]:
     """Times and memory of a compiled step, with random parameters."""
-    memory, dtype = step.run.memory_analysis(), jnp.dtype(args.dtype)
+    memory, dtype, planned = step.run.memory_analysis(), jnp.dtype(args.dtype), step.planned
     say(
         f'compiled in {step.seconds:.0f} s, state {memory.argument_size_in_bytes / GIB:.3g} GiB, activations '
         f'{memory.temp_size_in_bytes / GIB:.3g} GiB'
     )
     put = lambda tree, shapes: jax.tree.map(lambda leaf, shape: jax.device_put(leaf, shape.sharding), tree, shapes)
-    now = jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding), step.state)
-    params = put(probes.random_parameters(step.state.params, jnp.float32), step.state.params)
+    now = jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding), planned.state)
+    params = put(probes.random_parameters(planned.state.params, jnp.float32), planned.state.params)
     now = now._replace(params=params, ema=jax.tree.map(jnp.copy, params))
-    frozen = put(probes.random_parameters(step.frozen, dtype), step.frozen)
-    data, losses = put(random_pool(step.data), step.data), []
-    key, progress = jax.device_put(jax.random.key(1), step.key.sharding), jnp.float32(0.5)
-    progress = jax.device_put(progress, step.key.sharding)
+    frozen = put(probes.random_parameters(planned.frozen, dtype), planned.frozen)
+    data, losses = put(random_pool(planned.data), planned.data), []
+    key, progress = jax.device_put(jax.random.key(1), planned.key.sharding), jnp.float32(0.5)
+    progress = jax.device_put(progress, planned.key.sharding)
 
     def advance(now, data):
         now, metrics = step.run(now, frozen, data, progress, key)
@@ -201,14 +155,7 @@ def per_device(stage: str) -> list[dict[str, Any]]:
     _, trained, frozen = parameters(config)
     now = jax.eval_shape(partial(state.create, optimizer=step.make_optimizer(**config.optimizer)), trained)
 
-    def share(tree, mesh):
-        sizes = jax.tree.map(
-            lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
-            tree,
-            sharding.shardings(tree, mesh),
-        )
-        return sum(jax.tree.leaves(sizes))
-
+    share = lambda tree, mesh: bytes_per_device(abstract(tree, sharding.shardings(tree, mesh)))
     rows = []
     for sizes in MESHES:
         mesh = AbstractMesh(sizes, ('data', 'fsdp', 'tensor'), axis_types=(AxisType.Auto,) * 3)

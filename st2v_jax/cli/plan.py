@@ -102,7 +102,7 @@ def _train(config, target, found, arguments):
     found['mesh'] = dict(step.key.sharding.mesh.shape)
     found['batch'] = {'size': config.batch_size, 'accumulation': config.accumulation, 'remat': config.remat}
     found['held'] = planned.held(step)
-    listed = ', '.join(f'{name} {size / tpu.GIB:.2f}' for name, size in found['held'].items())
+    listed = ', '.join(f'{name} {size / tpu.GIB:.3g}' for name, size in found['held'].items())
     mesh = ' x '.join(f'{name} {size}' for name, size in found['mesh'].items())
     _say(f'a chip holds between steps, GiB: {listed}; mesh {mesh}')
     _say(HEADER)
@@ -178,7 +178,7 @@ def _report(name, compiled, found, arguments, remedies=()):
     numbers = {'name': name, **dataclasses.asdict(compiled)}
     if compiled.fits:
         numbers['collectives'] = {kind: sums._asdict() for kind, sums in compiled.collectives.items()}
-    size = lambda number: '-' if number is None else f'{number / GIB:.2f}'
+    size = lambda number: '-' if number is None else f'{number / GIB:.3g}'
     moved = [f'{kind} {size(sums.bytes)} in {sums.count}' for kind, sums in (compiled.collectives or {}).items()]
     _say(
         f'{name:<24} {size(compiled.total):>7} {size(compiled.arguments):>9} {size(compiled.outputs):>7} '

@@ -17,8 +17,8 @@ from jax import lax
 from st2v_jax import devices
 
 SCORE_BYTES = 2**28  # of float32 scores on a device at a time: enough to occupy a large GPU, little for a small one
-LONG = 1024  # sequences from which a kernel for a TPU, which fills them up to multiples of 512, is worth it
-WIDE = 512  # queries of a block that several elements of a batch do not share
+LONG = 1024  # queries and keys from which the kernel for a TPU, which fills them up to multiples of 512, is worth it
+DEEP = 512  # queries that each element of a batch should have in a block before the block takes several elements
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, causal: bool = False) -> jax.Array:
@@ -39,10 +39,14 @@ def kernel_for(device: Any, q: jax.Array, k: jax.Array) -> Callable:
     half = q.dtype in (jnp.bfloat16, jnp.float16)
     if half and (devices.capability(device) or (0, 0)) >= (8, 0) and t >= 64 and t % 2 == 0 and d <= 128 and d % 8 == 0:
         return cudnn
-    parts = devices.parts(q)
-    if device.platform == 'tpu' and min(t, s) >= LONG and parts == 1:  # the compiler cannot divide Pallas's kernel
+    if device.platform == 'tpu' and min(t, s) >= LONG and devices.parts(q) == 1:  # a compiler cannot divide a kernel
         return splash
-    return plain if 4 * b * n * t * s <= parts * SCORE_BYTES else blocked
+    return plain if 4 * b * n * t * s <= _parts(q) * SCORE_BYTES else blocked
+
+
+def _parts(q):
+    """Over how many devices the compiler divides a batch, for all that is divided are batches and heads."""
+    return math.gcd(devices.parts(q), len(q))
 
 
 def plain(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Array:
@@ -147,9 +151,9 @@ class _Blocks(NamedTuple):
     @classmethod
     def of(cls, q: jax.Array, k: jax.Array) -> '_Blocks':
         (b, t, n, _), s = q.shape, k.shape[1]
-        parts = math.gcd(devices.parts(q), b)
+        parts = _parts(q)
         most = max(1, parts * SCORE_BYTES // (4 * n * s))  # queries of a block
-        group = max(g for g in range(parts, b + 1, parts) if b % g == 0 and (g == parts or g * min(t, WIDE) <= most))
+        group = max(g for g in range(parts, b + 1, parts) if b % g == 0 and (g == parts or g * min(t, DEEP) <= most))
         per_sequence = math.ceil(t / min(t, max(1, most // group)))
         return cls(group, math.ceil(t / per_sequence), per_sequence, b // group * per_sequence, t)
 

@@ -12,6 +12,7 @@ import pytest
 
 from st2v_jax import video_io
 from st2v_jax.cli.run import main
+from st2v_jax.errors import BadInput
 from st2v_jax.stopping import Stopped
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
@@ -162,3 +163,12 @@ def test_ctrl_c_leaves_what_plays_or_nothing(run, done, written, monkeypatch):
     assert code == 130 and f'stopped: {written}; again: st2v enhance --input=ball.mp4' in err
     assert (len(video_io.read_video('ball-enhanced.mp4')) if done else 0) == done
     assert done or not Path('ball-enhanced.mp4').exists()
+
+
+def test_the_type_that_networks_compute_in_can_be_chosen(run, monkeypatch):
+    def load_enhancer(folder, dtype, devices):
+        raise BadInput(f'{dtype} on {devices}')
+
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.load_enhancer', load_enhancer)
+    code, out, err = run('--input', 'ball.mp4', '--dtype', 'float16')
+    assert (code, err) == (2, 'error: float16 on 1\n') and out.endswith('computing in float16, as chosen\n')

@@ -182,7 +182,9 @@ def test_long_sequences_take_little_memory(sizes, values, gradients):
 
 @pytest.mark.slow
 def test_a_batch_that_is_split_over_devices_stays_so(monkeypatch):
-    monkeypatch.setattr(softmax_attention, 'SCORE_BYTES', 4 * 128 * 32)  # of a device: a quarter of its queries
+    monkeypatch.setattr(
+        softmax_attention, 'SCORE_BYTES', 4 * 128 * 32
+    )  # a device has 32 queries in a block, of 4 x 128
     mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.NamedSharding(mesh, jax.P('data'))
     given = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split) for x in shapes(32, 128, 128, 1, 8, 'float32')]
