@@ -20,7 +20,8 @@ def table(plans: list[dict[str, Any]]) -> str:
     lines = [
         BEGIN,
         '',
-        '| for | model | target | program | GiB on a chip | of | fits | temporary | exchanged in a run, GiB | compiled, s |',
+        '| for | model | target | program | GiB on a chip | of | fits | temporary | exchanged in a run, GiB | '
+        'compiled, s |',
         '| --- | --- | --- | --- | ---: | ---: | --- | ---: | --- | ---: |',
     ]
     for plan in plans:

@@ -4,6 +4,7 @@ Memory and collectives are those of the program that would run. How long it woul
 """
 
 import functools
+import math
 import re
 import time
 from collections import defaultdict
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
@@ -55,7 +55,12 @@ def target(name: str) -> Target:
 
 
 class Collective(NamedTuple):
-    """What the chips exchange in a run of a program, of one kind: how often, and bytes of its results on each chip."""
+    """What the chips exchange in a run of a program, of one kind.
+
+    Attributes:
+      count: how often.
+      bytes: of the arrays on each chip: of what is summed (and scattered), of what is gathered, of what arrives.
+    """
 
     count: int
     bytes: int
@@ -124,35 +129,50 @@ def wanted_bytes(error: str) -> int | None:
 
 def collectives(text: str) -> dict[str, Collective]:
     """The Collectives in the text of a compiled program, by kind; those in a loop count for each of its rounds."""
-    calls, found, inside = defaultdict(list), [], ''
-    for line in text.splitlines():
-        if header := re.match(r'(?:ENTRY )?%([\w.-]+) \(.*\{$', line):
-            inside = header[1]
-            continue
-        rounds = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
-        for names in re.findall(r'(?:calls|body|branch_computations)=(%[\w.-]+|\{[^}]*\})', line):
-            for name in re.findall(r'%([\w.-]+)', names):
-                calls[name].append((inside, int(rounds[1]) if rounds else 1))
-        if moved := re.match(rf'\s+(?:ROOT )?%\S+ = (\(.*?\)|\S+) ({"|".join(KINDS)})(-start)?\(', line):
-            found.append((inside, moved[2], _result_bytes(*moved.groups())))
+    places, calls, found = _computations(text), defaultdict(list), []
+    for place, lines in places.items():
+        for line in lines:
+            if loop := re.search(r' condition=%([\w.-]+), body=%([\w.-]+)', line):
+                calls[loop[2]].append((place, _rounds(places[loop[1]])))
+            for names in re.findall(r' (?:calls|branch_computations)=(%[\w.-]+|\{[^}]*\})', line):
+                for name in re.findall(r'%([\w.-]+)', names):
+                    calls[name].append((place, 1))
+            if moved := re.match(rf'\s+(?:ROOT )?%\S+ = (\(.*?\)|\S+) ({"|".join(KINDS)})(-start)?\(', line):
+                found.append((place, *moved.groups()))
 
     @functools.cache
-    def runs(name):
-        return sum(runs(caller) * rounds for caller, rounds in calls[name]) if name in calls else 1
+    def runs(place):
+        return sum(runs(caller) * rounds for caller, rounds in calls[place]) if place in calls else 1
 
     sums = {}
-    for place, kind, size in found:
+    for place, shapes, kind, start in found:
+        arrays = re.findall(r'([a-z]+\d*)\w*\[([\d,]*)\]', shapes)
+        if start and kind != 'all-reduce':  # the operands, the results, and what the start keeps
+            arrays = [array for array in arrays if array[1]]
+            arrays = arrays[len(arrays) // 2 :]
+        if place.startswith('all-reduce-scatter'):  # a fusion of TPU's
+            kind = 'reduce-scatter'
+        size = sum(_bits(dtype) * math.prod(map(int, filter(None, sizes.split(',')))) for dtype, sizes in arrays) // 8
         before = sums.get(kind, Collective(0, 0))
         sums[kind] = Collective(before.count + runs(place), before.bytes + size * runs(place))
     return sums
 
 
-def _result_bytes(shapes, kind, start):
-    arrays = re.findall(r'([a-z]+\d+|pred)\w*\[([\d,]*)\]', shapes)
-    if start and kind in ('all-gather', 'collective-permute'):  # operands, then results, then what the start keeps
-        arrays = [array for array in arrays if array[1]]
-        arrays = arrays[len(arrays) // 2 :]
-    return sum(_bits(dtype) * int(np.prod([int(n) for n in sizes.split(',') if n])) for dtype, sizes in arrays) // 8
+def _computations(text):
+    """{name: lines} of the computations in the text of a program."""
+    places, lines = {}, []
+    for line in text.splitlines():
+        if header := re.match(r'(?:ENTRY )?%([\w.-]+) \(.*\{$', line):
+            lines = places[header[1]] = []
+        else:
+            lines.append(line)
+    return places
+
+
+def _rounds(condition):
+    """How often a loop runs whose condition has these lines: jax counts from 0 to a constant. 1 for any other loop."""
+    bounds = [int(found[1]) for line in condition if (found := re.search(r' constant\((\d+)\)', line))]
+    return bounds[0] if len(bounds) == 1 and any('direction=LT' in line for line in condition) else 1
 
 
 def _bits(dtype):

@@ -119,21 +119,19 @@ def held(planned: PlannedStep) -> dict[str, int]:
 def remedies(config: ConfigDict, devices: Sequence[jax.Device], wanted: int, memory: int) -> list[str]:
     """Options that bring a step that wants `wanted` bytes on each device to `memory`, calculated; [] if none do.
 
-    What is split further shrinks accordingly: the state over `fsdp`, and everything else with the parts of a batch.
+    The state is split over `fsdp`; everything else shrinks with the parts of a batch (`accumulation`).
     """
     before = sum(held(planned_step(config, devices)).values())
-    for fsdp in [size for size in range(config.mesh.fsdp, len(devices) + 1) if len(devices) % size == 0]:
+    meshes = {}  # fsdp: bytes of the state on each device
+    for fsdp in range(config.mesh.fsdp, len(devices) // config.mesh.tensor + 1):
         split = config.copy_and_resolve_references()
         split.mesh.update(data=-1, fsdp=fsdp)
-        try:
-            state_bytes = sum(held(planned_step(split, devices)).values())
-        except ValueError:  # the tensor axis takes the rest
-            continue
-        options = [f'--config.mesh.fsdp={fsdp}'] if fsdp != config.mesh.fsdp else []
-        if state_bytes + wanted - before <= memory:
-            return options
-        rows = config.batch_size * split.mesh.tensor // len(devices)
-        for parts in [n for n in range(config.accumulation + 1, rows + 1) if rows % n == 0]:
-            if state_bytes + (wanted - before) * config.accumulation / parts <= memory:
-                return [*options, f'--config.accumulation={parts}']
+        if len(devices) % (fsdp * config.mesh.tensor) == 0:
+            meshes[fsdp] = sum(held(planned_step(split, devices)).values())
+    rows = config.batch_size * config.mesh.tensor // len(devices)  # of a device
+    for parts in [n for n in range(config.accumulation, rows + 1) if rows % n == 0]:
+        for fsdp, size in meshes.items():
+            if size + (wanted - before) * config.accumulation / parts <= memory:
+                chosen = {'mesh.fsdp': (fsdp, config.mesh.fsdp), 'accumulation': (parts, config.accumulation)}
+                return [f'--config.{key}={value}' for key, (value, now) in chosen.items() if value != now]
     return ['--config.remat=nothing_saveable'] if config.remat == 'none' else []

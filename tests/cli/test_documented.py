@@ -35,7 +35,7 @@ def test_documented_commands_are_taken(command, monkeypatch):
         return
     monkeypatch.chdir(ROOT)
     verb, arguments, _ = run.parse(command)
-    if command[0] == 'train':  # the config is loaded too, and its overrides
+    if command[0] in ('train', 'plan'):  # the config is loaded too, and its overrides
         load_config(arguments.config, arguments.overrides)
 
 
@@ -43,7 +43,7 @@ def test_the_pages_show_commands():
     assert {verb for verb, *_ in COMMANDS} == set(run.VERBS)
 
 
-@pytest.mark.parametrize('verb', ['train', 'evaluate', 'sample', 'enhance', 'convert', 'prepare-data'])
+@pytest.mark.parametrize('verb', ['train', 'evaluate', 'sample', 'enhance', 'convert', 'plan', 'prepare-data'])
 def test_examples_of_help_are_taken(verb, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr('sys.argv', ['st2v'])
@@ -53,7 +53,7 @@ def test_examples_of_help_are_taken(verb, monkeypatch, capsys):
     assert examples
     for command in examples:
         _, arguments, _ = run.parse(command)
-        if verb == 'train':
+        if verb in ('train', 'plan'):
             load_config(arguments.config, arguments.overrides)
 
 

@@ -38,6 +38,7 @@ HELP = {
     'train': ('--config', '--workdir', '--from', 'st2v train --config cam:small'),
     'convert': ('--check', '--to-diffusers', 'streaming_t2v.ckpt', 'examples:', 'docs/weights.md'),
     'evaluate': ('train-checker', 'refinement-report', 'st2v evaluate generate --weights'),
+    'plan': ('--target', '--for', '--parts', 'examples:', 'st2v plan --target v5e:2x4'),
     'prepare-data': ('--videos', '--encode', 'captions.jsonl', 'examples:'),
 }
 
