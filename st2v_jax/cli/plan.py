@@ -117,7 +117,7 @@ def _video(config, target, found, arguments, parts):
 
     programs, place = _programs(config, target, arguments, arguments.decode_frames)
     if arguments.purpose == 'sample' and len(target.chips) > 1:
-        _say(f'sample runs on one chip; the other {len(target.chips) - 1} can make other videos at the same time')
+        _say(f'sample runs on one of the {len(target.chips)} chips')
     _say(HEADER)
     for number, program in enumerate(programs):
         if program.part not in parts:

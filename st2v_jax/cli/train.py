@@ -1,6 +1,6 @@
 """`st2v train --config <stage>[:size]`: one stage of the model, from the weights of the one before."""
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
 from st2v_jax import stopping
@@ -51,6 +51,12 @@ def work(arguments: Namespace, run: Run) -> None:
     print(f'trained weights: {workdir / "weights"}')
 
 
+def _mounted(text):
+    if '://' in text:
+        raise ArgumentTypeError(f'must be a folder that is mounted on this machine, not the address {text}')
+    return Path(text)
+
+
 def parser(prog: str) -> options.Parser:
     """The parser of the verb; prog is how the user called it."""
     parser = options.ConfigParser(
@@ -58,7 +64,9 @@ def parser(prog: str) -> options.Parser:
     )
     add = parser.add_argument
     add('--config', required=True, metavar='NAME[:SIZE]', help='a stage, or a Python file with get_config(size)')
-    add('--workdir', type=Path, metavar='FOLDER', help='for checkpoints, logs and weights (default: runs/NAME-SIZE)')
+    add(
+        '--workdir', type=_mounted, metavar='FOLDER', help='for checkpoints, logs and weights (default: runs/NAME-SIZE)'
+    )
     add(
         '--from',
         dest='source',

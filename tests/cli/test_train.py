@@ -189,3 +189,13 @@ def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(capsys, tmp_path,
     monkeypatch.setattr(loop, 'train', fail)
     assert main(['train', '--config', CAM, '--workdir', str(tmp_path)]) == 1
     assert capsys.readouterr().err.strip() == 'error: step 3: loss nan'
+
+
+@pytest.mark.parametrize('address', ['gs://bucket/run', 's3://bucket/run', 'file:///runs/cam'])
+def test_a_workdir_is_a_folder_and_no_address(address, tmp_path, monkeypatch, capsys):
+    """pathlib would make a folder named gs: here, and each host of a pod one of its own."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(['train', '--config', CAM, '--workdir', address])
+    assert f'a folder that is mounted on this machine, not the address {address}' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
