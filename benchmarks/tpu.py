@@ -63,11 +63,11 @@ def _helps(program):
 
 
 def _gib(size):
-    return '' if size is None else f'{size / GIB:.3g}'
+    return '' if size is None else f'{size / GIB:.4g}'
 
 
 def _exchanged(program):
-    moved = (program['collectives'] or {}).items()
+    moved = program['collectives'].items()
     return ', '.join(f'{kind} {_gib(sums["bytes"])} in {sums["count"]}' for kind, sums in moved)
 
 

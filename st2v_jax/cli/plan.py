@@ -1,11 +1,13 @@
 """`st2v plan --target v5e:2x4 --for train`: what a program takes on a TPU, by TPU's compiler, without a TPU."""
 
+import dataclasses
 import datetime
 import json
 import os
 from argparse import Namespace
 from pathlib import Path
 
+from st2v_jax import stopping
 from st2v_jax.cli import options
 from st2v_jax.cli.run import Run, require
 from st2v_jax.errors import BadInput
@@ -55,12 +57,12 @@ def work(arguments: Namespace, run: Run) -> None:
 
     config, name = load_config(arguments.config, arguments.overrides)
     target = tpu.target(arguments.target)
-    found = _setting(arguments, run, target, name)
+    report = _Report(arguments, run, target, name)
     with devices.compiling_for(target.chips[0]):
         if arguments.purpose == 'train':
-            _train(config, target, found, arguments)
+            _train(config, target, report)
         else:
-            _video(config, target, found, arguments, parts)
+            _video(config, target, arguments, parts, report)
 
 
 def _parts(arguments):
@@ -73,61 +75,102 @@ def _parts(arguments):
     return chosen
 
 
-def _setting(arguments, run, target, name):
-    """What is stored beside the numbers."""
-    from importlib.metadata import version
+class _Report:
+    """What has been found so far: on the screen and, with --json, in a file."""
 
-    import jax
+    def __init__(self, arguments, run, target, name):
+        from importlib.metadata import version
 
-    return {
-        'date': datetime.date.today().isoformat(),
-        'command': run.again,
-        'jax': jax.__version__,
-        'libtpu': version('libtpu'),
-        'target': arguments.target,
-        'for': arguments.purpose,
-        'model': arguments.weights or name,
-        'chips': len(target.chips),
-        'memory': target.memory,
-        'programs': [],
-    }
+        import jax
+
+        self._file, self._run = arguments.json, run
+        self.found = {
+            'date': datetime.date.today().isoformat(),
+            'command': run.again,
+            'jax': jax.__version__,
+            'libtpu': version('libtpu'),
+            'target': arguments.target,
+            'for': arguments.purpose,
+            'model': arguments.weights or name,
+            'chips': len(target.chips),
+            'memory': target.memory,
+            'programs': [],
+        }
+
+    def head(self):
+        """Prints the head of the table."""
+        _say(
+            f'{"program":<24} {"total":>7} {"arguments":>9} {"outputs":>7} {"temporary":>9}  {"fits":<4} '
+            f'{"compiled":>8}  GiB exchanged'
+        )
+
+    def add(self, name, compiled, remedies=()):
+        """Adds a program, and options that make it fit."""
+        from st2v_jax.planning.tpu import GIB, MEMORY
+
+        numbers = {'name': name, **dataclasses.asdict(compiled)}
+        exchanged = compiled.collectives or {}
+        numbers['collectives'] = {kind: sums._asdict() for kind, sums in exchanged.items()}
+        moved = [f'{kind} {_gib(sums.bytes)} in {sums.count}' for kind, sums in exchanged.items()]
+        _say(
+            f'{name:<24} {_gib(compiled.total):>7} {_gib(compiled.arguments):>9} {_gib(compiled.outputs):>7} '
+            f'{_gib(compiled.temporary):>9}  {"yes" if compiled.fits else "no":<4} {compiled.seconds:>6.0f} s  '
+            f'{", ".join(moved) or "none"}'
+        )
+        if not compiled.fits:
+            larger = [kind for kind, memory in MEMORY.items() if memory * GIB >= compiled.total]
+            numbers['helps'] = ' '.join(remedies) or (
+                f'a chip of {" or ".join(larger)}' if larger else 'a smaller model'
+            )
+            _say(f'  wants {_gib(compiled.total)} of {_gib(self.found["memory"])} GiB; what helps: {numbers["helps"]}')
+        self.found['programs'].append(numbers)
+        if self._file is not None:
+            write_bytes(self._file, (json.dumps(self.found, indent=2) + '\n').encode())
+            self._run.written = f'{len(self.found["programs"])} programs are in {self._file}'
 
 
-def _train(config, target, found, arguments):
+def _gib(size):
+    return '-' if size is None else f'{size / 2**30:.4g}'
+
+
+def _say(line):
+    print(line, flush=True)
+
+
+def _train(config, target, report):
     from st2v_jax.planning import tpu
     from st2v_jax.training import planned
 
     config.compiler_options = {}  # those of the size tiny are for a CPU
     step = planned.planned_step(config, target.chips)
-    found['mesh'] = dict(step.key.sharding.mesh.shape)
-    found['batch'] = {'size': config.batch_size, 'accumulation': config.accumulation, 'remat': config.remat}
-    found['held'] = planned.held(step)
-    listed = ', '.join(f'{name} {size / tpu.GIB:.3g}' for name, size in found['held'].items())
-    mesh = ' x '.join(f'{name} {size}' for name, size in found['mesh'].items())
-    _say(f'a chip holds between steps, GiB: {listed}; mesh {mesh}')
-    _say(HEADER)
+    held, mesh = planned.held(step), dict(step.key.sharding.mesh.shape)
+    report.found['mesh'], report.found['held'] = mesh, held
+    report.found['batch'] = {'size': config.batch_size, 'accumulation': config.accumulation, 'remat': config.remat}
+    listed = ', '.join(f'{name} {_gib(size)}' for name, size in held.items())
+    _say(f'a chip holds between steps, GiB: {listed}; mesh {" x ".join(f"{axis} {n}" for axis, n in mesh.items())}')
+    report.head()
     compiled = tpu.compiled(step.lower())
-    if compiled.fits:
-        return _report('step', compiled, found, arguments)
-    _report('step', compiled, found, arguments, planned.remedies(config, target.chips, compiled.total, target.memory))
+    remedies = () if compiled.fits else planned.remedies(config, target.chips, compiled.total, target.memory)
+    report.add('step', compiled, remedies)
 
 
-def _video(config, target, found, arguments, parts):
+def _video(config, target, arguments, parts, report):
     from st2v_jax.planning import tpu
 
     programs, place = _programs(config, target, arguments, arguments.decode_frames)
     if arguments.purpose == 'sample' and len(target.chips) > 1:
         _say(f'sample runs on one of the {len(target.chips)} chips')
-    _say(HEADER)
+    report.head()
     for number, program in enumerate(programs):
         if program.part not in parts:
             continue
-        compiled, remedies = tpu.compiled(tpu.lowered(program, place)), []
+        stopping.check()
+        compiled, remedies = tpu.compiled(tpu.lowered(program, place)), ()
         if not compiled.fits and program.part in DECODED and arguments.decode_frames > 1:
             fewer, _ = _programs(config, target, arguments, 1)
             if tpu.compiled(tpu.lowered(fewer[number], place)).fits:
-                remedies = ['--decode-frames 1']
-        _report(program.name, compiled, found, arguments, remedies)
+                remedies = ('--decode-frames 1',)
+        report.add(program.name, compiled, remedies)
 
 
 def _programs(config, target, arguments, decode_frames):
@@ -161,42 +204,6 @@ def _programs(config, target, arguments, decode_frames):
         enhancer, settings, size, arguments.num_frames, profile=model.profile, decode_frames=decode_frames
     )
     return found, tpu.on_one_chip(target) if mesh is None else sharding.replicated(mesh)
-
-
-HEADER = (
-    f'{"program":<24} {"total":>7} {"arguments":>9} {"outputs":>7} {"temporary":>9}  {"fits":<4} {"compiled":>8}  '
-    'GiB exchanged'
-)
-
-
-def _report(name, compiled, found, arguments, remedies=()):
-    """Prints a program and what helps it to fit, and stores all programs so far."""
-    import dataclasses
-
-    from st2v_jax.planning.tpu import GIB, MEMORY
-
-    numbers = {'name': name, **dataclasses.asdict(compiled)}
-    if compiled.fits:
-        numbers['collectives'] = {kind: sums._asdict() for kind, sums in compiled.collectives.items()}
-    size = lambda number: '-' if number is None else f'{number / GIB:.3g}'
-    moved = [f'{kind} {size(sums.bytes)} in {sums.count}' for kind, sums in (compiled.collectives or {}).items()]
-    _say(
-        f'{name:<24} {size(compiled.total):>7} {size(compiled.arguments):>9} {size(compiled.outputs):>7} '
-        f'{size(compiled.temporary):>9}  {"yes" if compiled.fits else "no":<4} {compiled.seconds:>6.0f} s  '
-        f'{", ".join(moved) or "none"}'
-    )
-    if not compiled.fits:
-        larger = [kind for kind, memory in MEMORY.items() if memory * GIB >= compiled.total]
-        helps = ' '.join(remedies) or (f'a chip of {" or ".join(larger)}' if larger else 'a smaller model')
-        numbers['helps'] = helps
-        _say(f'  wants {size(compiled.total)} of {size(found["memory"])} GiB; what helps: {helps}')
-    found['programs'].append(numbers)
-    if arguments.json is not None:
-        write_bytes(arguments.json, (json.dumps(found, indent=2) + '\n').encode())
-
-
-def _say(line):
-    print(line, flush=True)
 
 
 def parser(prog: str) -> options.Parser:

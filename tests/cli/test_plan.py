@@ -1,7 +1,9 @@
-"""`st2v plan` refuses what it cannot plan before anything is compiled."""
+"""`st2v plan` refuses what it cannot plan, and names what helps where a program does not fit."""
 
 import importlib.util
+import json
 
+import jax
 import pytest
 
 from st2v_jax.cli import plan
@@ -48,3 +50,56 @@ def test_each_part_is_a_program_of_its_verb(tiny_folder, tmp_path):
     refinement = programs.refinement(enhancer, enhancer.settings(), (32, 32), 29, profile='paper', decode_frames=4)
     assert {program.part for program in streaming} == set(plan.PARTS['sample'])
     assert {program.part for program in refinement} == set(plan.PARTS['enhance'])
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """Stands in for TPU's compiler: {decode_frames or 'step': bytes that a program wants}; eight devices are chips."""
+    from st2v_jax.planning import tpu
+    from st2v_jax.training.planned import PlannedStep
+
+    wanted = {}
+    monkeypatch.setattr(plan, 'ENVIRONMENT', {})
+    monkeypatch.setattr(plan, 'require', lambda *_: None)
+    monkeypatch.setattr('importlib.metadata.version', lambda _: '0')
+    monkeypatch.setattr(tpu, 'target', lambda name: tpu.Target(name.partition(':')[0], tuple(jax.devices())))
+    monkeypatch.setattr(tpu, 'lowered', lambda program, place: len(program.arguments[-1]))
+    monkeypatch.setattr(PlannedStep, 'lower', lambda self: 'step')
+
+    def compiled(key):
+        size = wanted.get(key, 2**20)
+        if size > tpu.MEMORY['v5e'] * 2**30:
+            return tpu.Compiled(1.0, False, size)
+        return tpu.Compiled(1.0, True, size, size, 0, 0, {'all-reduce': tpu.Collective(2, 2**30)})
+
+    monkeypatch.setattr(tpu, 'compiled', compiled)
+    return wanted
+
+
+@pytest.mark.slow
+def test_decoding_that_does_not_fit_is_compiled_again_with_one_frame(compiler, tmp_path, capsys):
+    compiler[4] = 20 * 2**30  # of an enhancement, whose frames are the last argument
+    file = tmp_path / 'plan.json'
+    words = ['--for', 'enhance', '--config', 'cam:tiny', '--parts', 'encoding,step', '--json', str(file)]
+    assert main(['plan', '--target', 'v5e:2x4', *words]) == 0
+    assert 'wants 20 of 15.75 GiB; what helps: --decode-frames 1\n' in capsys.readouterr().out
+    encoding, step = json.loads(file.read_text('utf-8'))['programs']
+    assert not encoding['fits'] and encoding['helps'] == '--decode-frames 1' and encoding['arguments'] is None
+    assert step['fits'] and step['collectives'] == {'all-reduce': {'count': 2, 'bytes': 2**30}}
+    compiler[1] = 20 * 2**30
+    assert main(['plan', '--target', 'v5e:2x4', *words]) == 0
+    assert 'what helps: a chip of v5p or v6e\n' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_training_step_that_does_not_fit_is_split_further(compiler, tmp_path, capsys):
+    compiler['step'] = int(15.75 * 2**30) + 2**18  # a little more than there is: half of the state is enough
+    file = tmp_path / 'plan.json'
+    words = ['--for', 'train', '--config', 'cam:tiny', '--json', str(file)]
+    assert main(['plan', '--target', 'v5e:2x4', *words]) == 0
+    shown = capsys.readouterr().out
+    assert 'a chip holds between steps, GiB: parameters and average' in shown and 'mesh data 8 x fsdp 1' in shown
+    found = json.loads(file.read_text('utf-8'))
+    assert found['programs'][0]['helps'] == '--config.mesh.fsdp=4'
+    assert found['mesh'] == {'data': 8, 'fsdp': 1, 'tensor': 1}
+    assert set(found['held']) == {'parameters and average', 'optimizer', 'frozen', 'examples'}
