@@ -92,6 +92,7 @@ def _run(argv):
     verb, arguments, run = parse(argv)
     _keep_compiled_programs()
     try:
+        stopping.check()
         verb.work(arguments, run)
         stopping.check()
     except stopping.Stopped as stopped:
