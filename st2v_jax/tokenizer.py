@@ -10,8 +10,6 @@ import functools
 import gzip
 import html
 import json
-import os
-import tempfile
 import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from st2v_jax.storage.atomic import write_bytes
+
 VOCABULARY = Path(__file__).parent / 'assets' / 'clip_vocabulary' / 'bpe_simple_vocab_16e6.txt.gz'
 LENGTH = 77  # tokens of a prompt, including start and end
 START, END = 49406, 49407
 UNKNOWN = -1  # row 0 of a small tower has this in place of a CLIP token
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+)"  # how CLIP splits a text before merging
 _MERGES = END + 1 - 512 - 2  # the vocabulary is 256 bytes, the same at the end of a word, merges, start and end
 
 
@@ -157,7 +158,7 @@ def _groups(prompt, unescape=False):
     if unescape:
         prompt = html.unescape(html.unescape(prompt))
     groups, word = [], []
-    for token in _clip().encode(' '.join(prompt.split()).lower(), add_special_tokens=False):
+    for token in _clip().encode(' '.join(prompt.split()).lower(), add_special_tokens=False).ids:
         word.append(token)
         if token >= START or _spelling()[token].endswith('</w>'):
             groups.append(tuple(word))
@@ -166,7 +167,7 @@ def _groups(prompt, unescape=False):
 
 
 def _text(group):
-    return _clip().decode(list(group)).strip()
+    return _clip().decode(list(group), skip_special_tokens=False).replace('</w>', ' ').strip()
 
 
 @functools.cache
@@ -181,24 +182,17 @@ def _fix_text():
 
 @functools.cache
 def _clip():
-    """transformers' CLIPTokenizer with the shipped vocabulary; imported here, because that takes a second."""
-    # It would advise to install PyTorch, which this package does not need
-    os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
-    from transformers import CLIPTokenizer
-    from transformers.utils import logging
+    """The tokenizers library's tokenizer with the shipped vocabulary, as transformers makes it, but without files."""
+    from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
 
-    quiet = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would warn of long prompts, which are cut here
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            write_vocabulary(folder)
-            tokenizer = CLIPTokenizer.from_pretrained(folder)
-        tokenizer.fix_text = (
-            str  # texts are corrected already; without ftfy, version 4 would split some of them differently
-        )
-        return tokenizer
-    finally:
-        logging.set_verbosity(quiet)
+    merges = [tuple(pair.split(' ')) for pair in _merges()]
+    made = Tokenizer(BPE(vocabulary(), merges, end_of_word_suffix='</w>', unk_token=_spelling()[END]))
+    made.add_special_tokens([_spelling()[START], _spelling()[END]])
+    words = pre_tokenizers.Split(Regex(_WORDS), behavior='removed', invert=True)
+    made.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    made.decoder = decoders.ByteLevel()
+    return made
 
 
 def vocabulary() -> dict[str, int]:
@@ -217,7 +211,7 @@ def write_vocabulary(folder: str | Path, pad: int = END) -> None:
         'tokenizer_config.json': json.dumps(settings),
     }
     for name, text in files.items():
-        Path(folder, name).write_text(text, encoding='utf-8')
+        write_bytes(Path(folder, name), text.encode())
 
 
 @functools.cache

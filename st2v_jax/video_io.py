@@ -6,7 +6,6 @@ The settings that made a video are stored in the file's comment as JSON; `read_m
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from st2v_jax.errors import InputError, OutputError
 from st2v_jax.storage.atomic import replacing
+from st2v_jax.storage.places import check_file, check_folder
 
 if TYPE_CHECKING:
     import jax
@@ -79,22 +79,20 @@ class VideoWriter:
 
 def check_output(path: str | Path) -> None:
     """Raises OutputError unless a VideoWriter could write to `path`; existing files are not touched."""
-    ending = _ending(path)
+    ending, name = _ending(path), Path(path).name
     if ending not in ENDINGS:
         raise OutputError(f'cannot write {path}: its ending must be one of {", ".join(ENDINGS)}; a folder ends with /')
-    place = Path(path)
-    if '%' in place.name and ending == '.png' and not _numbers_frames(place.name):
-        raise OutputError(f'cannot write {path}: a pattern numbers its frames as in name-%04d.png')
-    if place.exists() and not os.access(place, os.W_OK):
-        raise OutputError(f'cannot write {path}: no permission')
     if is_folder(path):
-        place = place / 'frame'
-        place = place if place.parent.exists() else place.parent  # a new folder is made in its parent
-    try:
-        with tempfile.TemporaryFile(dir=place.parent):
-            pass
-    except OSError as error:
-        raise OutputError(f'cannot write {path}: {place.parent}: {error.strerror or error}') from error
+        if not str(path).endswith(('/', os.sep)) and Path(path).suffix.lower() in ENDINGS:
+            raise OutputError(f'cannot write {path}: it is a folder, and one for frames is written with / at its end')
+        return check_folder(path)
+    if ending != '.png':
+        return check_file(path)
+    pattern = name if '%' in name else f'{Path(name).stem}-%04d.png'
+    if not _numbers_frames(pattern):
+        raise OutputError(f'cannot write {path}: a pattern numbers its frames as in name-%04d.png')
+    for number in (0, 999_999):  # its name grows
+        check_file(Path(path).with_name(pattern % number))
 
 
 def to_uint8(frames: 'np.ndarray | jax.Array') -> np.ndarray:
@@ -252,7 +250,7 @@ class _Gif:
         times = [10 * round(100 * number / self._fps) for number in range(len(self._pictures) + 1)]
         lengths = [end - begin for begin, end in zip(times, times[1:])]
         settings = dict(duration=lengths, loop=0, comment=self._comment.encode())
-        with replacing(self._path) as file:
+        with replacing(os.path.realpath(self._path)) as file:  # a link stays one
             first.save(file, 'GIF', save_all=True, append_images=others, **settings)
 
 

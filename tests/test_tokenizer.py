@@ -159,6 +159,12 @@ def test_ids_are_those_of_open_clip(open_clip):
     np.testing.assert_array_equal(Tokenizer(pad=0).ids(without), open_clip(without).numpy())
 
 
+def test_no_file_is_written_for_it(monkeypatch):
+    monkeypatch.setattr('tempfile.gettempdir', None)
+    tokenizer._clip.cache_clear()
+    assert Tokenizer().ids(['a photo of a cat'])[0, :7].tolist() == CAT
+
+
 @pytest.mark.parametrize('made', [Tokenizer(), Tokenizer(pad=0), Tokenizer.for_words(('a', 'red', 'ball'))])
 def test_a_tokenizer_comes_back_from_json(made):
     again = Tokenizer.from_dict(json.loads(json.dumps(made.to_dict())))

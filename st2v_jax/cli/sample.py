@@ -1,7 +1,7 @@
 """`st2v sample --prompt "..."`: a long video from one sentence."""
 
+import contextlib
 import dataclasses
-import os
 import re
 import textwrap
 import warnings
@@ -9,12 +9,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import __version__, video_io
-from st2v_jax.cli import options
+from st2v_jax.cli import options, outputs
 from st2v_jax.cli.progress import Progress
 from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
 from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
+from st2v_jax.storage.names import fit
 
 # Lists of prompts that ship with the package, by the names that --prompts-file knows them under
 SHIPPED_PROMPTS = {'paper': Path(__file__).parents[1] / 'assets' / 'prompts' / 'paper.txt'}
@@ -49,9 +50,24 @@ def work(arguments: Namespace, run: Run) -> None:
     """Checks the arguments, makes the videos and saves them."""
     if arguments.list_words:
         return _list_words(arguments)
-    jobs = _jobs(arguments)
+    prompts, names = _prompts(arguments)
     if arguments.plan:
-        return _plan(arguments, len(jobs))
+        for name in names:
+            video_io.check_output(name)
+        return _plan(arguments, len(prompts))
+    with contextlib.ExitStack() as locks:
+        if arguments.output is None:
+            claims = [outputs.unused(name) for name in names]
+        else:
+            claims = [outputs.claimed(name) for name in names]
+        jobs = [Job(prompt, locks.enter_context(claim)) for prompt, claim in zip(prompts, claims)]
+        _make_all(jobs, arguments, run)
+
+
+def _make_all(jobs, arguments, run):
+    if arguments.enhance:
+        for job in jobs:
+            outputs.Draft(job.output).check()
     if not arguments.quiet:
         name_device()
     model, enhancer = _load(arguments)
@@ -72,12 +88,6 @@ class Job:
 
     prompt: str
     output: str
-
-    @property
-    def draft(self) -> str:
-        """The file that keeps the video of the streaming stage until the enhanced one is complete."""
-        root = self.output.rstrip('/') if video_io.is_folder(self.output) else os.path.splitext(self.output)[0]
-        return f'{root}-draft.mp4'
 
 
 def _make(job, arguments, model, settings, enhancer, run):
@@ -101,12 +111,12 @@ def _make(job, arguments, model, settings, enhancer, run):
         'st2v_jax': __version__,
     }
     progress = Progress(job.prompt, quiet=arguments.quiet)
-    with progress:
+    with progress, outputs.Draft(job.output) as draft:
         frames = _streamed(model, job, arguments, settings, progress)
         if enhancer is None:
             return save(frames, job.output, arguments.fps, metadata, progress, run)
         refinement = enhancer.settings(variant=settings.profile)
-        frames = _kept(frames, job.draft, arguments.fps, metadata, run)
+        frames = _kept(frames, draft, arguments.fps, metadata, run)
         frames = enhanced(
             enhancer,
             frames,
@@ -120,7 +130,7 @@ def _make(job, arguments, model, settings, enhancer, run):
         )
         metadata = metadata | {'refinement': dataclasses.asdict(refinement)}
         save(frames, job.output, arguments.fps, metadata, progress, run)
-    os.remove(job.draft)
+        draft.remove()
     run.draft = None
 
 
@@ -158,8 +168,9 @@ def _kept(frames, draft, fps, metadata, run):
     video = None
     try:
         for some in frames:
-            video = video or video_io.VideoWriter(draft, fps, some.shape[1:3], metadata)
-            run.draft = draft
+            if video is None:
+                run.draft = draft.make()
+                video = video_io.VideoWriter(run.draft, fps, some.shape[1:3], metadata)
             video.write(some)
             yield some
     finally:
@@ -167,19 +178,21 @@ def _kept(frames, draft, fps, metadata, run):
             video.close()
 
 
-def _jobs(arguments):
-    """The videos to make, as Jobs, checked."""
+def _prompts(arguments):
+    """The prompts, and the name of a video for each; those that the user did not choose may be taken already."""
     from st2v_jax.streaming.generate import check
 
-    prompts = [arguments.prompt] if arguments.prompts_file is None else _prompts(arguments.prompts_file)
+    several = arguments.prompts_file is not None
+    prompts = _read_prompts(arguments.prompts_file) if several else [arguments.prompt]
     check(prompts, [arguments.seed])
-    outputs = _outputs(prompts, arguments)
-    for output in outputs:
-        video_io.check_output(output)
-    return [Job(prompt, output) for prompt, output in zip(prompts, outputs)]
+    if arguments.output is None:
+        return prompts, [f'{_slug(prompt)}-{arguments.seed}.mp4' for prompt in prompts]
+    if several:
+        return prompts, [outputs.numbered(arguments.output, number) for number in range(len(prompts))]
+    return prompts, [arguments.output]
 
 
-def _prompts(name):
+def _read_prompts(name):
     """The prompts in a file of the user, or in one that ships with the package."""
     file = Path(name) if name not in SHIPPED_PROMPTS or Path(name).is_file() else SHIPPED_PROMPTS[name]
     try:
@@ -192,26 +205,9 @@ def _prompts(name):
     return prompts
 
 
-def _outputs(prompts, arguments):
-    if arguments.output is None:
-        names = [f'{_slug(prompt)}-{arguments.seed}.mp4' for prompt in prompts]
-        return names if len(set(names)) == len(names) else [_numbered(name, i) for i, name in enumerate(names)]
-    if arguments.prompts_file is None:
-        return [arguments.output]
-    return [_numbered(arguments.output, i) for i in range(len(prompts))]
-
-
-def _numbered(output, number):
-    """Puts the number of the prompt before the ending: clip.mp4 -> clip-003.mp4, frames/ -> frames-003/."""
-    if output.endswith('/') or os.path.isdir(output):
-        return f'{output.rstrip("/")}-{number:03d}/'
-    root, ending = os.path.splitext(output)
-    return f'{root}-{number:03d}{ending}'
-
-
 def _slug(prompt):
     words = re.sub(r'[^\w]+', '-', prompt.lower()).strip('-_')
-    return words[:60].rstrip('-') or 'video'
+    return fit(words, longest=60).rstrip('-') or 'video'
 
 
 def _load(arguments):
