@@ -6,11 +6,12 @@ from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import __version__, video_io
-from st2v_jax.cli import options
+from st2v_jax.cli import options, outputs
 from st2v_jax.cli.progress import Progress
 from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
 from st2v_jax.errors import BadInput
+from st2v_jax.storage.names import fit
 
 DESCRIPTION = """\
 Redraws a video, larger and sharper, in overlapping chunks that are joined by randomized blending. The number of frames
@@ -34,13 +35,29 @@ def work(arguments: Namespace, run: Run) -> None:
     """Checks the arguments, enhances the video and saves it."""
     video = _input(arguments)
     if arguments.plan:
+        if arguments.output is not None:
+            video_io.check_output(arguments.output)
         return _plan(arguments, video)
+    if arguments.output is None:
+        stem = Path(arguments.input).resolve().stem
+        claim = outputs.unused(fit(stem, '-enhanced.mp4'))
+    else:
+        claim = outputs.claimed(arguments.output)
+    with claim as output:
+        arguments.output = output
+        _make(arguments, video, run)
+
+
+def _make(arguments, video, run):
     from st2v_jax.refinement.enhancer import load_enhancer
+    from st2v_jax.refinement.scratch import check_room
 
     if not arguments.quiet:
         name_device()
     enhancer = load_enhancer(arguments.weights, devices=arguments.devices)
     settings = _settings(arguments, enhancer)
+    if video.frames is not None:
+        check_room(enhancer.scratch_bytes(settings, video.size, video.frames))
     warn_about_words(enhancer.tokenizer, [arguments.prompt, arguments.negative_prompt])
     run.lower = ('--decode-frames 1',) * (arguments.decode_frames > 1) + ('--weights with a smaller model',)
     profile = arguments.profile or enhancer.config.profile
@@ -73,16 +90,16 @@ def work(arguments: Namespace, run: Run) -> None:
 
 
 def _input(arguments):
-    """The opened input; completes and checks the name of the output."""
+    """The opened input, which the output must not replace."""
     from st2v_jax.streaming.generate import check
 
     check([arguments.prompt], [arguments.seed])
     video = video_io.VideoReader(arguments.input)
-    if arguments.output is None:
-        arguments.output = f'{Path(arguments.input).resolve().stem}-enhanced.mp4'
-    video_io.check_output(arguments.output)
-    if os.path.exists(arguments.output) and os.path.samefile(arguments.input, arguments.output):
-        raise BadInput(f'{arguments.output} is the input: choose another --output')
+    if arguments.output is not None:
+        frames = Path(arguments.output).suffix.lower() == '.png'  # in this folder
+        replaced = Path(arguments.output).parent if frames else arguments.output
+        if os.path.exists(replaced) and os.path.samefile(arguments.input, replaced):
+            raise BadInput(f'{arguments.output} is the input: choose another --output')
     return video
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from st2v_jax import video_io
 from st2v_jax.storage.lock import Busy, locked
 from st2v_jax.storage.names import fit
-from st2v_jax.storage.places import check_file
 
 
 @contextmanager

@@ -65,6 +65,8 @@ def work(arguments: Namespace, run: Run) -> None:
 
 
 def _make_all(jobs, arguments, run):
+    from st2v_jax.refinement.scratch import check_room
+
     if arguments.enhance:
         for job in jobs:
             outputs.Draft(job.output).check()
@@ -72,6 +74,9 @@ def _make_all(jobs, arguments, run):
         name_device()
     model, enhancer = _load(arguments)
     settings = _settings(arguments, model)
+    if enhancer is not None:
+        refinement = enhancer.settings(variant=settings.profile)
+        check_room(enhancer.scratch_bytes(refinement, model.config.frame_size, arguments.num_frames))
     warn_about_words(model.tokenizer, [*(job.prompt for job in jobs), arguments.negative_prompt])
     if settings.decode_frames > 1:
         run.lower += ('--decode-frames 1',)

@@ -77,7 +77,8 @@ def enhanced(
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # warn_about_words has reported prompts that are cut
         pieces = enhance(enhancer, read(), prompt, on_step=on_step, **options, **dataclasses.asdict(settings))
-    yield from pieces
+    with contextlib.closing(pieces):  # temporary files go now, not when Python gets to it
+        yield from pieces
 
 
 def save(

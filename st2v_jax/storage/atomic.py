@@ -25,9 +25,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     several processes may write the same path: the last one wins. After an error only the old file is there.
     """
     part = beside(path)
-    file = open(part, 'xb')  # what is removed after an error is only what this line made
     try:
-        with file:
+        with open(part, 'xb') as file:
             yield file
         os.replace(part, path)
     except BaseException:

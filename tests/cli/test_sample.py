@@ -61,7 +61,9 @@ def test_a_prompt_becomes_a_video(run, tmp_path):
     assert first.startswith('device: CPU')
     assert last.startswith('saved ball.mp4 (20 frames, 2.5 s); again: python sample.py --prompt=')
     assert 'warning' not in err
-    assert re.search(r'chunk 2/2 step 2/2 +100%.* frames/s \[\d\d:\d\d<', err), 'the bar: chunk, step, speed, time left'
+    assert re.search(r'100%.* chunk 2/2 step 2/2 .* frames/s \[\d\d:\d\d<', err), (
+        'the bar: chunk, step, speed, time left'
+    )
     assert video_io.read_video('ball.mp4').shape == (20, 32, 32, 3)
 
     about = video_io.read_metadata('ball.mp4')
@@ -133,11 +135,11 @@ def test_several_prompts_from_a_file(run):
 
 
 def test_the_prompts_of_the_paper_ship_by_name(run, tmp_path):
-    prompts = sample._prompts('paper')
+    prompts = sample._read_prompts('paper')
     assert len(prompts) == len({*prompts}) == 50 and all(prompts)
     assert {'Chemical reaction.', 'A panda playing guitar on Times Square.'} <= {*prompts}
     (tmp_path / 'paper').write_text(PROMPT)
-    assert sample._prompts('paper') == [PROMPT], 'a file of that name comes first'
+    assert sample._read_prompts('paper') == [PROMPT], 'a file of that name comes first'
 
 
 def test_equal_prompts_do_not_share_a_default_name(run, tmp_path):

@@ -111,7 +111,7 @@ def test_stopped_and_continued_is_as_if_it_had_not_stopped(variant, span):
 
 def test_latents_in_files_are_the_same_latents(tmp_path):
     np.testing.assert_array_equal(run(240, span=8, folder=tmp_path), run(240, span=8))
-    assert {path.name for path in tmp_path.iterdir()} == {'x.npy', 'x0.npy', 'next.npy'}
+    assert {path.name for path in tmp_path.iterdir()} == {'x', 'x0', 'next'}
 
 
 def test_a_longer_video_begins_like_a_shorter_one():

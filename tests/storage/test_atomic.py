@@ -49,6 +49,6 @@ def test_who_may_read_a_file_is_as_for_any_other(tmp_path):
 
 def test_what_a_killed_process_left_can_be_cleared(tmp_path):
     (tmp_path / 'kept').write_bytes(b'')
-    (tmp_path / '.vae.safetensors.0123.part').write_bytes(b'half')
+    (tmp_path / '.vae.safetensors.0123456789abcdef.part').write_bytes(b'half')
     atomic.clear(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ['kept']
