@@ -85,9 +85,11 @@ def check_output(path: str | Path) -> None:
     if is_folder(path):
         if not str(path).endswith(('/', os.sep)) and Path(path).suffix.lower() in ENDINGS:
             raise OutputError(f'cannot write {path}: it is a folder, and one for frames is written with / at its end')
-        return check_folder(path)
+        check_folder(path)
+        return
     if ending != '.png':
-        return check_file(path)
+        check_file(path)
+        return
     pattern = name if '%' in name else f'{Path(name).stem}-%04d.png'
     if not _numbers_frames(pattern):
         raise OutputError(f'cannot write {path}: a pattern numbers its frames as in name-%04d.png')

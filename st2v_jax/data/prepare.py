@@ -23,6 +23,7 @@ from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.video_io import VideoReader
 
 SETTINGS = 'settings.json'
+SKIPPED = 'skipped.jsonl'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ def prepare(
     skipped = [line for report in reports.values() for line in report['skipped']]
     total = {name: sum(report[name] for report in reports.values()) for name in ('samples', 'still')}
     lines = ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in skipped)
-    write_bytes(output / 'skipped.jsonl', lines.encode())
+    write_bytes(output / SKIPPED, lines.encode())
     shards = {name: report['samples'] for name, report in reports.items() if report['samples']}
     if shards:
         about = {'settings': _listed(settings), 'samples': total['samples'], 'shards': shards}
@@ -149,7 +150,7 @@ def _claim(output, wanted):
     """Records what the folder will hold; raises ValueError if it was begun with something else."""
     file = output / SETTINGS
     if not file.is_file():
-        if any(output.glob('*.array_record')):
+        if any(output.glob('*.array_record')) or any((output / name).exists() for name in (clips.INDEX, SKIPPED)):
             raise ValueError(f'{output} holds other data: choose another folder')
         clips.write_json(file, wanted)
     there = json.loads(file.read_text('utf-8'))

@@ -8,8 +8,8 @@ from st2v_jax.errors import OutputError
 from st2v_jax.storage.atomic import beside
 
 
-def check_file(path: str | Path) -> None:
-    """Raises OutputError unless a file can be written to `path`, or to where it leads if it is a link."""
+def check_file(path: str | Path) -> Path:
+    """Where a file of this name will be, at the end of all links; raises OutputError unless it can be written there."""
     found = _look(path)
     if found is not None and stat.S_ISDIR(found.st_mode):
         raise OutputError(f'cannot write {path}: it is a folder')
@@ -17,11 +17,9 @@ def check_file(path: str | Path) -> None:
         raise OutputError(f'cannot write {path}: it is not a file but a device, a pipe or a socket')
     if found is not None and not os.access(path, os.W_OK):
         raise OutputError(f'cannot write {path}: no permission')
-    if os.path.islink(path):
-        target = Path(os.path.realpath(path))
-        _try(target, f'{path}: it is a link to {target}')
-    else:
-        _try(Path(path), f'{path}: {Path(path).parent}')
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+    _try(target, f'{path}: it is a link to {target}' if os.path.islink(path) else f'{path}: {target.parent}')
+    return target
 
 
 def check_folder(path: str | Path) -> None:

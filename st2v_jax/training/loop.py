@@ -1,6 +1,7 @@
 """The training run from top to bottom: mesh, objective, state, step; then log, check, save and stop; then weights."""
 
 import collections
+import contextlib
 import datetime
 import itertools
 import json
@@ -18,6 +19,8 @@ from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.models import build
 from st2v_jax.planning.device import matmul_rate
 from st2v_jax.storage.atomic import write_bytes
+from st2v_jax.storage.lock import locked
+from st2v_jax.storage.places import check_folder
 from st2v_jax.training import autoencoder, contrastive, denoising, init, previews, processes, refiner, state, step
 from st2v_jax.training.diagnosis import check_finite
 from st2v_jax.training.limits import Clock
@@ -43,11 +46,17 @@ def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = N
       source: weights to start from instead of `config.init.sources`, or None.
       command: how the run was started, for the summary.
 
-    Raises ValueError if config, weights or checkpoint do not fit together, TrainingError if a loss is not finite.
+    Raises ValueError if config, weights or checkpoint do not fit together, TrainingError if a loss is not finite, and
+    OutputError if another run is writing the folder, or nothing can be written there.
     """
-    began = time.monotonic()
-    workdir = Path(workdir)
     processes.join(config.distributed)
+    with locked(workdir) if processes.is_first() else contextlib.nullcontext():
+        return _train(config, Path(workdir), source, command)
+
+
+def _train(config, workdir, source, command):
+    began = time.monotonic()
+    check_folder(workdir)
     if config.max_seconds and jax.process_count() > 1:
         raise ValueError('several processes have no common clock: limit the run by config.steps, with max_seconds=0')
     if config.objective not in OBJECTIVES:

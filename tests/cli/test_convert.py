@@ -105,7 +105,8 @@ def test_a_stopped_conversion_goes_on(run, exported, tiny_folder, tmp_path, monk
     )
     done = {file.name: file.stat().st_mtime_ns for file in Path('new').iterdir()}
     assert done and 'config.json' not in done and 'unet.safetensors' not in done
-    (tmp_path / 'new' / '.unet.safetensors.part').write_bytes(b'killed here')
+    (tmp_path / 'new' / '.unet.safetensors.0123456789abcdef.part').write_bytes(b'killed here')
+    (tmp_path / 'new' / '.mine.part').touch()
     (tmp_path / 'new' / 'vae.safetensors').write_bytes(b'not whole')
     done.pop('vae.safetensors', None)
 
@@ -114,7 +115,7 @@ def test_a_stopped_conversion_goes_on(run, exported, tiny_folder, tmp_path, monk
     assert code == 0 and all(f'{name.split(".")[0]}: is there already' in out for name in done)
     assert {name: Path('new', name).stat().st_mtime_ns for name in done} == done
     same_networks(tmp_path / 'new', tiny_folder)
-    assert not list(Path('new').glob('.*'))
+    assert [file.name for file in Path('new').glob('.*')] == ['.mine.part'], 'only what a conversion left is cleared'
 
 
 def test_a_write_that_fails_leaves_the_old_file(run, exported, tmp_path, monkeypatch):

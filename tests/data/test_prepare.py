@@ -225,7 +225,7 @@ def test_bad_folders_are_one_line_and_exit_code_2(videos, capsys, tmp_path):
     assert said(capsys, '--videos', 'nowhere', '--output', 'a') == (2, 'error: there is no folder nowhere')
     (tmp_path / 'file').touch()
     code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'file')
-    assert (code, line) == (2, f'error: {tmp_path / "file"} is a file, not a folder')
+    assert (code, line) == (2, f'error: cannot write {tmp_path / "file"}: it is a file, not a folder')
 
 
 def test_a_full_disk_is_one_line_and_exit_code_1(videos, capsys, tmp_path, monkeypatch):
