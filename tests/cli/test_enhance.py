@@ -1,5 +1,6 @@
 """`st2v enhance` end to end with a tiny random model: inputs, outputs, messages and errors."""
 
+import os
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from st2v_jax import video_io
 from st2v_jax.cli.run import main
 from st2v_jax.stopping import Stopped
+from st2v_jax.storage.lock import locked
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 PROMPT = 'a red ball moves left'
@@ -46,7 +48,7 @@ def test_a_video_becomes_a_larger_one(run):
     assert first.startswith('device: CPU')
     assert last.startswith('saved ball-enhanced.mp4 (7 frames, 0.6 s); again: st2v enhance --input=ball.mp4 ')
     assert 'warning' not in err
-    assert re.search(r'100%.* "ball.mp4" enhancing step 2/2 .* steps/s \[\d\d:\d\d<', err) and 'writing' in err
+    assert re.search(r'100%.* "ball.mp4" enhancing step 2/2.* steps/s \[\d\d:\d\d<', err) and 'writing' in err
     video = video_io.VideoReader('ball-enhanced.mp4')
     assert (video.size, video.fps, sum(map(len, video))) == ((48, 48), 12, 7)
 
@@ -85,6 +87,7 @@ def test_the_plan_comes_before_anything_is_loaded(run, monkeypatch):
     assert re.search(r'^parameters: refiner 0 M, refiner_vae 0 M, refiner_text 0 M', out, re.M)
     assert re.search(r'^refining, encoding +2 ', out, re.M) and re.search(r'^refining, step +3 ', out, re.M)
     assert re.search(r'^7 frames: .* at most ', out, re.M)
+    assert re.search(r'^temporary files: 0\.\d MB in .* \(\$TMPDIR\), where .* MB are free$', out, re.M)
     assert not Path('ball-enhanced.mp4').exists()
 
     monkeypatch.setattr('st2v_jax.planning.device.device_memory', lambda: 1)
@@ -134,6 +137,30 @@ def test_bad_input_is_one_line_and_exit_code_2(run, case):
     lines = [line for line in err.splitlines() if line and '"cut.mp4" reading' not in line]  # the bar's
     assert len(lines) == 1 and re.fullmatch(rf'error: .*{reason}.*', lines[0]), err
     assert sorted(Path().rglob('*')) == before, 'nothing half-written'
+
+
+def test_a_folder_of_frames_is_not_written_into_while_it_is_the_input(run):
+    with video_io.VideoWriter('frames/', 8, (32, 32)) as video:
+        video.write(SQUARE)
+    for output in ('frames', './frames/', 'frames/frame.png', 'frames/new-%04d.png'):
+        code, _, err = run('--input', 'frames', '--output', output)
+        assert (code, err) == (2, f'error: {output} is the input: choose another --output\n')
+
+
+def test_the_default_name_never_replaces_a_file(run, monkeypatch):
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', lambda *_, **__: (SQUARE for _ in [0]))
+    Path('ball-enhanced.mp4').write_text('precious')
+    with locked('ball-enhanced-2.mp4'):
+        assert run('--input', 'ball.mp4', '--quiet')[0] == 0
+    assert Path('ball-enhanced.mp4').read_text() == 'precious'
+    assert len(video_io.read_video('ball-enhanced-3.mp4')) == 7 and not Path('ball-enhanced-2.mp4').exists()
+
+
+def test_the_longest_name_gives_a_name_for_the_output(run, monkeypatch):
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', lambda *_, **__: (SQUARE for _ in [0]))
+    os.rename('ball.mp4', '球' * 83 + '.mp4')
+    assert run('--input', '球' * 83 + '.mp4', '--quiet')[0] == 0
+    assert Path('球' * 80 + '-enhanced.mp4').is_file()
 
 
 def test_an_empty_prompt_is_refused(run):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from st2v_jax import video_io
 from st2v_jax.cli import sample
 from st2v_jax.cli.run import main
 from st2v_jax.stopping import Stopped
+from st2v_jax.storage.lock import locked
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 SCRIPT = Path(__file__).parents[2] / 'sample.py'
@@ -59,9 +61,9 @@ def test_a_prompt_becomes_a_video(run, tmp_path):
     assert code == 0, err
     first, *_, last = out.splitlines()
     assert first.startswith('device: CPU')
-    assert last.startswith('saved ball.mp4 (20 frames, 2.5 s); again: python sample.py \'--prompt=')
+    assert last.startswith("saved ball.mp4 (20 frames, 2.5 s); again: python sample.py '--prompt=")
     assert 'warning' not in err
-    assert re.search(r'100%.* chunk 2/2 step 2/2 .* frames/s \[\d\d:\d\d<', err), (
+    assert re.search(r'100%.* chunk 2/2 step 2/2.* frames/s \[\d\d:\d\d<', err), (
         'the bar: chunk, step, speed, time left'
     )
     assert video_io.read_video('ball.mp4').shape == (20, 32, 32, 3)
@@ -146,6 +148,79 @@ def test_equal_prompts_do_not_share_a_default_name(run, tmp_path):
     Path('prompts.txt').write_text(f'{PROMPT}\n{PROMPT}\n')
     assert run('--prompts-file', 'prompts.txt', '--num-frames', '1')[0] == 0
     assert len(list(tmp_path.glob('*.mp4'))) == 2
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Videos come at once, without a model's work: [] collects what is enhanced."""
+    enhanced = []
+
+    def generate(model, prompt, num_frames, **_):
+        yield np.zeros((num_frames, 32, 32, 3))
+
+    def enhance(enhancer, frames, prompt, **_):
+        enhanced.append(prompt)
+        for some in frames:
+            yield np.zeros((len(some), 48, 48, 3))
+
+    monkeypatch.setattr('st2v_jax.streaming.generate.generate', generate)
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', enhance)
+    return enhanced
+
+
+def names():
+    return sorted(file.name for file in Path().iterdir())
+
+
+def test_default_names_never_collide(run, pretended):
+    Path('prompts.txt').write_text(f'{"over sand " * 6} 1\n{"over sand " * 6} 2\n{PROMPT}')
+    slug = ('over-sand-' * 6)[:-1]
+    assert run('--prompt', PROMPT)[0] == 0
+    assert run('--prompts-file', 'prompts.txt')[0] == 0
+    again = [f'{slug}-0-2.mp4', f'{slug}-0.mp4']
+    assert names() == ['a-red-ball-moves-left-0-2.mp4', 'a-red-ball-moves-left-0.mp4', *again, 'prompts.txt']
+    assert video_io.read_metadata(f'{slug}-0-2.mp4')['prompt'].endswith('2')
+
+
+def test_an_output_that_the_user_names_is_replaced(run, pretended):
+    for frames in (3, 2):
+        assert run('--prompt', PROMPT, '--num-frames', str(frames), '--output', 'a.mp4')[0] == 0
+    assert len(video_io.read_video('a.mp4')) == 2 and names() == ['a.mp4']
+
+
+def test_a_file_with_the_name_of_the_draft_is_not_touched(run, pretended):
+    Path('star-draft.mp4').write_text('precious')
+    assert run('--prompt', PROMPT, '--enhance', '--num-frames', '2', '--output', 'star.mp4')[0] == 0
+    assert pretended == [PROMPT] and names() == ['star-draft.mp4', 'star.mp4']
+    assert Path('star-draft.mp4').read_text() == 'precious'
+
+
+@pytest.mark.parametrize('taken', ['a-000.mp4', 'a-001.mp4'])
+def test_an_output_that_another_run_is_writing_is_refused_before_the_work(run, pretended, taken, monkeypatch):
+    Path('prompts.txt').write_text(f'{PROMPT}\n{PROMPT}')
+    monkeypatch.setattr('st2v_jax.streaming.generate.load', None)
+    with locked(taken):
+        assert run('--prompts-file', 'prompts.txt', '--output', 'a.mp4') == (
+            2,
+            '',
+            f'error: another run is writing {taken}\n',
+        )
+        assert names() == [f'.{taken}.st2v-lock', 'prompts.txt']
+
+
+def test_prompts_are_numbered_in_the_folder_that_is_open(run, pretended, tmp_path):
+    Path('prompts.txt').write_text(f'{PROMPT}\n{PROMPT}')
+    assert run('--prompts-file', 'prompts.txt', '--output', '.', '--num-frames', '1')[0] == 0
+    assert names() == ['000', '001', 'prompts.txt'] and Path('001/frame-0000.png').is_file()
+
+
+def test_a_small_tmpdir_is_known_before_the_work(run, pretended, monkeypatch):
+    monkeypatch.setattr('shutil.disk_usage', lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr('tempfile.tempdir', '/small')
+    code, _, err = run('--prompt', PROMPT, '--enhance', '--output', 'a.mp4')
+    assert (code, names(), pretended) == (1, [], [])
+    line = r'error: /small: the enhancement needs .* MB in \$TMPDIR, 0.0 MB are free; nothing was written; again: .*\n'
+    assert re.fullmatch(line, err), err
 
 
 def test_quiet_prints_nothing(run):

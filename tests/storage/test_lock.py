@@ -164,7 +164,11 @@ def test_folders_above_are_made_and_go_if_they_are_empty():
 
 @pytest.mark.parametrize(
     'output, reason',
-    [('file/star.mp4', 'Not a directory'), ('a/' * 2100 + 'star.mp4', 'File name too long'), ('loop/a', 'symbolic links')],
+    [
+        ('file/star.mp4', 'Not a directory'),
+        ('a/' * 2100 + 'star.mp4', 'File name too long'),
+        ('loop/a', 'symbolic links'),
+    ],
     ids=['file', 'long', 'loop'],
 )
 def test_what_cannot_be_locked_is_one_line(output, reason):
