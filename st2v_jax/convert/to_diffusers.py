@@ -34,10 +34,11 @@ CLASSES = {
 def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = lambda name: None) -> None:
     """Writes the model in `folder` to `to`; on_file receives the name of every file of weights before it is written.
 
-    Raises ValueError for a folder that is not in our format, for an ablation model, and for a model with CAM that lacks
-    other networks of the streaming stage.
+    Raises ValueError for a folder that is not in our format, for an ablation model, for a model with CAM that lacks
+    other networks of the streaming stage, and if `to` holds a model that was not written here.
     """
     folder, to = Path(folder), Path(to)
+    _check_ours(to / 'model_index.json')
     model = read(folder)
     config, tokenizer = model.config, model.tokenizer
     if config.apm is None or config.cam.fusion != ATTENTION:
@@ -59,6 +60,15 @@ def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = 
     components = {name: kind for name, kind in CLASSES.items() if (to / name).is_dir()}
     ours = {'config': config.to_dict(), 'networks': held, 'tokenizer': tokenizer.to_dict()}
     _write_json(to / 'model_index.json', {'_class_name': 'TextToVideoSDPipeline', **components, '_st2v_jax': ours})
+
+
+def _check_ours(index):
+    """Raises ValueError for the model_index.json of a model that was not written by `export`."""
+    try:
+        if '_st2v_jax' not in json.loads(index.read_text('utf-8')):
+            raise ValueError(f'{index.parent} holds another model: choose another folder')
+    except FileNotFoundError:
+        pass
 
 
 def _in_one_file(config):

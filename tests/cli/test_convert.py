@@ -118,6 +118,20 @@ def test_a_stopped_conversion_goes_on(run, exported, tiny_folder, tmp_path, monk
     assert [file.name for file in Path('new').glob('.*')] == ['.mine.part'], 'only what a conversion left is cleared'
 
 
+def test_files_of_another_program_are_not_replaced(run, exported, tiny_folder):
+    Path('new').mkdir()
+    mine = shutil.copy(exported / 'vae' / 'diffusion_pytorch_model.safetensors', 'new/vae.safetensors')
+    before = Path(mine).read_bytes()
+    refused = 'error: new/vae.safetensors was not written by a conversion: choose another folder\n'
+    assert run('--from', exported, '--to', 'new') == (2, '', refused)
+
+    Path('new/model_index.json').write_text('{"_class_name": "TextToVideoSDPipeline"}')
+    refused = 'error: new holds another model: choose another folder\n'
+    assert run('--from', tiny_folder, '--to-diffusers', 'new') == (2, '', refused)
+    assert {file.name for file in Path('new').iterdir()} == {'vae.safetensors', 'model_index.json'}
+    assert Path(mine).read_bytes() == before
+
+
 def test_a_write_that_fails_leaves_the_old_file(run, exported, tmp_path, monkeypatch):
     assert run('--from', exported, '--to', 'new')[0] == 0
     before = {file.name: file.read_bytes() for file in Path('new').iterdir()}

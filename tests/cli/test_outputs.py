@@ -8,6 +8,7 @@ import pytest
 
 from st2v_jax import video_io
 from st2v_jax.cli import outputs, sample
+from st2v_jax.cli.run import main
 from st2v_jax.errors import OutputError
 from st2v_jax.storage.lock import Busy, locked
 
@@ -195,6 +196,34 @@ def test_a_link_stays_and_what_it_leads_to_is_written(ending, there):
         video.write(MOVING)
     assert link.is_symlink() and not target.is_symlink() and len(video_io.read_video(target)) == 2
     assert files() == ['big', link.name] and [file.name for file in Path('big').iterdir()] == [target.name]
+
+
+VERBS = {
+    'convert': ['convert', '--from', 'nowhere', '--to'],
+    'export': ['convert', '--from', 'nowhere', '--to-diffusers'],
+    'prepare': ['prepare-data', '--videos', '.', '--output'],
+    'report': ['evaluate', 'report', '--results', 'results.json', '--output'],
+    'checker': ['evaluate', 'train-checker', '--tiny', '--checker'],
+    'generate': ['evaluate', 'generate', '--checker', 'checker.npz', '--out'],
+    'refine': ['evaluate', 'refine', '--out'],
+    'train': ['train', '--config', 'autoencoder:tiny', '--workdir'],
+}
+
+
+@pytest.mark.parametrize('verb', VERBS)
+def test_every_verb_refuses_what_another_run_is_writing_and_what_it_cannot_write(verb, capsys):
+    Path('captions.jsonl').write_text('{"file": "a.mp4", "caption": "a"}\n')
+    with locked('runs/mine'):
+        before = files()
+        assert main([*VERBS[verb], 'runs/../runs/mine']) == 2
+        assert capsys.readouterr().err == 'error: another run is writing runs/../runs/mine\n'
+        assert files() == before and [file.name for file in Path('runs').iterdir()] == ['.mine.st2v-lock']
+    for output in ('captions.jsonl/mine', 'loop/mine', 'a' * 256):
+        Path('loop').symlink_to('loop')
+        assert main([*VERBS[verb], output]) == 2
+        assert capsys.readouterr().err.startswith(f'error: cannot write {output}: ')
+        Path('loop').unlink()
+    assert files() == ['captions.jsonl']
 
 
 @pytest.mark.parametrize(
