@@ -27,7 +27,7 @@ examples:
 
 The input is any video file that ffmpeg reads, or a folder of PNG files. The ending of the output decides what is
 written, as for sample. Frames are written after the last step; until then, latents are kept in a temporary folder
-($TMPDIR).
+(in $TMPDIR). --plan says how large it becomes.
 """
 
 
@@ -147,7 +147,8 @@ def parser(prog: str) -> options.Parser:
     add(
         '--output',
         metavar='PATH',
-        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after the input)',
+        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after the input, with a '
+        'number if that name is taken)',
     )
     add(
         '--seed',

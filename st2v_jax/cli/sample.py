@@ -39,8 +39,8 @@ more prompts that the small model understands:
   {more}
 
 The ending of the output decides what is written: an .mp4, which grows while it is made and plays at any time; a .gif;
-or single frames, to name.png or folder/. An existing file is replaced once the first frames are ready. The prompt, the
-seed and all settings are stored in the file.
+or single frames, to name.png or folder/. A file that --output names is replaced once the first frames are ready; a name
+that you did not choose is never one that is taken. The prompt, the seed and all settings are stored in the file.
 
 Compiled programs are kept in $ST2V_CACHE (default: ~/.cache/st2v_jax), so a second run starts faster.
 """
@@ -285,7 +285,8 @@ def parser(prog: str) -> options.Parser:
     add(
         '--output',
         metavar='PATH',
-        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after prompt and seed)',
+        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after prompt and seed, with a '
+        'number if that name is taken)',
     )
     add(
         '--seed',
