@@ -61,7 +61,7 @@ def test_a_prompt_becomes_a_video(run, tmp_path):
     assert code == 0, err
     first, *_, last = out.splitlines()
     assert first.startswith('device: CPU')
-    assert last.startswith("saved ball.mp4 (20 frames, 2.5 s); again: python sample.py '--prompt=")
+    assert last.startswith('saved ball.mp4 (20 frames, 2.5 s); again: python sample.py --prompt=')
     assert 'warning' not in err
     assert re.search(r'100%.* chunk 2/2 step 2/2.* frames/s \[\d\d:\d\d<', err), (
         'the bar: chunk, step, speed, time left'
