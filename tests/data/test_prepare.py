@@ -226,6 +226,13 @@ def test_bad_folders_are_one_line_and_exit_code_2(videos, capsys, tmp_path):
     (tmp_path / 'file').touch()
     code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'file')
     assert (code, line) == (2, f'error: cannot write {tmp_path / "file"}: it is a file, not a folder')
+    for name in ('00000.array_record', clips.INDEX, prepare.SKIPPED):
+        mine = tmp_path / name / name
+        mine.parent.mkdir()
+        mine.write_text('mine')
+        code, line = said(capsys, '--videos', videos, '--output', mine.parent)
+        assert (code, line) == (2, f'error: {mine.parent} holds other data: choose another folder')
+        assert mine.read_text() == 'mine' and [*mine.parent.iterdir()] == [mine]
 
 
 def test_a_full_disk_is_one_line_and_exit_code_1(videos, capsys, tmp_path, monkeypatch):
