@@ -17,6 +17,7 @@ from st2v_jax.storage.names import LONGEST
 
 try:
     import fcntl
+    import resource
 except ImportError:  # on Windows, where runs are not kept apart
     fcntl = None
 
@@ -92,8 +93,18 @@ def _take(name):
             os.close(file)
             raise
         if _is(file, name):
+            _leave_descriptors(file)
             return file
         os.close(file)  # the run that had it has removed it since: the next file of that name is the lock
+
+
+def _leave_descriptors(taken):
+    """Keeps half of the descriptors for other files: a list of prompts can have thousands of outputs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and 2 * taken > soft:
+        more = 2 * soft if hard == resource.RLIM_INFINITY else min(2 * soft, hard)
+        with suppress(OSError, ValueError):  # the system has a limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
 
 
 def _open(name):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from st2v_jax.errors import OutputError
 from st2v_jax.storage import lock
 from st2v_jax.storage.lock import Busy, locked
 
-fcntl = pytest.importorskip('fcntl')
+fcntl, resource = pytest.importorskip('fcntl'), pytest.importorskip('resource')
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +152,20 @@ def test_every_name_that_a_file_can_have_can_be_locked(name):
         with locked(name[1:]):  # they differ at the beginning, and in hash
             pass
     assert others() == [name]
+
+
+def test_a_run_may_have_more_outputs_than_files_that_may_be_open(request):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits))
+    few = 20 + max(map(int, os.listdir('/proc/self/fd') if os.path.isdir('/proc/self/fd') else ['100']))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
+    with ExitStack() as stack:
+        for number in range(5 * few):
+            stack.enter_context(locked(f'{number}.mp4'))
+        with ExitStack() as work:
+            for _ in range(few):
+                work.enter_context(open(os.devnull))
+    assert others() == []
 
 
 def test_folders_above_are_made_and_go_if_they_are_empty():
