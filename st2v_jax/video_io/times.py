@@ -1,0 +1,53 @@
+"""When frames are shown: the steady rate in their times, and which frame is nearest to a time."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+LONGEST = 3600.0  # seconds between two frames; more is a damaged time, and would repeat a frame without end
+
+
+class Shot(NamedTuple):
+    """A frame with its time.
+
+    Attributes:
+      time: seconds after the first frame; never less than that of the frame before.
+      lasts: seconds that it is shown, as far as the file says so; matters for the last frame.
+      frame: the frame.
+    """
+
+    time: float
+    lasts: float
+    frame: Any
+
+
+def is_steady(times: np.ndarray, fps: float) -> bool:
+    """Whether each of the times is less than half a frame off its place at a constant rate."""
+    return bool(np.all(np.abs(times * float(fps) - np.arange(len(times))) < 0.5))
+
+
+def count_at(times: np.ndarray, end: float, fps: float) -> int:
+    """How many frames at a constant rate last from 0 to `end`: those of a steady video, otherwise as many as fit."""
+    if is_steady(times, fps) and abs(end * float(fps) - len(times)) <= 1:
+        return len(times)
+    return max(1, round(end * float(fps)))
+
+
+def nearest(shots: Iterable[Shot], fps: float, count: int | None = None) -> Iterator[tuple[Shot, int]]:
+    """Yields each shot with a number: for how many of the times 0, 1/fps, 2/fps, ... it is the nearest one.
+
+    count: how many times there are; None for all until the end of the last shot. The numbers add up to it.
+    """
+    fps, done, before = float(fps), 0, None
+    for shot in shots:
+        if before is not None:
+            # a millionth of a frame settles ties in favour of the earlier shot
+            until = int((before.time + shot.time) / 2 * fps + 1e-6) + 1
+            until = max(done, until if count is None else min(until, count))
+            yield before, until - done
+            done = until
+        before = shot
+    if before is not None:
+        until = max(1, round((before.time + before.lasts) * fps)) if count is None else count
+        yield before, max(0, until - done)
