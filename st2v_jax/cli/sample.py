@@ -176,6 +176,7 @@ def _jobs(arguments):
     outputs = _outputs(prompts, arguments)
     for output in outputs:
         video_io.check_output(output)
+        video_io.check_rate(output, arguments.fps)
     return [Job(prompt, output) for prompt, output in zip(prompts, outputs)]
 
 

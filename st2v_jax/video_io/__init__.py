@@ -9,6 +9,7 @@ The settings that made a video are stored in the file's comment as JSON; `read_m
 from st2v_jax.video_io.metadata import read_metadata
 from st2v_jax.video_io.pixels import to_floats, to_uint8
 from st2v_jax.video_io.reader import VideoReader, read_video, timed_frames
+from st2v_jax.video_io.times import nearest
 from st2v_jax.video_io.writer import VideoWriter, check_output, check_rate, is_folder
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     'check_output',
     'check_rate',
     'is_folder',
+    'nearest',
     'read_metadata',
     'read_video',
     'timed_frames',

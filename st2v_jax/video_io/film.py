@@ -28,10 +28,11 @@ class Film:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path, self.has_times, self._size, self._turn = os.fspath(path), None, None, None
+        self.path, self.has_times, self._stated = os.fspath(path), None, 0
         if not os.path.isfile(path):
             raise InputError(f'cannot read {path}: it is not a file; what comes through a pipe must be saved first')
         with self._errors(lambda: 0), self._opened() as (_, stream):
+            self._stated = stream.frames
             self.rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate and rate > 0]
 
     def shots(self) -> Iterator[Shot]:
@@ -40,9 +41,10 @@ class Film:
         Without times they follow each other at the first of `rates`. Raises InputError where the file is damaged, and
         at its end if less was in it than it states.
         """
-        count, start, time, usual = 0, None, 0.0, 1 / float(self.rates[0]) if self.rates else 0.0
+        count, start, time, lasts = 0, None, 0.0, 0.0
+        usual = 1 / float(self.rates[0]) if self.rates else 0.0
         with self._errors(lambda: count), self._opened() as (file, stream):
-            read = _Read(file, stream)
+            read = _Read(self.path, file, stream)
             decode = _decoder(stream)
             for packet in file.demux():
                 read.add(packet)
@@ -50,14 +52,16 @@ class Film:
                     if start is None:
                         start, self.has_times = frame.time, frame.time is not None
                         self._measure(stream, frame)
-                    at = frame.time - start if self.has_times and frame.time is not None else time + usual * (count > 0)
+                    follows = not self.has_times or frame.time is None or file.format.name == 'gif'
+                    at = time + lasts if follows else frame.time - start
                     if at - time > LONGEST:
                         raise InputError(
                             f'cannot read {self.path}: it is damaged: frame {count} lasts {at - time:.0f} s'
                         )
                     time = max(time, at)
                     count += 1
-                    yield Shot(time, _lasts(frame) or usual, frame)
+                    lasts = _lasts(frame, file) or usual
+                    yield Shot(time, lasts, frame)
             if self.has_times:
                 missing = read.missing(count)
                 if missing:
@@ -73,7 +77,7 @@ class Film:
         """The container and the stream that a player would show."""
         import av
 
-        # A colon makes a name a protocol for ffmpeg; and a playlist must not open what its author wants opened
+        # A colon makes a name a protocol for ffmpeg, and a playlist must not lead into the network
         options = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS)}
         with av.open(f'file:{self.path}', options=options, metadata_errors='replace') as file:
             stream = file.streams.best('video')
@@ -91,8 +95,9 @@ class Film:
             yield
         except InputError:
             raise
-        except av.error.InvalidDataError as error:
-            where = f'it is damaged after {count()} frames' if count() else 'it is not a video, or a damaged one'
+        except (av.error.InvalidDataError, av.error.EOFError) as error:
+            of = f' of {self._stated}' if self._stated else ''
+            where = f'it is damaged after {count()}{of} frames' if count() else 'it is not a video, or a damaged one'
             raise InputError(f'cannot read {self.path}: {where}') from error
         except Exception as error:  # PyAV raises errors of many kinds for damaged files
             reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
@@ -109,8 +114,8 @@ class Film:
 class _Read:
     """How much of a file was read, compared with what the file states."""
 
-    def __init__(self, file, stream):
-        self._file, self._stream = file, stream
+    def __init__(self, path, file, stream):
+        self._path, self._file, self._stream = path, file, stream
         self._first, self._last, self._packets, self._times = math.inf, -math.inf, 0, []
 
     def add(self, packet):
@@ -133,9 +138,12 @@ class _Read:
             return None
         # Statements are off by some frames, and the last frame may last longer than its packet says
         allowed = max(3 * np.mean(gaps), 1.5 * np.max(gaps), 0.02 * seconds)
-        if seconds - (self._last - self._first) <= allowed or (stated and self._packets >= stated):
+        reached = self._last - min(self._first, 0.0)  # headers count from zero, even where the first frame is later
+        if seconds - reached <= allowed or (stated and self._packets >= stated):
             return None
-        return f'{frames} of {stated} frames' if stated else f'{self._last - self._first:.1f} of {seconds:.1f} seconds'
+        if 'matroska' in self._file.format.name and not _is_cut(self._path):
+            return None
+        return f'{frames} of {stated} frames' if stated else f'{reached:.1f} of {seconds:.1f} seconds'
 
 
 def _decoder(stream):
@@ -143,12 +151,38 @@ def _decoder(stream):
     import av
 
     name = WITH_ALPHA.get(stream.codec_context.name)
-    if name is None or stream.metadata.get('alpha_mode') != '1' or name not in av.codecs_available:
+    has_alpha = {key.lower(): value for key, value in stream.metadata.items()}.get('alpha_mode') == '1'
+    if name not in av.codecs_available or not has_alpha:
         return lambda packet: packet.decode()
     decoder = av.CodecContext.create(name, 'r')
     decoder.options = {'max_pixels': str(MAX_PIXELS)}
     return decoder.decode
 
 
-def _lasts(frame):
-    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+def _lasts(frame, file):
+    """Seconds that a frame is shown; 0 if the file does not say. Browsers do not believe delays below 0.02 in a gif."""
+    lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+    return 0.1 if file.format.name == 'gif' and lasts < 0.02 else lasts
+
+
+def _is_cut(path):
+    """Whether a Matroska file is shorter than it states. Its frames do not say how long they last, so the last one may
+    last as long as all others, and nothing is missing."""
+    with open(path, 'rb') as file:
+        try:
+            header, start = _element(file, 0)
+            size, start = _element(file, start + header)  # the segment, which holds all of the rest
+        except (IndexError, TypeError, OSError):
+            return True
+    return size is not None and start + size > os.path.getsize(path)
+
+
+def _element(file, start):
+    """(size or None, where its content starts) of the element of EBML at `start`."""
+    file.seek(start)
+    head = file.read(12)
+    size_at = 9 - head[0].bit_length()  # leading zero bits tell how long a number is
+    width = 9 - head[size_at].bit_length()
+    mask = (1 << 7 * width) - 1
+    size = int.from_bytes(head[size_at : size_at + width], 'big') & mask
+    return (None if size == mask else size), start + size_at + width

@@ -42,11 +42,15 @@ def shown(frame: 'av.VideoFrame', height: int, width: int) -> np.ndarray:
 
     The colour matrix is the one that the frame names; without a name it is BT.709 from 720 lines on, else BT.601.
     """
+    from av.video.reformatter import Interpolation
+
+    exact = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+    scaled = {'height': height, 'width': width, 'interpolation': exact}
     if not frame.format.is_rgb and frame.colorspace not in CONVERTED:
         frame.colorspace = BT709 if frame.height >= HD else SMPTE170M
     if any(component.is_alpha for component in frame.format.components) or frame.format.has_palette:
-        return on_black(frame.to_ndarray(format='rgba', height=height, width=width))
-    return frame.to_ndarray(format='rgb24', height=height, width=width)
+        return on_black(frame.to_ndarray(format='rgba', **scaled))
+    return frame.to_ndarray(format='rgb24', **scaled)
 
 
 def coded(frame: np.ndarray) -> 'av.VideoFrame':

@@ -10,7 +10,7 @@ import numpy as np
 from st2v_jax.errors import InputError
 from st2v_jax.video_io.film import Film
 from st2v_jax.video_io.pictures import pictures_in, read_picture
-from st2v_jax.video_io.times import Shot, count_at, is_steady, nearest
+from st2v_jax.video_io.times import Shot, count_at, end_of, is_steady, nearest
 
 PIECE = 8  # frames read at a time
 ASSUMED = 8.0  # frames per second of what has no times
@@ -68,18 +68,15 @@ class VideoReader:
 
     def _of_file(self, fps):
         film = Film(self.path)
-        times, end = [], 0.0
-        for shot in film.shots():
-            times.append(shot.time)
-            end = shot.time + shot.lasts
-        if not times:
+        shots = np.array([(shot.time, shot.lasts) for shot in film.shots()])
+        if not len(shots):
             raise InputError(f'cannot read {self.path}: there are no frames in it')
-        self.frames = len(times)
+        self.frames = len(shots)
         if not film.has_times:
             self._set_rate(fps, next(iter(film.rates), ASSUMED))
             yield from (film.pixels(shot.frame) for shot in film.shots())
             return
-        self._resample(np.array(times), end, film.rates, fps)
+        self._resample(shots[:, 0], end_of(*shots.T), film.rates, fps)
         for shot, uses in nearest(film.shots(), self.fps, self.frames):
             if uses:
                 yield from [film.pixels(shot.frame)] * uses
@@ -93,11 +90,11 @@ class VideoReader:
     def _resample(self, times, end, stated, fps):
         """The rate and the number of frames of a file."""
         mean = (len(times) - 1) / times[-1] if times[-1] else 0.0
-        own = [float(rate) for rate in (*stated, mean) if rate and is_steady(times, rate)]
+        own = [float(rate) for rate in (*stated, mean) if times[-1] and rate and is_steady(times, rate)]
         rate = own[0] if own else len(times) / end if end else ASSUMED
         self.fps = float(fps or rate)
         self.frames = count_at(times, end, self.fps)
-        if not own:
+        if not is_steady(times, rate):
             change = 'resampled to its mean,' if fps is None else 'resampled to'
             self.notes.append(f'variable frame rate: {change} {self.fps:.4g} per second')
         elif fps is not None and not is_steady(times, fps):

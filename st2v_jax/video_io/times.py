@@ -27,6 +27,13 @@ def is_steady(times: np.ndarray, fps: float) -> bool:
     return bool(np.all(np.abs(times * float(fps) - np.arange(len(times))) < 0.5))
 
 
+def end_of(times: np.ndarray, lasts: np.ndarray) -> float:
+    """When the last frame ends: after what the file says, if that is true of the other frames, else after the mean."""
+    gaps = np.diff(times)
+    believed = np.abs(gaps - lasts[:-1]).sum() <= 0.1 * times[-1] and lasts[-1] <= LONGEST
+    return float(times[-1] + (lasts[-1] if believed or not len(gaps) else gaps.mean()))
+
+
 def count_at(times: np.ndarray, end: float, fps: float) -> int:
     """How many frames at a constant rate last from 0 to `end`: those of a steady video, otherwise as many as fit."""
     if is_steady(times, fps) and abs(end * float(fps) - len(times)) <= 1:
