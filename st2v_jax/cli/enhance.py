@@ -78,8 +78,6 @@ def _input(arguments):
 
     check([arguments.prompt], [arguments.seed])
     video = video_io.VideoReader(arguments.input, arguments.fps)
-    for note in video.notes:
-        warn(f'{arguments.input}: {note}')
     if arguments.output is None:
         arguments.output = f'{Path(arguments.input).resolve().stem}-enhanced.mp4'
     video_io.check_output(arguments.output)
@@ -89,6 +87,8 @@ def _input(arguments):
         written = written.parent
     if written.exists() and os.path.samefile(arguments.input, written):
         raise BadInput(f'{arguments.output} is the input: choose another --output')
+    for note in video.notes:
+        warn(f'{arguments.input}: {note}')
     return video
 
 

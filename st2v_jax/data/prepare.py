@@ -223,7 +223,7 @@ def samples(path: str | Path, settings: Settings) -> Iterator[tuple[float, np.nd
     for number, (shot, uses) in enumerate(nearest(timed_frames(path), settings.fps)):
         frame, end = resize_and_crop(shot.frame, settings.size), shot.time + shot.lasts
         # the detector counts frames; their rate does not matter to it
-        for cut in detector.process_frame(FrameTimecode(number, settings.fps), frame[..., ::-1]):
+        for cut in detector.process_frame(FrameTimecode(number, float(settings.fps)), frame[..., ::-1]):
             waiting = [taken for taken in waiting if taken[0] >= cut.frame_num]
         waiting += [(number, shot.time, frame)] * uses
         # A cut is found some frames later; until then a frame may belong to the next scene.

@@ -77,8 +77,8 @@ class Film:
         """The container and the stream that a player would show."""
         import av
 
-        # A colon makes a name a protocol for ffmpeg, and a playlist must not lead into the network
-        options = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS)}
+        # A colon makes a name a protocol for ffmpeg. A playlist must not lead into the network, nor be waited for
+        options = {'protocol_whitelist': 'file', 'max_reload': '0', 'max_pixels': str(MAX_PIXELS)}
         with av.open(f'file:{self.path}', options=options, metadata_errors='replace') as file:
             stream = file.streams.best('video')
             if stream is None:

@@ -10,7 +10,7 @@ import numpy as np
 from st2v_jax.errors import InputError
 from st2v_jax.video_io.film import Film
 from st2v_jax.video_io.pictures import pictures_in, read_picture
-from st2v_jax.video_io.times import Shot, count_at, end_of, is_steady, nearest
+from st2v_jax.video_io.times import Shot, count_at, end_of, nearest, off, steady_rate
 
 PIECE = 8  # frames read at a time
 ASSUMED = 8.0  # frames per second of what has no times
@@ -89,15 +89,14 @@ class VideoReader:
 
     def _resample(self, times, end, stated, fps):
         """The rate and the number of frames of a file."""
-        mean = (len(times) - 1) / times[-1] if times[-1] else 0.0
-        own = [float(rate) for rate in (*stated, mean) if times[-1] and rate and is_steady(times, rate)]
-        rate = own[0] if own else len(times) / end if end else ASSUMED
+        steady = steady_rate(times, stated)
+        rate = steady or (len(times) / end if end else ASSUMED)
         self.fps = float(fps or rate)
         self.frames = count_at(times, end, self.fps)
-        if not is_steady(times, rate):
+        if steady is None and len(times) > 1:
             change = 'resampled to its mean,' if fps is None else 'resampled to'
             self.notes.append(f'variable frame rate: {change} {self.fps:.4g} per second')
-        elif fps is not None and not is_steady(times, fps):
+        elif off(times, self.fps) >= 0.5:
             self.notes.append(f'resampled from {rate:.4g} to {self.fps:.4g} frames per second')
         elif self.frames > len(times):
             self.notes.append(f'its last frame lasts {self.frames - len(times) + 1} times as long as others')

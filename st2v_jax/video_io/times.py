@@ -22,9 +22,18 @@ class Shot(NamedTuple):
     frame: Any
 
 
-def is_steady(times: np.ndarray, fps: float) -> bool:
-    """Whether each of the times is less than half a frame off its place at a constant rate."""
-    return bool(np.all(np.abs(times * float(fps) - np.arange(len(times))) < 0.5))
+def off(times: np.ndarray, fps: float) -> float:
+    """How far, in frames, a frame is off its place at a constant rate; below half a frame the rate fits."""
+    return float(np.abs(times * float(fps) - np.arange(len(times))).max())
+
+
+def steady_rate(times: np.ndarray, stated: Iterable[float]) -> float | None:
+    """The constant rate of a video: a stated one if it fits about as well as the mean one; None if none fits."""
+    if not times[-1]:
+        return None
+    rates = [float(rate) for rate in stated] + [(len(times) - 1) / times[-1]]
+    best = min(off(times, rate) for rate in rates)
+    return next(rate for rate in rates if off(times, rate) <= best + 0.05) if best < 0.5 else None
 
 
 def end_of(times: np.ndarray, lasts: np.ndarray) -> float:
@@ -36,7 +45,7 @@ def end_of(times: np.ndarray, lasts: np.ndarray) -> float:
 
 def count_at(times: np.ndarray, end: float, fps: float) -> int:
     """How many frames at a constant rate last from 0 to `end`: those of a steady video, otherwise as many as fit."""
-    if is_steady(times, fps) and abs(end * float(fps) - len(times)) <= 1:
+    if off(times, fps) < 0.5 and abs(end * float(fps) - len(times)) <= 1:
         return len(times)
     return max(1, round(end * float(fps)))
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from data.videos import FPS, scene, shipped, write, write_folder
+from video_io.films import encode, numbered, numbers
 
 from st2v_jax.cli.run import main
 from st2v_jax.data import clips, prepare
@@ -63,6 +64,16 @@ def test_frames_are_those_nearest_to_thirds_of_seconds(tmp_path):
         wanted = np.round(np.arange(len(numbers)) * fps / 3)
         np.testing.assert_allclose(numbers, wanted, atol=1.1)  # error of the codec
         assert len(numbers) >= 100 / fps * 3 - 5
+
+
+def test_a_varying_rate_is_sampled_by_its_times(tmp_path):
+    times = np.cumsum([0, *([40] * 12), 300, 300, *([20] * 12), 200])
+    encode(tmp_path / 'film.mkv', numbered(len(times)), times=times)
+    settings = prepare.Settings(frames=2, fps=4, size=(32, 32))
+    found = list(prepare.samples(tmp_path / 'film.mkv', settings))
+    assert [start for start, _ in found] == pytest.approx([0, 0.48, 1.08])  # those nearest to 0, 0.5 and 1
+    wanted = [np.abs(times - 1000 * number / 4).argmin() for number in range(6)]
+    np.testing.assert_allclose(numbers(np.concatenate([frames for _, frames in found])), wanted, atol=1)
 
 
 @pytest.mark.parametrize('shape', [(48, 64), (64, 48), (240, 320), (31, 200)])
