@@ -19,6 +19,8 @@ WITH_ALPHA = {'vp8': 'libvpx', 'vp9': 'libvpx-vp9'}
 class Film:
     """A video file; its frames can be decoded several times.
 
+    exact: whether colours are right to a level, see `pixels.shown`.
+
     Attributes:
       rates: frames per second that the file states, or that ffmpeg guesses; the likeliest first, maybe none.
       has_times: whether the first frame says when it is shown; None until it is decoded.
@@ -27,8 +29,8 @@ class Film:
       InputError: if the file cannot be opened.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path, self.has_times, self._stated = os.fspath(path), None, 0
+    def __init__(self, path: str | os.PathLike, *, exact: bool = True):
+        self.path, self.has_times, self._stated, self._exact = os.fspath(path), None, 0, exact
         if not os.path.isfile(path):
             raise InputError(f'cannot read {path}: it is not a file; what comes through a pipe must be saved first')
         with self._errors(lambda: 0), self._opened() as (_, stream):
@@ -70,7 +72,7 @@ class Film:
     def pixels(self, frame: Any) -> np.ndarray:
         """A frame of `shots` as uint8 [h, w, 3]: all have the size and the direction of the first."""
         with self._errors(lambda: 1):
-            return self._turn(shown(frame, *self._size))
+            return self._turn(shown(frame, *self._size, exact=self._exact))
 
     @contextlib.contextmanager
     def _opened(self):

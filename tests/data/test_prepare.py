@@ -15,7 +15,7 @@ from video_io.films import encode, numbered, numbers
 
 from st2v_jax.cli.run import main
 from st2v_jax.data import clips, prepare
-from st2v_jax.video_io import read_video
+from st2v_jax.video_io import timed_frames
 
 SMALL = prepare.Settings(frames=4, size=(32, 32), videos_per_shard=2)
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,8 @@ def test_only_good_samples_are_kept_and_the_rest_is_listed(prepared):
 
 def test_frames_come_back_from_their_files(prepared, videos):
     clip = clips.Folder(prepared)[2]
-    whole = np.stack([prepare.resize_and_crop(frame, (32, 32)) for frame in read_video(videos / 'cut.mp4')[36:48:4]])
+    frames = [shot.frame for shot in timed_frames(videos / 'cut.mp4')][36:48:4]
+    whole = np.stack([prepare.resize_and_crop(frame, (32, 32)) for frame in frames])
     kept = clip.frames([0, 1, 2])
     assert kept.dtype == np.uint8 and np.abs(kept - whole.astype(float)).mean() < 3
     np.testing.assert_array_equal(clip.frames([2, 1]), kept[[2, 1]])
