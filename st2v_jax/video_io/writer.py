@@ -101,10 +101,10 @@ def check_rate(path: str | Path, fps: float | Fraction) -> None:
     """Raises OutputError unless a file such as `path` can hold so many frames per second; PNG files hold none."""
     lowest, highest = RATES.get(_ending(path), (0, float('inf')))
     if not lowest <= fps <= highest:
-        kind = _ending(path)[1:]
-        more = ', an mp4 up to 1000' if kind == 'gif' and fps > highest else ''
+        kind = {'.mp4': 'an mp4', '.gif': 'a gif'}[_ending(path)]
+        more = ', an mp4 up to 1000' if kind == 'a gif' and fps > highest else ''
         raise OutputError(
-            f'cannot write {path}: {kind} holds {lowest} to {highest} frames per second{more}; not {fps:g}'
+            f'cannot write {path}: {kind} holds {lowest} to {highest} frames per second{more}; not {float(fps):g}'
         )
 
 

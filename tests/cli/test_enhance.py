@@ -192,3 +192,19 @@ def test_ctrl_c_leaves_what_plays_or_nothing(run, done, written, monkeypatch):
     assert code == 130 and f'stopped: {written}; again: st2v enhance --input ball.mp4' in err
     assert (len(video_io.read_video('ball-enhanced.mp4')) if done else 0) == done
     assert done or not Path('ball-enhanced.mp4').exists()
+
+
+def test_a_disk_that_is_full_when_a_gif_is_written_is_one_line(run, monkeypatch):
+    def enhanced(enhancer, frames, prompt, on_step, **_):
+        yield np.zeros((sum(map(len, frames)), 48, 48, 3))
+
+    def full(path):
+        raise OSError(28, 'No space left on device', '.ball.gif.part')
+
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', enhanced)
+    monkeypatch.setattr('st2v_jax.video_io.writer.replacing', full)
+    before = sorted(Path().rglob('*'))
+    code, _, err = run('--input', 'ball.mp4', '--output', 'ball.gif', '--quiet')
+    line = 'error: ball.gif: No space left on device; nothing was written; again: st2v enhance .*\n'
+    assert code == 1 and re.fullmatch(line, err)
+    assert sorted(Path().rglob('*')) == before

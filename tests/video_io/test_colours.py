@@ -101,6 +101,13 @@ def test_transparent_pixels_of_a_gif_show_black(tmp_path):
     np.testing.assert_array_equal(read_video(tmp_path / 'film.gif')[0, [4, 12], 4], [(200, 30, 40), (0, 0, 0)])
 
 
+@pytest.mark.parametrize('size', [(1, 1), (17, 35), (16, 4096), (4096, 16), (3, 2)])
+def test_frames_of_any_size_are_read(size, tmp_path):
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    path = encode(tmp_path / 'film.mkv', [frame] * 2, 'ffv1', pix_fmt='bgr0')
+    np.testing.assert_array_equal(read_video(path), [frame] * 2)
+
+
 TURNS = {  # where the axes x and y of the stored frame point to, as (a, b, c, d) of the display matrix
     (1, 0, 0, 1): lambda frames: frames,
     (-1, 0, 0, 1): lambda frames: frames[:, :, ::-1],
