@@ -133,7 +133,9 @@ class _Read:
             self._times.append(float(start * packet.time_base))
 
     def missing(self, frames):
-        """'56 of 120 frames' if clearly less was read than the file states, otherwise None."""
+        """How much was read, as '56 of 120 frames', if that is clearly less than the file states, otherwise None."""
+        if self._file.format.name == 'gif':  # it states only that it ends
+            return None if _has_trailer(self._path) else f'{frames} frames'
         stated, seconds = self._stream.frames, (self._file.duration or 0) / 1e6
         gaps = np.diff(np.sort(self._times))
         if not seconds or not len(gaps):
@@ -165,6 +167,12 @@ def _lasts(frame, file):
     """Seconds that a frame is shown; 0 if the file does not say. Browsers do not believe delays below 0.02 in a gif."""
     lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
     return 0.1 if file.format.name == 'gif' and lasts < 0.02 else lasts
+
+
+def _has_trailer(path):
+    with open(path, 'rb') as file:
+        file.seek(max(0, os.path.getsize(path) - 64))
+        return file.read().rstrip(b'\0\r\n ').endswith(b';')
 
 
 def _is_cut(path):

@@ -74,7 +74,7 @@ def test_full_range_of_old_names_is_full_range(tmp_path):
     frame = in_yuv(bars((96, 96)), 6, full=True).reformat(format='yuvj420p', src_color_range=2, dst_color_range=2)
     for ending, codec in (('mkv', 'mjpeg'), ('mp4', 'libx264')):
         path = encode(tmp_path / f'film.{ending}', [frame], codec, pix_fmt='yuvj420p')
-        assert bars_off(read_video(path)[0][:, 8:-8]) <= 60 and abs(int(read_video(path)[0][48, 72, 0]) - 255) <= 3
+        assert bars_off(read_video(path)[0]) <= 5
 
 
 @pytest.mark.parametrize(
