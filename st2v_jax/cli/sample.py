@@ -191,10 +191,14 @@ def _prompts(arguments):
     prompts = _read_prompts(arguments.prompts_file) if several else [arguments.prompt]
     check(prompts, [arguments.seed])
     if arguments.output is None:
-        return prompts, [f'{_slug(prompt)}-{arguments.seed}.mp4' for prompt in prompts]
-    if several:
-        return prompts, [outputs.numbered(arguments.output, number) for number in range(len(prompts))]
-    return prompts, [arguments.output]
+        names = [f'{_slug(prompt)}-{arguments.seed}.mp4' for prompt in prompts]
+    elif several:
+        names = [outputs.numbered(arguments.output, number) for number in range(len(prompts))]
+    else:
+        names = [arguments.output]
+    for name in names:
+        video_io.check_rate(name, arguments.fps)
+    return prompts, names
 
 
 def _read_prompts(name):

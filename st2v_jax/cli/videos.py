@@ -90,14 +90,17 @@ def save(
     metadata: what is stored in the file; its 'command' repeats the video.
     """
     run.again, run.target, run.written, video = metadata['command'], output, 'nothing was written', None
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(progress)
-        for frames in pieces:
-            if video is None:  # opened late: a run that fails before this leaves an existing file untouched
-                size = frames.shape[1:3]
-                video = stack.enter_context(video_io.VideoWriter(output, fps, size, metadata))
-            video.write(frames)
-            progress.to(video.frames)
-            run.written = f'{video.frames} of {progress.total} frames are in {output}'
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(progress)
+            for frames in pieces:
+                if video is None:  # opened late: a run that fails before this leaves an existing file untouched
+                    size = frames.shape[1:3]
+                    video = stack.enter_context(video_io.VideoWriter(output, fps, size, metadata))
+                video.write(frames)
+                progress.to(video.frames)
+    finally:
+        if video is not None and video.kept:
+            run.written = f'{video.kept} of {progress.total} frames are in {output}'
     if not progress.quiet:
         print(f'saved {output} ({video.frames} frames, {video.frames / fps:.1f} s); again: {run.again}', flush=True)

@@ -20,7 +20,7 @@ from st2v_jax.data import clips
 from st2v_jax.errors import InputError
 from st2v_jax.metrics.flow import flow, flow_length
 from st2v_jax.storage.atomic import write_bytes
-from st2v_jax.video_io import VideoReader
+from st2v_jax.video_io import nearest, timed_frames
 
 SETTINGS = 'settings.json'
 SKIPPED = 'skipped.jsonl'
@@ -217,30 +217,28 @@ def clips_of(entry: Entry, folder: str | Path, settings: Settings) -> Outcome:
 def samples(path: str | Path, settings: Settings) -> Iterator[tuple[float, np.ndarray]]:
     """Yields the clips of a video, each of consecutive frames of one scene: (start in seconds, uint8 [n, h, w, 3]).
 
-    The clips do not overlap and come in order. Their frames are those nearest to 0, 1/fps, 2/fps, ... seconds; the rate
-    of the file is taken to be constant.
+    The clips do not overlap and come in order. Their frames are those nearest to 0, 1/fps, 2/fps, ... seconds by their
+    own times, so the rate of the file may vary. Raises InputError at its end if it has fewer frames than are needed.
     """
     from scenedetect import AdaptiveDetector, FrameTimecode
 
-    video = VideoReader(path)
-    rate = video.fps
-    if not rate or rate < 0.99 * settings.fps:
-        has = f'{rate:.3g} frames per second' if rate else 'no frame rate'
-        raise InputError(f'the file has {has}, but clips need {settings.fps:g}')
     detector = AdaptiveDetector(min_scene_len=1)
-    waiting, kept = [], 0  # [(number, frame)] of the current scene that are not yet in a clip
-    for number, frame in enumerate(frame for piece in video for frame in piece):
-        frame = resize_and_crop(frame, settings.size)
-        for cut in detector.process_frame(FrameTimecode(number, rate), frame[..., ::-1]):
-            waiting = [pair for pair in waiting if pair[0] >= cut.frame_num]
-        if number >= round(kept * rate / settings.fps):
-            waiting.append((number, frame))
-            kept += 1
+    waiting = []  # [(number, time, frame)] of the current scene that are not yet in a clip
+    number, end = -1, 0.0
+    for number, (shot, uses) in enumerate(nearest(timed_frames(path), settings.fps)):
+        frame, end = resize_and_crop(shot.frame, settings.size), shot.time + shot.lasts
+        # the detector counts frames; their rate does not matter to it
+        for cut in detector.process_frame(FrameTimecode(number, float(settings.fps)), frame[..., ::-1]):
+            waiting = [taken for taken in waiting if taken[0] >= cut.frame_num]
+        waiting += [(number, shot.time, frame)] * uses
         # A cut is found some frames later; until then a frame may belong to the next scene.
         known = number - detector.event_buffer_length
-        if len(waiting) >= settings.frames and waiting[settings.frames - 1][0] <= known:
+        while len(waiting) >= settings.frames and waiting[settings.frames - 1][0] <= known:
             sample, waiting = waiting[: settings.frames], waiting[settings.frames :]
-            yield sample[0][0] / rate, np.stack([frame for _, frame in sample])
+            yield sample[0][1], np.stack([frame for _, _, frame in sample])
+    rate = (number + 1) / end if end else 0.0
+    if rate < 0.99 * settings.fps:
+        raise InputError(f'the file has {rate:.3g} frames per second, but clips need {settings.fps:g}')
 
 
 def resize_and_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:

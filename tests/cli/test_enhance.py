@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_io.films import encode
 
 from st2v_jax import video_io
 from st2v_jax.cli.run import main
@@ -67,11 +68,14 @@ def test_a_video_becomes_a_larger_one(run):
 def test_folders_of_pictures_and_gifs_go_in_and_come_out(run):
     with video_io.VideoWriter('frames/', 8, (32, 32)) as video:
         video.write(SQUARE)
-    assert run('--input', 'frames/', '--output', 'ball.gif', '--quiet') == (0, '', '')
+    assert run('--input', 'frames/', '--output', 'ball.gif', '--fps', '8', '--quiet') == (0, '', '')
     assert video_io.read_video('ball.gif').shape == (7, 48, 48, 3)
     code, _, err = run('--input', 'ball.gif', '--output', 'new/', '--fps', '5')
-    assert code == 0, err
-    assert len(list(Path('new').glob('frame-*.png'))) == 7
+    assert code == 0 and 'warning: ball.gif: resampled from 8 to 5 frames per second\n' in err
+    assert len(list(Path('new').glob('frame-*.png'))) == 4, '7 / 8 seconds at 5 per second'
+    code, _, err = run('--input', 'new/', '--output', 'new.mp4')
+    assert code == 0 and 'warning: new/: no times: 8 frames per second assumed; --fps sets another\n' in err
+    assert video_io.VideoReader('new.mp4').fps == 8
 
 
 def test_unseen_words_are_named(run):
@@ -106,7 +110,35 @@ def cut_short():
     write('cut.mp4', Path('cut.mp4').read_bytes()[:-3000])
 
 
+def cut_in_half():
+    encode('half.mkv', np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8))
+    write('half.mkv', Path('half.mkv').read_bytes()[: Path('half.mkv').stat().st_size // 2])
+
+
+def quick():
+    with video_io.VideoWriter('quick.mp4', 60, (32, 32)) as video:
+        video.write(SQUARE)
+
+
+def frames(folder):
+    with video_io.VideoWriter(folder, 8, (32, 32)) as video:
+        video.write(SQUARE)
+
+
 BAD = {
+    'half an mkv': (cut_in_half, ['--input', 'half.mkv'], r'cannot read half.mkv: it is damaged after 0.\d of 1.6 sec'),
+    'a gif of 60 a second': (quick, ['--input', 'quick.mp4', '--output', 'a.gif'], 'gif holds 0.002 to 50 .* not 60'),
+    'a gif at 60': (lambda: None, ['--input', 'ball.mp4', '--output', 'a.gif', '--fps', '60'], 'to 50 .* not 60'),
+    'other frames': (
+        lambda: write('f/frame-0003.png', b'?'),
+        ['--input', 'ball.mp4', '--output', 'f/'],
+        'cannot write f/: there are frames that this program did not write, such as f/frame-0003.png',
+    ),
+    'a series of the input': (
+        lambda: frames('f/'),
+        ['--input', 'f', '--fps', '8', '--output', 'f/frame.png'],
+        'f/frame.png is the input',
+    ),
     'missing': (lambda: None, ['--input', 'no.mp4'], 'cannot read no.mp4: there is no such file or folder'),
     'empty': (
         lambda: write('e.mp4', b''),
@@ -189,3 +221,19 @@ def test_ctrl_c_leaves_what_plays_or_nothing(run, done, written, monkeypatch):
     assert code == 130 and f'stopped: {written}; again: st2v enhance --input=ball.mp4' in err
     assert (len(video_io.read_video('ball-enhanced.mp4')) if done else 0) == done
     assert done or not Path('ball-enhanced.mp4').exists()
+
+
+def test_a_disk_that_is_full_when_a_gif_is_written_is_one_line(run, monkeypatch):
+    def enhanced(enhancer, frames, prompt, on_step, **_):
+        yield np.zeros((sum(map(len, frames)), 48, 48, 3))
+
+    def full(path):
+        raise OSError(28, 'No space left on device', '.ball.gif.part')
+
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', enhanced)
+    monkeypatch.setattr('st2v_jax.video_io.writer.replacing', full)
+    before = sorted(Path().rglob('*'))
+    code, _, err = run('--input', 'ball.mp4', '--output', 'ball.gif', '--quiet')
+    line = 'error: ball.gif: No space left on device; nothing was written; again: st2v enhance .*\n'
+    assert code == 1 and re.fullmatch(line, err)
+    assert sorted(Path().rglob('*')) == before

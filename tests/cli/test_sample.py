@@ -280,6 +280,11 @@ BAD = {
     'shortened option': (['--prompt', PROMPT, '--num', '3'], 'unrecognized arguments: --num 3'),
     'unknown ending': (['--prompt', PROMPT, '--output', 'a.avi'], r'cannot write a\.avi: its ending must be'),
     'no folder': (['--prompt', PROMPT, '--output', 'no/a.mp4'], 'cannot write no/a.mp4: no: No such file'),
+    'a gif of 60 a second': (
+        ['--prompt', PROMPT, '--output', 'a.gif', '--fps', '60'],
+        r'cannot write a\.gif: a gif holds',
+    ),
+    'too slow': (['--prompt', PROMPT, '--fps', '0.0001'], 'mp4 holds 0.001 to 1000 frames per second; not 0.0001'),
     'no seed': (['--prompt', PROMPT, '--seed=-1'], 'between 0 and 4294967295'),
     'no speed': (['--prompt', PROMPT, '--fps', '0'], 'a number above 0'),
     'not a number': (['--prompt', PROMPT, '--guidance-text', 'nan'], 'a number'),

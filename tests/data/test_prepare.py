@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 from data.videos import FPS, scene, shipped, write, write_folder
+from video_io.films import encode, numbered, numbers
 
 from st2v_jax.cli.run import main
 from st2v_jax.data import clips, prepare
 from st2v_jax.stopping import Stopped
-from st2v_jax.video_io import read_video
+from st2v_jax.video_io import timed_frames
 
 SMALL = prepare.Settings(frames=4, size=(32, 32), videos_per_shard=2)
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,16 @@ def test_frames_are_those_nearest_to_thirds_of_seconds(tmp_path):
         assert len(numbers) >= 100 / fps * 3 - 5
 
 
+def test_a_varying_rate_is_sampled_by_its_times(tmp_path):
+    times = np.cumsum([0, *([40] * 12), 300, 300, *([20] * 12), 200])
+    encode(tmp_path / 'film.mkv', numbered(len(times)), times=times)
+    settings = prepare.Settings(frames=2, fps=4, size=(32, 32))
+    found = list(prepare.samples(tmp_path / 'film.mkv', settings))
+    assert [start for start, _ in found] == pytest.approx([0, 0.48, 1.08])  # those nearest to 0, 0.5 and 1
+    wanted = [np.abs(times - 1000 * number / 4).argmin() for number in range(6)]
+    np.testing.assert_allclose(numbers(np.concatenate([frames for _, frames in found])), wanted, atol=1)
+
+
 @pytest.mark.parametrize('shape', [(48, 64), (64, 48), (240, 320), (31, 200)])
 @pytest.mark.parametrize('size', [(64, 64), (96, 64), (64, 128)])
 def test_the_middle_of_a_frame_is_kept_with_its_aspect(shape, size):
@@ -105,7 +116,8 @@ def test_only_good_samples_are_kept_and_the_rest_is_listed(prepared):
 
 def test_frames_come_back_from_their_files(prepared, videos):
     clip = clips.Folder(prepared)[2]
-    whole = np.stack([prepare.resize_and_crop(frame, (32, 32)) for frame in read_video(videos / 'cut.mp4')[36:48:4]])
+    frames = [shot.frame for shot in timed_frames(videos / 'cut.mp4')][36:48:4]
+    whole = np.stack([prepare.resize_and_crop(frame, (32, 32)) for frame in frames])
     kept = clip.frames([0, 1, 2])
     assert kept.dtype == np.uint8 and np.abs(kept - whole.astype(float)).mean() < 3
     np.testing.assert_array_equal(clip.frames([2, 1]), kept[[2, 1]])
