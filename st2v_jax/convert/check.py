@@ -30,12 +30,6 @@ from st2v_jax.weights.layout import abstract, streaming
 
 HEAD = 1 << 20  # bytes of a file that its digest is of
 EXAMPLES = 20  # names that are shown of a file that holds nothing known
-# What lies where a large file should be, by its first bytes
-STAND_INS = {
-    b'version https://git-lfs': 'is a git-lfs pointer, not the file itself: `git lfs pull` fetches that',
-    b'<!doctype html': 'is a web page, not the file itself: download it again',
-    b'<html': 'is a web page, not the file itself: download it again',
-}
 # What is raised by sizes that no model can have: negative, zero, no multiple of the number of groups
 IMPOSSIBLE = (ValueError, TypeError, ArithmeticError)
 
@@ -276,11 +270,6 @@ def _look_into(path, source, number, model, on_tensor):
     heads = {part: _head(part) for part in _parts(path)}
     digests = {part: hashlib.sha256(head).hexdigest() for part, head in heads.items()}
     file = File(number, [Part(source.name_of(part), part.stat().st_size, digests[part]) for part in heads])
-    for part, head in heads.items():
-        text = head[:64].lstrip().lower()
-        file.troubles += [f'{part.name} {what}' for begin, what in STAND_INS.items() if text.startswith(begin)]
-    if file.troubles:
-        return file, [], []
     try:
         tensors, settings = read(path), settings_of(path)
     except (ValueError, OSError) as error:
