@@ -9,7 +9,7 @@ from st2v_jax import __version__, video_io
 from st2v_jax.cli import options
 from st2v_jax.cli.progress import Progress
 from st2v_jax.cli.run import Run
-from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
+from st2v_jax.cli.videos import check_words, enhanced, name_device, save
 from st2v_jax.errors import BadInput
 
 DESCRIPTION = """\
@@ -41,7 +41,7 @@ def work(arguments: Namespace, run: Run) -> None:
         name_device()
     enhancer = load_enhancer(arguments.weights, devices=arguments.devices)
     settings = _settings(arguments, enhancer)
-    warn_about_words(enhancer.tokenizer, [arguments.prompt, arguments.negative_prompt])
+    check_words(enhancer.tokenizer, [arguments.prompt], arguments.negative_prompt)
     run.lower = ('--decode-frames 1',) * (arguments.decode_frames > 1) + ('--weights with a smaller model',)
     profile = arguments.profile or enhancer.config.profile
     fps = arguments.fps or video.fps or 8.0

@@ -12,9 +12,10 @@ from st2v_jax import __version__, video_io
 from st2v_jax.cli import options
 from st2v_jax.cli.progress import Progress
 from st2v_jax.cli.run import Run
-from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
+from st2v_jax.cli.videos import check_words, enhanced, name_device, save
 from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
+from st2v_jax.storage.text import read_lines
 
 # Lists of prompts that ship with the package, by the names that --prompts-file knows them under
 SHIPPED_PROMPTS = {'paper': Path(__file__).parents[1] / 'assets' / 'prompts' / 'paper.txt'}
@@ -56,7 +57,7 @@ def work(arguments: Namespace, run: Run) -> None:
         name_device()
     model, enhancer = _load(arguments)
     settings = _settings(arguments, model)
-    warn_about_words(model.tokenizer, [*(job.prompt for job in jobs), arguments.negative_prompt])
+    check_words(model.tokenizer, [job.prompt for job in jobs], arguments.negative_prompt)
     if settings.decode_frames > 1:
         run.lower += ('--decode-frames 1',)
     if settings.profile == 'paper' and model.config.apm is not None:
@@ -140,7 +141,7 @@ def _streamed(model, job, arguments, settings, progress):
         progress.to(min(total, before + step / steps * new), f'chunk {chunk + 1}/{chunks} step {step}/{steps}')
 
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # warn_about_words has reported prompts that are cut
+        warnings.filterwarnings('ignore', 'the prompt is longer')  # check_words has said so
         frames = generate(
             model,
             job.prompt,
@@ -183,10 +184,9 @@ def _prompts(name):
     """The prompts in a file of the user, or in one that ships with the package."""
     file = Path(name) if name not in SHIPPED_PROMPTS or Path(name).is_file() else SHIPPED_PROMPTS[name]
     try:
-        lines = file.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        prompts = [line for _, line in read_lines(file) if not line.startswith('#')]
+    except (OSError, ValueError) as error:
         raise BadInput(f'cannot read the prompts: {error}') from error
-    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith('#')]
     if not prompts:
         raise BadInput(f'{name} has no prompts: write one per line; # starts a comment')
     return prompts

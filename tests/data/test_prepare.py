@@ -208,7 +208,7 @@ def test_what_is_said(prepared, videos, capsys, tmp_path):
         (None, 'No such file or directory'),
         ('', 'names no videos'),
         ('{"file": "a.mp4"}', """line 1: a line must be {"file": "...", "caption": "..."}, not '{"file": "a.mp4"}'"""),
-        ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: a line must be'),
+        ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: not a JSON object: Expecting value, column 1'),
         ('{"file": "a.mp4", "caption": " "}', 'line 1'),
     ],
 )
