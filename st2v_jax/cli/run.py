@@ -10,14 +10,13 @@ work(arguments, run) does the work. Errors are raised there and reported here.
 import argparse
 import importlib
 import importlib.util
-import os
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from st2v_jax.cli import options
+from st2v_jax.cli import options, programs
 from st2v_jax.errors import BadInput, Failed, InputError, OutputError
 
 VERBS = {
@@ -62,7 +61,7 @@ class Run:
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line, given without the name of the program, and returns the exit code."""
     verb, arguments, run = parse(sys.argv[1:] if argv is None else list(argv))
-    _keep_compiled_programs()
+    programs.keep()
     try:
         verb.work(arguments, run)
     except KeyboardInterrupt:
@@ -115,27 +114,6 @@ def _called(verb):
 
 def _is_module():
     return Path(sys.argv[0]).parts[-2:] == ('st2v_jax', '__main__.py')
-
-
-def _keep_compiled_programs():
-    """Turns on jax's persistent compilation cache through the variables that jax reads when it is imported later.
-
-    A folder named by jax's own variable takes precedence.
-    """
-    folder = os.environ.get('ST2V_CACHE')
-    if folder is None:
-        if os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-            return
-        folder = os.path.join(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'st2v_jax')
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError:
-        return  # without a cache the run is slower, but it works
-    os.environ |= {
-        'JAX_COMPILATION_CACHE_DIR': folder,
-        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-        'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0',
-    }
 
 
 def _of_the_device(error, run):

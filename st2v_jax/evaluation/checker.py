@@ -130,5 +130,6 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     with stored.written(path, 'st2v evaluate train-checker'), np.load(path) as file:
         about = json.loads(str(file['about']))
         params = trees.unflatten({name: file[name] for name in file.files if name != 'about'})
-        about['size'], params['clip'], params['heads']  # KeyError for a file of another program
+        if 'size' not in about or not {'clip', 'heads'} <= params.keys():
+            raise ValueError('it holds no checker')
         return params, about

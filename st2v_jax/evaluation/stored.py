@@ -20,6 +20,10 @@ def written(path: str | Path, by: str) -> Iterator[None]:
         raise BadInput(f'{path} is not what {by} writes: {error} is missing') from error
     except (AttributeError, IndexError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BadInput(f'{path} is not what {by} writes ({error})') from error
+    except OSError as error:
+        if error.errno is not None:  # of the disk; without a number it is from a decoder
+            raise
+        raise BadInput(f'{path} is not what {by} writes ({error})') from error
 
 
 def read(path: str | Path, by: str, needs: Iterable[str]) -> dict[str, Any]:
