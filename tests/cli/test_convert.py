@@ -238,9 +238,9 @@ def test_a_repository_of_the_hub_is_fetched_and_kept(exported, tiny_folder, tmp_
         assert fetching(tmp_path, environment, '--check', 'org/model', '--no-run', '--quiet')[0] == 0
         missing = fetching(tmp_path, environment, '--from', 'org/other', '--to', 'other')
     out_of_reach = fetching(tmp_path, environment, '--from', 'org/other', '--to', 'other')
-    for code, err in (missing, out_of_reach):
+    for (code, err), why in ((missing, 'has no such model'), (out_of_reach, 'cannot be reached')):
         assert code == 2
-        words = r'error: org/other is not a file or folder here, and the Hugging Face hub cannot .*\n'
+        words = rf'error: there is no file or folder org/other, and the Hugging Face hub {why} .*\n'
         assert re.fullmatch(words, err), err
     # the hub is gone, what was fetched is not
     assert fetching(tmp_path, environment, '--from', 'org/model', '--to', 'again')[0] == 0
