@@ -1,7 +1,9 @@
 """Checkpoints of a training run, which resumes from the newest that is whole; none is replaced by an unfinished one."""
 
 import contextlib
+import functools
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,7 @@ class Checkpoints:
           ValueError: if no checkpoint can be read or they belong to another model; with several processes, which must
             agree, if the newest cannot be read.
         """
+        _ignore_late_errors()
         steps = sorted(self._manager.all_steps(), reverse=True)
         target, errors = {'progress': np.float64(0), 'state': abstract}, {}
         for step in steps if jax.process_count() == 1 else steps[:1]:
@@ -108,6 +111,19 @@ class Checkpoints:
 
 def _reason(error):
     return str(error).strip().split('\n')[0][:120]
+
+
+@functools.cache
+def _ignore_late_errors():
+    """Of several reads that fail, orbax waits for the first; Python would print the others, whenever they come."""
+    report = sys.unraisablehook
+
+    def hook(unraisable):
+        if str(unraisable.exc_value) != 'Event loop is closed':
+            report(unraisable)
+
+    sys.unraisablehook = hook
+    logging.getLogger('asyncio').addFilter(lambda record: 'exception was never retrieved' not in str(record.msg))
 
 
 @contextlib.contextmanager
