@@ -216,7 +216,9 @@ def _clip():
     with tempfile.TemporaryDirectory() as folder:
         write_vocabulary(folder)
         tokenizer = CLIPTokenizer.from_pretrained(folder)
-    tokenizer.fix_text = str  # texts are corrected already; without ftfy, version 4 would split some of them differently
+    tokenizer.fix_text = (
+        str  # texts are corrected already; without ftfy, version 4 would split some of them differently
+    )
     return tokenizer
 
 

@@ -52,8 +52,9 @@ def check_words(tokenizer: Tokenizer, prompts: Iterable[str], negative_prompt: s
 def _warn_about(tokenizer, text):
     unknown, lost = tokenizer.unknown_words(text), tokenizer.lost(text)
     if unknown:
-        count = f'{len(unknown)} words, ' if len(unknown) > 8 else ''
-        warn(f'this model does not know {count}{in_short(", ".join(unknown))}, which will have no effect{_known(tokenizer)}')
+        words = in_short(', '.join(unknown))
+        count = f'{len(unknown)} words, ' if ' ... ' in words else ''
+        warn(f'this model does not know {count}{words}, which will have no effect{_known(tokenizer)}')
     if lost:
         warn(lost_message(lost))
 

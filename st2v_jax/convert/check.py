@@ -181,7 +181,9 @@ def check(sources: Sequence[str | Path], on_read: Callable[[int, int], None] = l
             report.files.append(file)
             report.networks += networks
         if not any(file.kinds or file.troubles for file in looked_into):
-            report.troubles.append(f'{source.name} holds none of the files we know{source.hidden(hint(source.place.path))}')
+            report.troubles.append(
+                f'{source.name} holds none of the files we know{source.hidden(hint(source.place.path))}'
+            )
         parts = {part for path in place.files for part in _parts(path)}
         report.settings += [source.name_of(path) for path in place.others if path.name in BESIDE]
         others = [path for path in place.others if is_weights(path.name) and path.is_file() and path not in parts]

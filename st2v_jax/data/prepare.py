@@ -74,7 +74,9 @@ def read_captions(path: str | Path) -> list[Entry]:
         entry = Entry(values.get('file'), values.get('caption'))
         if not all(isinstance(value, str) and value.strip() and _is_unicode(value) for value in entry):
             shown = json.dumps(values, ensure_ascii=True)[:60]
-            raise ValueError(f'{path}, line {number}: a line must be {{"file": "...", "caption": "..."}}, not {shown!r}')
+            raise ValueError(
+                f'{path}, line {number}: a line must be {{"file": "...", "caption": "..."}}, not {shown!r}'
+            )
         if entry in lines:
             raise ValueError(f'{path}, line {number}: the same file and caption as in line {lines[entry]}')
         lines[entry] = number

@@ -127,7 +127,7 @@ def save(path: str | Path, params: dict[str, Any], about: dict[str, Any]) -> Non
 
 def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads (params, about) from a file written by `save`. Raises BadInput for another file."""
-    with stored.written(path, 'st2v evaluate train-checker'), np.load(path) as file:
+    with stored.written(path, 'st2v evaluate train-checker'), open(path, 'rb') as stream, np.load(stream) as file:
         about = json.loads(str(file['about']))
         params = trees.unflatten({name: file[name] for name in file.files if name != 'about'})
         if 'size' not in about or not {'clip', 'heads'} <= params.keys():

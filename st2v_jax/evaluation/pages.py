@@ -9,7 +9,6 @@ from typing import Any
 from st2v_jax.evaluation import stored
 from st2v_jax.storage.atomic import write_bytes
 
-
 RUN = ('stage', 'command', 'date', 'devices', 'device', 'steps', 'batch_size', 'seconds', 'last')  # of a summary
 
 

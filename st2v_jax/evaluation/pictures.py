@@ -139,7 +139,7 @@ def kept(path: str | Path) -> tuple[np.ndarray, np.ndarray, int]:
 
     Raises BadInput for another file.
     """
-    with stored.written(path, 'st2v evaluate generate'), np.load(path) as file:
+    with stored.written(path, 'st2v evaluate generate'), open(path, 'rb') as stream, np.load(stream) as file:
         ends = np.cumsum(file['lengths'])
         jpeg = file['jpeg']
         frames = [np.asarray(Image.open(io.BytesIO(part.tobytes()))) for part in np.split(jpeg, ends[:-1])]

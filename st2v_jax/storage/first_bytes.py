@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, whatever its name says; downloads go wrong in a few ways that each have a remedy."""
+"""What a file is by its first bytes, whatever its name says; each thing in the place of weights has its own remedy."""
 
 HEAD = 512  # bytes that are looked at
 AGAIN = 'download it again'

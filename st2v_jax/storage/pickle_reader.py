@@ -14,11 +14,22 @@ from typing import NamedTuple
 
 import numpy as np
 
+from st2v_jax.storage.first_bytes import UNPACK
 from st2v_jax.storage.pickle_machine import Machine, Tensor, show
 from st2v_jax.storage.untrusted import CUT, UnsafeCheckpointError
 
 # The keys that programs put weights under, besides what else they save
-NESTS = ('state_dict', 'model_state_dict', 'model', 'module', 'ema', 'ema_state_dict', 'ema_model', 'params', 'params_ema')
+NESTS = (
+    'state_dict',
+    'model_state_dict',
+    'model',
+    'module',
+    'ema',
+    'ema_state_dict',
+    'ema_model',
+    'params',
+    'params_ema',
+)
 DEEPEST = 3  # of such keys one under the other: a hostile dict may hold itself
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 # What zipfile raises for bytes that are not an archive.
@@ -162,11 +173,9 @@ def _records(data, stream):
         archive = zipfile.ZipFile(stream)
     except NOT_AN_ARCHIVE as error:
         raise UnsafeCheckpointError(f'not a whole zip archive ({error}): {CUT}') from None
-    if not any(info.filename.endswith('/data.pkl') for info in archive.filelist):
+    if archive.filelist and not any(info.filename.endswith('/data.pkl') for info in archive.filelist):
         held = ', '.join(show(info.filename) for info in archive.filelist[:3])
-        raise UnsafeCheckpointError(
-            f'a zip archive that torch.save did not write, with {held or "nothing in it"}: unpack it and give what is in it'
-        )
+        raise UnsafeCheckpointError(f'a zip archive that torch.save did not write, with {held}: {UNPACK}')
     # zipfile searches for the end record from the back, and accepts bytes after it and before the archive.
     if data[-22:-18] != b'PK\x05\x06' or data[-2:] != b'\0\0' or not archive.filelist:
         raise UnsafeCheckpointError('the archive holds records and ends after them, without a comment')

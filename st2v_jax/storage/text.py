@@ -24,7 +24,7 @@ def read_lines(file: str | Path) -> list[tuple[int, str]]:
     The file is UTF-8, or UTF-16 or UTF-32 with their byte order mark. Lines end as on Unix, Windows or an old Mac, and
     nowhere else: U+2028 and the like are part of a line.
 
-    Raises ValueError with file and line for other encodings and for NUL, which no text has; OSError for what is no file.
+    Raises ValueError with file and line for other encodings and for NUL, which no text has.
     """
     data = Path(file).read_bytes()
     encoding = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), 'utf-8')

@@ -172,7 +172,7 @@ BAD = {
     'a report of a conversion': (['--from', 'x', '--to', 'new', '--report', 'a.md'], '--report belongs to --check'),
     'no run of a conversion': (['--from', 'x', '--to', 'new', '--no-run'], '--no-run belongs to --check'),
     'a check that writes': (['--check', 'x', '--to', 'new'], '--check writes no weights: leave out --to'),
-    'test_convert.py is text, not the file itself'),
+    'not weights': (['--from', __file__, '--to', 'new'], 'test_convert.py is text, not the file itself'),
     'no weights in it': (['--from', 'empty', '--to', 'new'], 'empty holds none of the files we know'),
     'other weights': (['--from', 'other.safetensors', '--to', 'new'], '.*none of the files we know'),
     'a lost tensor': (['--from', 'lost.safetensors', '--to', 'new'], 'lost.safetensors: .*nothing in the checkpoint'),

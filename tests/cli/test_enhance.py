@@ -160,3 +160,10 @@ def test_ctrl_c_leaves_what_plays_or_nothing(run, done, written, monkeypatch):
     assert code == 130 and f'stopped: {written}; again: st2v enhance --input ball.mp4' in err
     assert (len(video_io.read_video('ball-enhanced.mp4')) if done else 0) == done
     assert done or not Path('ball-enhanced.mp4').exists()
+
+
+@pytest.mark.parametrize('prompt', ['🔴🎈', '... !'])
+def test_a_prompt_of_which_nothing_reaches_the_model_is_refused_before_the_work(run, prompt, tmp_path):
+    code, _, err = run('--input', 'ball.mp4', prompt=prompt)
+    assert code == 2 and re.fullmatch('error: nothing of the prompt ".*" reaches this model; .*--list-words.*\n', err)
+    assert [file.name for file in tmp_path.iterdir()] == ['ball.mp4']

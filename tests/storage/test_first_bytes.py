@@ -49,11 +49,11 @@ STAND_INS = {
     'a git-lfs pointer': (b'version https://git-lfs.github.com/spec/v1\noid sha256:aa\n', 'git-lfs pointer.*lfs pull'),
     'a web page': (b'\n <!DOCTYPE html><html>', 'is a web page, not the file itself: download it again'),
     'a page in upper case': (b'<HTML><HEAD>', 'is a web page'),
-    'a page in latin-1': ('<html><title>Zugriff für ' .encode('latin-1'), 'is a web page'),
+    'a page in latin-1': ('<html><title>Zugriff für '.encode('latin-1'), 'is a web page'),
     'an error of a bucket': (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>', 'is an XML reply of a server'),
     'a reply in JSON': (b'{"error": "Repository not found"}', 'is text, not the file itself .*Repository not found'),
     'a reply in words': (b'Entry not found', r"is text, not the file itself \('Entry not found'\): download it again"),
-    'a link that became text': (b'../../blobs/0123abcd', r"is text, .*blobs/0123abcd"),
+    'a link that became text': (b'../../blobs/0123abcd', r'is text, .*blobs/0123abcd'),
     'blank': (b'\n \n', 'is text'),
     'nothing': (b'', 'is empty: download it again'),
     'zeros': (bytes(4096), 'begins with nothing but zeros, as a download that has not finished'),
@@ -116,7 +116,9 @@ def test_a_download_that_ended_early_is_cut_short(container, tmp_path):
     whole = path.read_bytes()
     for kept in (len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:kept])
-        with pytest.raises(UnsafeCheckpointError, match='cut short, as when a download ends early: fetch or convert it'):
+        with pytest.raises(
+            UnsafeCheckpointError, match='cut short, as when a download ends early: fetch or convert it'
+        ):
             read(path)
 
 

@@ -153,7 +153,9 @@ def test_without_a_checkpoint_that_can_be_read_nothing_is_touched(line, tmp_path
     loop.train(config_of(), tmp_path)
     for step in ('8', '12'):
         emptied(tmp_path / 'checkpoints' / step)
-    with pytest.raises(ValueError, match=r'checkpoint .*12 cannot be restored .*, nor can those before it; delete them'):
+    with pytest.raises(
+        ValueError, match=r'checkpoint .*12 cannot be restored .*, nor can those before it; delete them'
+    ):
         loop.train(config_of(), tmp_path)
     assert {folder.name for folder in (tmp_path / 'checkpoints').iterdir()} == {'8', '12'}
 
