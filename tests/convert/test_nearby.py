@@ -3,8 +3,10 @@
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from st2v_jax.cli.run import main
 from st2v_jax.convert.nearby import hint
@@ -61,26 +63,59 @@ def test_a_folder_that_only_looks_like_a_model_is_not_named(tmp_path):
     assert hint(tmp_path) == ''
 
 
-@pytest.mark.parametrize(
-    'verb',
-    [
-        ('sample', '--prompt', 'a red ball', '--weights'),
-        ('sample', '--list-words', '--weights'),
-        ('enhance', '--prompt', 'a red ball', '--input', 'in.gif', '--weights'),
-        ('convert', '--to', 'new', '--from'),
-        ('convert', '--to-diffusers', 'new', '--from'),
-        ('train', '--config', 'cam:tiny', '--workdir', 'new', '--from'),
-    ],
-    ids=lambda verb: ' '.join(verb[:2]),
-)
-def test_every_verb_says_so_in_one_line(verb, run, monkeypatch, capsys):
-    from PIL import Image
+READERS = [
+    ('sample', '--prompt', 'a red ball', '--weights'),
+    ('sample', '--list-words', '--weights'),
+    ('sample', '--prompt', 'a red ball', '--plan', '--weights'),
+    ('enhance', '--prompt', 'a red ball', '--input', 'in.gif', '--weights'),
+    ('convert', '--to', 'new', '--from'),
+    ('train', '--config', 'cam:tiny', '--workdir', 'new', '--from'),
+    ('evaluate', 'train-checker', '--checker', 'c.npz', '--weights'),
+    ('evaluate', 'refine', '--out', 'new', '--weights'),
+    ('prepare-data', '--videos', 'videos', '--output', 'new', '--encode'),
+]
+TO_DIFFUSERS = ('convert', '--to-diffusers', 'new', '--from')
 
-    Image.new('RGB', (32, 32)).save('in.gif')
+
+@pytest.fixture
+def said(run, monkeypatch, capsys):
+    """said(verb, source) -> the one line of the error; nothing is written."""
     monkeypatch.setattr(sys, 'argv', ['st2v'])
-    assert main([*verb, 'runs/cam']) == 2
-    line = capsys.readouterr().err
-    assert re.fullmatch(r'error: .*runs/cam\b.*: the model is runs/cam/weights\n', line), line
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: name)  # everything is installed
+    Image.new('RGB', (32, 32)).save('in.gif')
+    Path('videos').mkdir()
+    Path('videos/captions.jsonl').write_text('{"file": "in.gif", "caption": "a ball"}')
+
+    def said(verb, source):
+        assert main([*verb, source]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert not Path('new').exists() and not Path('c.npz').exists()
+        return line
+
+    return said
+
+
+@pytest.mark.parametrize('verb', [*READERS, TO_DIFFUSERS], ids=' '.join)
+def test_every_verb_names_the_folder_in_one_line(verb, said):
+    line = said(verb, 'runs/cam')
+    assert re.fullmatch(r'error: .*runs/cam\b.*: the model is runs/cam/weights', line), line
+
+
+@pytest.mark.parametrize('verb', READERS, ids=' '.join)
+def test_every_verb_says_what_lies_in_the_place_of_weights(verb, said):
+    for name in ('model.safetensors', 'model.ckpt'):
+        Path(name).write_text('version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 1\n')
+        assert said(verb, name) == (
+            f'error: {name} is a git-lfs pointer, not the file itself: `git lfs pull` fetches that'
+        )
+
+
+@pytest.mark.parametrize('verb', [*READERS[:1], *READERS[3:4]], ids=' '.join)
+def test_so_do_folders_of_ours(verb, said):
+    for file in Path('runs/cam/weights').glob('*.safetensors'):
+        file.write_text('<!DOCTYPE html>')
+    line = said(verb, 'runs/cam/weights')
+    assert re.fullmatch(r'error: .* do not fit its config.json: \w+.safetensors is a web page, not .*more\)', line), line
 
 
 def test_a_check_says_so_without_the_folders_around(run, monkeypatch, capsys):
