@@ -39,9 +39,12 @@ def check_words(tokenizer: Tokenizer, prompts: Iterable[str], negative_prompt: s
 
     Raises BadInput for a prompt of which nothing reaches the model. For the negative prompt that is a warning.
     """
-    for prompt in dict.fromkeys(prompts):
-        if not tokenizer.reaches(prompt):
-            raise BadInput(f'nothing of the prompt "{in_short(prompt)}" reaches this model{_known(tokenizer)}')
+    prompts = list(dict.fromkeys(prompts))
+    empty = [prompt for prompt in prompts if not tokenizer.reaches(prompt)]
+    if empty:
+        more = f' (nor of {len(empty) - 1} more)' if len(empty) > 1 else ''
+        raise BadInput(f'nothing of the prompt "{in_short(empty[0])}"{more} reaches this model{_known(tokenizer)}')
+    for prompt in prompts:
         _warn_about(tokenizer, prompt)
     if negative_prompt and not tokenizer.reaches(negative_prompt):
         warn(f'nothing of the negative prompt "{in_short(negative_prompt)}" reaches this model{_known(tokenizer)}')

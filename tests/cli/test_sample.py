@@ -173,6 +173,11 @@ def test_a_prompt_of_which_nothing_reaches_the_model_is_refused_before_the_work(
     assert run('--prompts-file', 'prompts.txt')[0] == 2 and len(list(tmp_path.iterdir())) == 1
 
 
+def test_of_many_prompts_the_first_that_says_nothing_is_named():
+    with pytest.raises(BadInput, match=r'nothing of the prompt "Explosion." \(nor of 1 more\) reaches this model; '):
+        check_words(Tokenizer.for_words(WORDS), ['a red ball', 'Explosion.', '🎈', 'Explosion.'], '')
+
+
 def test_a_negative_prompt_of_which_nothing_reaches_the_model_is_a_warning(capsys):
     check_words(Tokenizer.for_words(WORDS), ['a red ball'], '🎈 !')
     assert capsys.readouterr().err == (

@@ -115,7 +115,9 @@ def test_so_do_folders_of_ours(verb, said):
     for file in Path('runs/cam/weights').glob('*.safetensors'):
         file.write_text('<!DOCTYPE html>')
     line = said(verb, 'runs/cam/weights')
-    assert re.fullmatch(r'error: .* do not fit its config.json: \w+.safetensors is a web page, not .*more\)', line), line
+    assert re.fullmatch(r'error: .* do not fit its config.json: \w+.safetensors is a web page, not .*more\)', line), (
+        line
+    )
 
 
 def test_a_check_says_so_without_the_folders_around(run, monkeypatch, capsys):
