@@ -91,7 +91,7 @@ class Tokenizer:
         for row, prompt in zip(ids, prompts):
             tokens, lost = self._split(prompt)
             if lost:
-                warnings.warn(_lost_message(lost), stacklevel=2)
+                warnings.warn(lost_message(lost), stacklevel=2)
             row[: len(tokens) + 2] = [self.start, *tokens, self.end]
         return ids
 
@@ -100,11 +100,19 @@ class Tokenizer:
         return self._split(prompt)[1]
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """The words of the prompt that the tower never saw, each once and in order. Always [] for all of CLIP."""
+        """The words and signs of the prompt that the tower never saw, each once and in order, [] for all of CLIP.
+
+        Punctuation and what cannot be seen are not among them: nobody expects these to show in a video.
+        """
         if self.rows is None:
             return []
         unknown = (_text(group) for group in _groups(prompt, self.unescape) if not self._knows(group))
-        return list(dict.fromkeys(word for word in unknown if _is_word(word)))
+        return list(dict.fromkeys(word for word in unknown if _says_something(word)))
+
+    def reaches(self, prompt: str) -> bool:
+        """Whether anything of the prompt reaches the tower: a word that it knows, or for all of CLIP any character."""
+        nothing = {START, END} if self.rows is None else {0, self.start, self.end}
+        return not nothing.issuperset(self._split(prompt)[0])
 
     def _split(self, prompt):
         """(ids that fit between start and end, the text that did not fit)."""
@@ -142,12 +150,30 @@ def _check_rows(rows):
         raise ValueError(f'rows after the first must be different tokens of CLIP (0..{END})')
 
 
-def _lost_message(lost):
-    return f'the prompt is longer than {LENGTH} tokens and was cut; lost: "{lost}"'
+def lost_message(lost: str) -> str:
+    """The warning about the end of a prompt that did not fit, as from `Tokenizer.lost`."""
+    shown = in_short(lost)
+    count = '' if shown == lost else f' ({len(lost.split())} words)'
+    return f'the prompt is longer than {LENGTH} tokens and was cut; lost: "{shown}"{count}'
+
+
+def in_short(text: str, limit: int = 70) -> str:
+    """A text for one line of a message: the first and the last words of it if it has more characters than `limit`."""
+    text = ''.join(character if character.isprintable() else '?' for character in ' '.join(text.split()))
+    if len(text) <= limit:
+        return text
+    first, last = text[: limit // 2], text[-(limit // 2) :]
+    return f'{first.rpartition(" ")[0] or first} ... {last.partition(" ")[2] or last}'
 
 
 def _is_word(text):
     return any(character.isalnum() for character in text)
+
+
+def _says_something(text):
+    """Whether a text holds more than punctuation, white space and characters that only say how others are shown."""
+    kinds = {unicodedata.category(character) for character in text if not '\ufe00' <= character <= '\ufe0f'}
+    return any(kind[0] not in 'PZ' and kind != 'Cf' for kind in kinds)
 
 
 def _groups(prompt, unescape=False):

@@ -9,7 +9,7 @@ from st2v_jax import __version__, video_io
 from st2v_jax.cli import options, outputs
 from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.cli.run import Run
-from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
+from st2v_jax.cli.videos import check_words, enhanced, name_device, save
 from st2v_jax.errors import BadInput
 from st2v_jax.storage.names import fit
 
@@ -59,7 +59,7 @@ def _make(arguments, video, run):
     settings = _settings(arguments, enhancer)
     if video.frames is not None:
         check_room(enhancer.scratch_bytes(settings, video.size, video.frames))
-    warn_about_words(enhancer.tokenizer, [arguments.prompt, arguments.negative_prompt])
+    check_words(enhancer.tokenizer, [arguments.prompt], arguments.negative_prompt)
     run.lower = ('--decode-frames 1',) * (arguments.decode_frames > 1) + ('--weights with a smaller model',)
     profile = arguments.profile or enhancer.config.profile
     metadata = {

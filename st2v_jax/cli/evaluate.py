@@ -118,14 +118,14 @@ def report(arguments: Namespace, run: Run) -> None:
     """Writes the page about the small model."""
     from st2v_jax.evaluation import model_page, pages
 
-    pages.write(model_page.page, arguments.results, arguments.training, arguments.output)
+    pages.write(model_page, arguments.results, arguments.training, arguments.output)
 
 
 def refinement_report(arguments: Namespace, run: Run) -> None:
     """Writes the page about refinement."""
     from st2v_jax.evaluation import pages, refinement_page
 
-    pages.write(refinement_page.page, arguments.results, arguments.training, arguments.output)
+    pages.write(refinement_page, arguments.results, arguments.training, arguments.output)
 
 
 def _require_opencv():

@@ -12,10 +12,11 @@ from st2v_jax import __version__, video_io
 from st2v_jax.cli import options, outputs
 from st2v_jax.cli.progress import Progress
 from st2v_jax.cli.run import Run
-from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
+from st2v_jax.cli.videos import check_words, enhanced, name_device, save
 from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
 from st2v_jax.storage.names import fit
+from st2v_jax.storage.text import read_lines
 
 # Lists of prompts that ship with the package, by the names that --prompts-file knows them under
 SHIPPED_PROMPTS = {'paper': Path(__file__).parents[1] / 'assets' / 'prompts' / 'paper.txt'}
@@ -77,7 +78,7 @@ def _make_all(jobs, arguments, run):
     if enhancer is not None:
         refinement = enhancer.settings(variant=settings.profile)
         check_room(enhancer.scratch_bytes(refinement, model.config.frame_size, arguments.num_frames))
-    warn_about_words(model.tokenizer, [*(job.prompt for job in jobs), arguments.negative_prompt])
+    check_words(model.tokenizer, [job.prompt for job in jobs], arguments.negative_prompt)
     if settings.decode_frames > 1:
         run.lower += ('--decode-frames 1',)
     if settings.profile == 'paper' and model.config.apm is not None:
@@ -155,7 +156,7 @@ def _streamed(model, job, arguments, settings, progress):
         progress.to(min(total, before + step / steps * new), f'chunk {chunk + 1}/{chunks} step {step}/{steps}')
 
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # warn_about_words has reported prompts that are cut
+        warnings.filterwarnings('ignore', 'the prompt is longer')  # check_words has said so
         frames = generate(
             model,
             job.prompt,
@@ -205,10 +206,9 @@ def _read_prompts(name):
     """The prompts in a file of the user, or in one that ships with the package."""
     file = Path(name) if name not in SHIPPED_PROMPTS or Path(name).is_file() else SHIPPED_PROMPTS[name]
     try:
-        lines = file.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        prompts = [line for _, line in read_lines(file) if not line.startswith('#')]
+    except (OSError, ValueError) as error:
         raise BadInput(f'cannot read the prompts: {error}') from error
-    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith('#')]
     if not prompts:
         raise BadInput(f'{name} has no prompts: write one per line; # starts a comment')
     return prompts

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from st2v_jax.convert import encoder_tables, refiner_tables, unet_tables
 from st2v_jax.convert.engine import Exported, within
+from st2v_jax.convert.nearby import hint
 from st2v_jax.errors import WeightsError
 from st2v_jax.models.ablations import ATTENTION
 from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.storage.safetensors import write
 from st2v_jax.tokenizer import END, START, write_vocabulary
-from st2v_jax.weights.folder import read
+from st2v_jax.weights.folder import is_ours, read
 from st2v_jax.weights.layout import networks, streaming
 
 CLASSES = {
@@ -38,6 +39,8 @@ def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = 
     other networks of the streaming stage, and if `to` holds a model that was not written here.
     """
     folder, to = Path(folder), Path(to)
+    if folder.is_dir() and not is_ours(folder):
+        raise WeightsError(f'{folder}: there is no config.json of st2v_jax{hint(folder)}')
     _check_ours(to / 'model_index.json')
     model = read(folder)
     config, tokenizer = model.config, model.tokenizer

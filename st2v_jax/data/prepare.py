@@ -20,6 +20,7 @@ from st2v_jax.data import clips
 from st2v_jax.errors import InputError
 from st2v_jax.metrics.flow import flow, flow_length
 from st2v_jax.storage.atomic import write_bytes
+from st2v_jax.storage.text import read_object, read_objects
 from st2v_jax.video_io import nearest, timed_frames
 
 SETTINGS = 'settings.json'
@@ -69,25 +70,27 @@ class Outcome(NamedTuple):
 def read_captions(path: str | Path) -> list[Entry]:
     """Reads a file with a line {"file": "boat.mp4", "caption": "a boat on a lake"} for each video.
 
-    Raises ValueError with the number of the first line that is not valid.
+    Raises ValueError with file and line for what is no such line, and for one that repeats another.
     """
-    entries = []
-    for number, line in enumerate(Path(path).read_text('utf-8').splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-            entry = Entry(values['file'], values['caption'])
-        except (ValueError, KeyError, TypeError):
-            entry = Entry(None, None)
-        if not all(isinstance(value, str) and value.strip() for value in entry):
+    lines = {}
+    for number, values in read_objects(path):
+        entry = Entry(values.get('file'), values.get('caption'))
+        if not all(isinstance(value, str) and value.strip() and _is_unicode(value) for value in entry):
+            shown = json.dumps(values, ensure_ascii=True)[:60]
             raise ValueError(
-                f'{path}, line {number}: a line must be {{"file": "...", "caption": "..."}}, not {line[:60]!r}'
+                f'{path}, line {number}: a line must be {{"file": "...", "caption": "..."}}, not {shown!r}'
             )
-        entries.append(entry)
-    if not entries:
+        if entry in lines:
+            raise ValueError(f'{path}, line {number}: the same file and caption as in line {lines[entry]}')
+        lines[entry] = number
+    if not lines:
         raise ValueError(f'{path} names no videos')
-    return entries
+    return list(lines)
+
+
+def _is_unicode(text):
+    """Whether a text has no half of a surrogate pair, which JSON can spell and no file or caption can hold."""
+    return text.isascii() or not any('\ud800' <= character <= '\udfff' for character in text)
 
 
 def prepare(
@@ -128,7 +131,7 @@ def prepare(
         if not _is_finished(report, file):
             outcomes = apply(partial(clips_of, folder=folder, settings=settings), shard)
             clips.write_json(report, _write(file, shard, outcomes, first, encoder, done))
-        reports[file.name] = json.loads(report.read_text('utf-8'))
+        reports[file.name] = read_object(report)
         done(first + len(shard))
     skipped = [line for report in reports.values() for line in report['skipped']]
     total = {name: sum(report[name] for report in reports.values()) for name in ('samples', 'still')}
@@ -153,7 +156,7 @@ def _claim(output, wanted):
         if any(output.glob('*.array_record')) or any((output / name).exists() for name in (clips.INDEX, SKIPPED)):
             raise ValueError(f'{output} holds other data: choose another folder')
         clips.write_json(file, wanted)
-    there = json.loads(file.read_text('utf-8'))
+    there = read_object(file)
     differing = [
         f'{name}={there.get(name)} instead of {value}' for name, value in wanted.items() if there.get(name) != value
     ]
@@ -162,7 +165,7 @@ def _claim(output, wanted):
 
 
 def _is_finished(report, file):
-    return report.is_file() and (file.is_file() or not json.loads(report.read_text('utf-8'))['samples'])
+    return report.is_file() and (file.is_file() or not read_object(report)['samples'])
 
 
 def _digest(entries):

@@ -75,7 +75,7 @@ def _train(config, workdir, source, command):
         place_frozen = sharding.shardings(frozen, mesh)
         checkpoints = Checkpoints(workdir / 'checkpoints')
         _check_origin(workdir / 'origin.txt', origin, checkpoints.latest())
-        now, progress = _restore_or_create(checkpoints, trained, optimizer, places)
+        now, progress = _restore_or_create(checkpoints, trained, optimizer, places, logs.say)
         frozen = sharding.place(build.cast(frozen, jnp.dtype(config.dtype)), place_frozen)
         key = jax.jit(partial(jax.random.fold_in, data=1), out_shardings=sharding.replicated(mesh))(key)
         run = step.compiled_step(config, objective.draw, objective.loss, optimizer, mesh, places, place_frozen)
@@ -153,13 +153,13 @@ def _check_origin(file, origin, latest):
         )
 
 
-def _restore_or_create(checkpoints, trained, optimizer, places):
+def _restore_or_create(checkpoints, trained, optimizer, places, say):
     create = partial(state.create, optimizer=optimizer)
     if checkpoints.latest() is None:
         born = jax.jit(create, out_shardings=places, donate_argnums=0)
         return born(sharding.place(trained, places.params)), 0.0
     shapes = jax.eval_shape(create, trained)
-    return checkpoints.restore(abstract(shapes, places))
+    return checkpoints.restore(abstract(shapes, places), say)
 
 
 def _summarise(workdir, config, command, steps, seconds, logs):

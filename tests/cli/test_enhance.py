@@ -81,7 +81,8 @@ def test_folders_of_pictures_and_gifs_go_in_and_come_out(run):
 def test_unseen_words_are_named(run):
     code, _, err = run('--input', 'ball.mp4', '--negative-prompt', 'blurry', prompt=f'{PROMPT} zebra')
     assert code == 0
-    assert re.findall(r'warning: this model does not know (\w+)', err) == ['zebra', 'blurry']
+    assert re.findall(r'warning: this model does not know (\w+)', err) == ['zebra']
+    assert 'warning: nothing of the negative prompt "blurry" reaches this model' in err
 
 
 def test_the_plan_comes_before_anything_is_loaded(run, monkeypatch):
@@ -237,3 +238,10 @@ def test_a_disk_that_is_full_when_a_gif_is_written_is_one_line(run, monkeypatch)
     line = 'error: ball.gif: No space left on device; nothing was written; again: st2v enhance .*\n'
     assert code == 1 and re.fullmatch(line, err)
     assert sorted(Path().rglob('*')) == before
+
+
+@pytest.mark.parametrize('prompt', ['🔴🎈', '... !'])
+def test_a_prompt_of_which_nothing_reaches_the_model_is_refused_before_the_work(run, prompt, tmp_path):
+    code, _, err = run('--input', 'ball.mp4', prompt=prompt)
+    assert code == 2 and re.fullmatch('error: nothing of the prompt ".*" reaches this model; .*--list-words.*\n', err)
+    assert [file.name for file in tmp_path.iterdir()] == ['ball.mp4']

@@ -14,12 +14,16 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from tiny import WORDS
 
 from st2v_jax import video_io
 from st2v_jax.cli import sample
 from st2v_jax.cli.run import main
+from st2v_jax.cli.videos import check_words
+from st2v_jax.errors import BadInput
 from st2v_jax.stopping import Stopped
 from st2v_jax.storage.lock import locked
+from st2v_jax.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 SCRIPT = Path(__file__).parents[2] / 'sample.py'
@@ -236,7 +240,54 @@ def test_unseen_words_and_lost_words_are_named(run):
     assert len(warnings) == 3
     assert 'does not know zebra' in warnings[0]
     assert 'longer than 77 tokens and was cut; lost: "over sand' in warnings[1] and 'zebra"' in warnings[1]
-    assert 'does not know blurry' in warnings[2]
+    assert 'nothing of the negative prompt "blurry" reaches this model' in warnings[2]
+
+
+@pytest.mark.parametrize('prompt', ['🔴🎈', 'zebra', '\x07'])
+def test_a_prompt_of_which_nothing_reaches_the_model_is_refused_before_the_work(run, prompt, tmp_path):
+    code, out, err = run('--prompt', prompt)
+    assert code == 2 and re.fullmatch('error: nothing of the prompt ".*" reaches this model; .*--list-words.*\n', err)
+    assert not list(tmp_path.iterdir())
+    Path('prompts.txt').write_text(f'{PROMPT}\n{prompt}\n')
+    assert run('--prompts-file', 'prompts.txt')[0] == 2 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_of_many_prompts_the_first_that_says_nothing_is_named():
+    with pytest.raises(BadInput, match=r'nothing of the prompt "Explosion." \(nor of 1 more\) reaches this model; '):
+        check_words(Tokenizer.for_words(WORDS), ['a red ball', 'Explosion.', '🎈', 'Explosion.'], '')
+
+
+def test_a_negative_prompt_of_which_nothing_reaches_the_model_is_a_warning(capsys):
+    check_words(Tokenizer.for_words(WORDS), ['a red ball'], '🎈 !')
+    assert capsys.readouterr().err == (
+        'warning: nothing of the negative prompt "🎈 !" reaches this model; st2v sample --list-words shows the words '
+        'that it knows\n'
+    )
+    check_words(Tokenizer.for_words(WORDS), ['a red ball'], '')
+    check_words(Tokenizer(), ['🔴🎈'], '🎈')
+    assert capsys.readouterr().err == ''
+
+
+def test_warnings_about_hundreds_of_words_are_short(capsys):
+    many = ' '.join(f'word{chr(97 + n % 26) * (n // 26 + 1)}' for n in range(500))
+    check_words(Tokenizer.for_words(WORDS), [f'a red ball {many}'], '')
+    check_words(Tokenizer(), [f'a red ball {many}', 'x' * 5000], '')
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and all(line.startswith('warning: ') and len(line) <= 210 for line in lines), lines
+    assert re.search(r'does not know 500 words, worda, .* \.\.\. .*which will have no effect', lines[0])
+
+
+def test_prompts_files_of_any_editor_are_read_alike(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for data in (
+        b'\xef\xbb\xbf# mine\r\na red ball\r\n\r\nfalls\r\n',
+        '# mine\ra red ball\rfalls'.encode('utf-16'),
+    ):
+        Path('prompts.txt').write_bytes(data)
+        assert sample._prompts('prompts.txt') == ['a red ball', 'falls']
+    Path('prompts.txt').write_bytes('# mine\nün café'.encode('latin-1'))
+    with pytest.raises(BadInput, match='cannot read the prompts: prompts.txt, line 2: byte 0xfc is not UTF-8'):
+        sample._prompts('prompts.txt')
 
 
 @pytest.mark.slow
@@ -290,6 +341,7 @@ BAD = {
     'not a number': (['--prompt', PROMPT, '--guidance-text', 'nan'], 'a number'),
     'unknown profile': (['--prompt', PROMPT, '--profile', 'draft'], "invalid choice: 'draft'"),
     'no prompts file': (['--prompts-file', 'missing.txt'], 'cannot read the prompts: .*missing.txt'),
+    'a folder of prompts': (['--prompts-file', '/'], 'cannot read the prompts: .*'),
     'empty prompts file': (['--prompts-file', os.devnull], 'has no prompts'),
     'eta below 0': (['--prompt', PROMPT, '--eta=-1'], 'a number from 0 to 1'),
     'eta above 1': (['--prompt', PROMPT, '--eta=1.1'], 'a number from 0 to 1'),

@@ -221,7 +221,7 @@ def test_what_is_said(prepared, videos, capsys, tmp_path):
         (None, 'No such file or directory'),
         ('', 'names no videos'),
         ('{"file": "a.mp4"}', """line 1: a line must be {"file": "...", "caption": "..."}, not '{"file": "a.mp4"}'"""),
-        ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: a line must be'),
+        ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: not a JSON object: Expecting value, column 1'),
         ('{"file": "a.mp4", "caption": " "}', 'line 1'),
     ],
 )
@@ -231,6 +231,48 @@ def test_bad_captions_are_one_line_and_exit_code_2(captions, message, capsys, tm
     code, line = said(capsys, '--videos', tmp_path, '--output', tmp_path / 'out')
     assert code == 2 and line.startswith('error: ') and message in line
     assert not (tmp_path / 'out').exists()
+
+
+BALL = '{"file": "a.mp4", "caption": "ball"}'
+
+
+@pytest.mark.parametrize(
+    'data, message',
+    [
+        (
+            f'{BALL}\n{{"file": "b.mp4", "caption": "caf\xe9"}}'.encode('latin-1'),
+            'line 2: byte 0xe9 is not UTF-8: save',
+        ),
+        (f'{BALL}\n["a.mp4", "ball"]'.encode(), 'line 2: a JSON object is expected, got list of 2'),
+        (f'{BALL}\n\n{BALL}'.encode(), 'line 3: the same file and caption as in line 1'),
+        (b'{"file": "a.mp4", "file": "b.mp4", "caption": "ball"}', 'line 1: not a JSON object: a key comes twice'),
+        (
+            b'{"file": "a.mp4", "caption": "\\ud83d"}',
+            r"""line 1: a line must be {"file": "...", "caption": "..."}, not""",
+        ),
+        (b'{"file": "a.mp4", "caption": 7}', 'line 1: a line must be'),
+        (BALL.encode('utf-16-le'), 'line 1: a NUL character'),
+        (
+            b'version https://git-lfs.github.com/spec/v1\noid sha256:aa',
+            'line 1: is a git-lfs pointer, not the file itself',
+        ),
+    ],
+    ids=['latin-1', 'a list', 'twice', 'a key twice', 'half a character', 'a number', 'utf-16', 'git-lfs'],
+)
+def test_captions_that_are_no_captions_are_told_with_file_and_line(data, message, tmp_path):
+    file = tmp_path / 'captions.jsonl'
+    file.write_bytes(data)
+    with pytest.raises(ValueError) as error:
+        prepare.read_captions(file)
+    assert str(error.value).startswith(f'{file}, {message}') and '\n' not in str(error.value)
+
+
+def test_captions_of_any_editor_are_read_alike(tmp_path):
+    text = f'{BALL}\n{{"file": "a.mp4", "caption": "two\u2028lines"}}\n'
+    for data in (b'\xef\xbb\xbf' + text.encode(), text.replace('\n', '\r\n').encode('utf-16')):
+        (tmp_path / 'captions.jsonl').write_bytes(data)
+        entries = prepare.read_captions(tmp_path / 'captions.jsonl')
+        assert entries == [('a.mp4', 'ball'), ('a.mp4', 'two\u2028lines')], 'a video may have several captions'
 
 
 def test_bad_folders_are_one_line_and_exit_code_2(videos, capsys, tmp_path):
