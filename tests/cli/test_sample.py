@@ -284,10 +284,10 @@ def test_prompts_files_of_any_editor_are_read_alike(tmp_path, monkeypatch):
         '# mine\ra red ball\rfalls'.encode('utf-16'),
     ):
         Path('prompts.txt').write_bytes(data)
-        assert sample._prompts('prompts.txt') == ['a red ball', 'falls']
+        assert sample._read_prompts('prompts.txt') == ['a red ball', 'falls']
     Path('prompts.txt').write_bytes('# mine\nün café'.encode('latin-1'))
     with pytest.raises(BadInput, match='cannot read the prompts: prompts.txt, line 2: byte 0xfc is not UTF-8'):
-        sample._prompts('prompts.txt')
+        sample._read_prompts('prompts.txt')
 
 
 @pytest.mark.slow
