@@ -112,7 +112,7 @@ def timed_step(
     if trace_dir:
         with jax.profiler.trace(trace_dir):
             block_times(chained, state, inputs, runs=3, blocks=1)
-    seconds = statistics.median(times)
+    seconds, memory = statistics.median(times), compiled.memory_analysis()
     return {
         'ms': 1e3 * seconds,
         'ms_blocks': [1e3 * t for t in times],
@@ -121,6 +121,7 @@ def timed_step(
         'share': work / seconds / rate,
         'floor_ms': 1e3 * work / rate,
         'compile_s': compile_seconds,
+        'program_gib': (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**30,
     }
 
 

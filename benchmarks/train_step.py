@@ -16,6 +16,7 @@ import math
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,10 +102,10 @@ class Compiled(NamedTuple):
     seconds: float
 
 
-def compiled(config: ConfigDict, devices: int) -> Compiled:
-    """The step of train.py on a number of devices, compiled from shapes without allocating anything."""
+def compiled(config: ConfigDict, devices: Sequence[jax.Device]) -> Compiled:
+    """The step of train.py on some devices, compiled from shapes without allocating anything."""
     model, trained, frozen = parameters(config)
-    mesh = sharding.make_mesh({'data': devices, 'fsdp': 1, 'tensor': 1}, jax.devices()[:devices])
+    mesh = sharding.make_mesh({'data': -1, 'fsdp': 1, 'tensor': 1}, devices)
     draw, loss = denoising.functions(config, model)
     optimizer = step.make_optimizer(**config.optimizer)
     now = jax.eval_shape(partial(state.create, optimizer=optimizer), trained)
@@ -139,7 +140,9 @@ def measure(args: argparse.Namespace, remat: str, batch: int, devices: int) -> d
     """Measures one try; returns a JSON dict. `fits` is false if the device has too little memory."""
     result = {'remat': remat, 'batch': batch, 'devices': devices}
     try:
-        return result | {'fits': True} | timed(compiled(load(args, remat, batch * devices), devices), args)
+        return (
+            result | {'fits': True} | timed(compiled(load(args, remat, batch * devices), jax.devices()[:devices]), args)
+        )
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise

@@ -133,6 +133,9 @@ class _Walk:
             return self.kernel(kind, work, ins, sizes)
         if name.startswith('dot_product_attention'):  # cuDNN's flash attention
             return self.kernel('attention', _attention_flops(params, *shapes), ins, sizes)
+        if name == 'pallas_call':  # attention on a TPU: its body runs for each cell of a grid
+            work = math.prod(params['grid_mapping'].grid) * _flops(ClosedJaxpr(params['jaxpr'], ()))
+            return self.kernel('attention', work, ins, sizes)
         if name.startswith(_REDUCTIONS):
             return self.reduction(ins, sizes)
         if name in _GATHERS:

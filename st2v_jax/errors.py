@@ -21,5 +21,9 @@ class Failed(Exception):
     """The command began and could not finish; the message is the one line that the user sees."""
 
 
+class OutOfRange(Failed):
+    """Numbers of a network that are not finite, mostly because the type that it computes in ends too early."""
+
+
 class TrainingError(Failed):
     """Training cannot continue, as after a loss that is not finite."""

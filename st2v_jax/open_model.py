@@ -92,11 +92,11 @@ class OpenModel:
         Args:
           names: of the networks; None is `networks`, and `layout.networks` lists all that a model may have.
           place: what is made of an array as it is on disk, mostly in 16 bits and mapped into memory. The default makes
-            float32 numpy arrays; see `on_device`. It is called in several threads.
+            float32 numpy arrays; see `on_device`. It is called in several threads, and may raise ValueError.
 
         Raises:
-          WeightsError: for a missing or unreadable file and, all in one error, for every array that is missing, unknown
-            to the config's model, or of another shape than there.
+          WeightsError: for a missing or unreadable file, for an array that `place` refuses and, all in one error, for
+            every array that is missing, unknown to the config's model, or of another shape than there.
         """
         names = self.networks if names is None else tuple(names)
         missing = [name for name in names if name not in self.held]
@@ -107,16 +107,19 @@ class OpenModel:
         except (ConversionError, UnsafeCheckpointError) as error:
             raise WeightsError(f'{self.source}: {error}') from error
 
-        def placed_unless_stopped(array):
-            stopping.check()
-            return place(array)
+        def placed(name, arrays):
+            def one(path, array):
+                stopping.check()
+                try:
+                    return place(array)
+                except ValueError as error:
+                    raise WeightsError(f'{self.source}: {name}/{path}: {error}') from error
+
+            return dict(zip(arrays, pool.map(one, *zip(*arrays.items()))))
 
         with ThreadPoolExecutor() as pool:
-            placed = {
-                name: dict(zip(arrays, pool.map(placed_unless_stopped, arrays.values())))
-                for name, arrays in stored.items()
-            }
-        return {name: unflatten(arrays) for name, arrays in placed.items()}
+            found = {name: placed(name, arrays) for name, arrays in stored.items()}
+        return {name: unflatten(arrays) for name, arrays in found.items()}
 
 
 def open_model(folder: str | Path | OpenModel | None = None) -> OpenModel:
@@ -157,18 +160,19 @@ def load_weights(
 
 
 def on_device(dtype: DTypeLike, sharding: jax.sharding.Sharding | None = None) -> Callable[[np.ndarray], jax.Array]:
-    """A `place` for `OpenModel.params`: arrays on the device, kernels and embeddings in `dtype`, others in float32."""
+    """A `place` for `OpenModel.params`: arrays on the device, kernels and embeddings in `dtype`, others in float32.
+
+    It raises ValueError for numbers that `dtype` cannot hold.
+    """
 
     def place(array):
         wanted = np.dtype(dtype if array.ndim > 1 else np.float32)
         if wanted == np.float32:
             return jax.device_put(np.asarray(array, wanted), sharding)
         # numpy casts to bfloat16 in one thread at a time; a device is much quicker.
-        return jax.device_put(array, sharding).astype(wanted)
+        placed = jax.device_put(array, sharding).astype(wanted)
+        if wanted == np.float16 and array.dtype != wanted and not jnp.isfinite(placed).all():
+            raise ValueError(f'numbers beyond {np.finfo(wanted).max:.0f} do not fit float16; --dtype float32')
+        return placed
 
     return place
-
-
-def default_dtype() -> DTypeLike:
-    """What networks compute in on this machine: bfloat16 on a GPU or TPU, float32 on a CPU."""
-    return jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16

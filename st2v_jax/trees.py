@@ -30,6 +30,11 @@ def unflatten(flat: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, 
     return tree
 
 
+def computed_in(tree: Mapping[str, Any]) -> Any:
+    """The dtype of a network's kernels and embeddings, which it computes in."""
+    return next(leaf.dtype for _, leaf in leaves(tree) if leaf.ndim > 1)
+
+
 def split(tree: Mapping[str, Any], chosen: Callable[[str], bool]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two trees, the leaves whose paths are chosen and the others; `join` makes them one again."""
     sides = {}, {}

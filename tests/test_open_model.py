@@ -112,3 +112,22 @@ def test_without_a_name_it_is_the_shipped_model():
     model = open_model()
     assert model.held >= {*model.networks, *model.refinement}
     assert model.tokenizer().size == model.config.text.vocab_size
+
+
+def test_weights_that_float16_cannot_hold_are_named(tiny_folder):
+    model = open_model(tiny_folder)
+    shape = next(leaf.shape for leaf in jax.tree.leaves(model.params(('text',))) if leaf.ndim > 1)
+
+    def placed(dtype, added):
+        place = on_device(dtype)
+        return model.params(('text',), lambda array: place(np.float32(array) + added * (array.shape == shape)))
+
+    assert {leaf.dtype for leaf in jax.tree.leaves(placed(jnp.float16, 6e4))} == {
+        jnp.dtype('float16'),
+        jnp.dtype('float32'),
+    }
+    with pytest.raises(
+        WeightsError, match=r'tiny: text/\S+: numbers beyond 65504 do not fit float16; --dtype float32$'
+    ):
+        placed(jnp.float16, 1e5)
+    placed(jnp.bfloat16, 1e5)

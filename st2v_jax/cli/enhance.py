@@ -54,8 +54,8 @@ def _make(arguments, video, run):
     from st2v_jax.refinement.scratch import check_room
 
     if not arguments.quiet:
-        name_device()
-    enhancer = load_enhancer(arguments.weights, devices=arguments.devices)
+        name_device(arguments.dtype)
+    enhancer = load_enhancer(arguments.weights, arguments.dtype, devices=arguments.devices)
     settings = _settings(arguments, enhancer)
     if video.frames is not None:
         check_room(enhancer.scratch_bytes(settings, video.size, video.frames))
@@ -113,8 +113,8 @@ def _plan(arguments, video):
 
     if arguments.devices > 1:
         raise BadInput(f'--plan works for one device, not {arguments.devices}')
-    name_device()
-    enhancer = abstract_enhancer(arguments.weights)
+    name_device(arguments.dtype)
+    enhancer = abstract_enhancer(arguments.weights, arguments.dtype)
     settings = _settings(arguments, enhancer)
     plan.show_refinement(
         enhancer,
@@ -203,5 +203,6 @@ def parser(prog: str) -> options.Parser:
         metavar='N',
         help='frames encoded or decoded at once; fewer take less memory (default: 4)',
     )
+    add('--dtype', choices=options.DTYPES, help='what networks compute in (default: what suits the device)')
     add('--quiet', action='store_true', help='print warnings and errors only')
     return parser

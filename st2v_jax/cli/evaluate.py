@@ -172,7 +172,7 @@ def parser(prog: str) -> options.Parser:
     add('--frames', type=options.at_least_1, default=240, **number, help='frames per video')
     add('--seed', type=options.seed, default=2_000_003, **number, help='seed of the world and of the noise')
     add('--batch', type=options.at_least_1, default=32, **number, help='videos made at once')
-    add('--dtype', choices=('float32', 'bfloat16'), help='of the networks (default: bfloat16 on a GPU or TPU)')
+    add('--dtype', choices=options.DTYPES, help='of the networks (default: what suits the device)')
     add('--steps', type=options.at_least_1, **number, help='denoising steps of a chunk (default: as for st2v sample)')
     add('--profile', choices=('paper', 'release'), help='sampling rules (default: set by the model)')
     add(
@@ -224,7 +224,7 @@ def parser(prog: str) -> options.Parser:
     add('--batch', type=options.at_least_1, default=32, **number, help='videos that the model makes at once')
     add('--seed', type=options.seed, default=2_000_003, **number, help='seed of the world and of the noise')
     add('--variants', nargs='+', metavar='NAME', help='some of paper, release, B and B+S (default: all)')
-    add('--dtype', choices=('float32', 'bfloat16'), help='of the networks (default: bfloat16 on a GPU or TPU)')
+    add('--dtype', choices=options.DTYPES, help='of the networks (default: what suits the device)')
     add('--steps', type=options.at_least_1, **number, help='denoising steps (default: set by the model)')
     add(
         '--start', type=options.at_least_1, **number, help='noise level where SDEdit begins (default: set by the model)'

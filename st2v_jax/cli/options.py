@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 
 from st2v_jax import __version__
 
+# The types that networks may compute in
+DTYPES = ('bfloat16', 'float16', 'float32')
+
 
 def terminal_width() -> int:
     """Columns of text that are easy to read: those of the terminal, at most 100."""

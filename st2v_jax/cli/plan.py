@@ -52,14 +52,13 @@ def show_refinement(
 
 def _table(found, models, num_frames, videos=1):
     """Prints parameters, stages, time and memory; returns the bytes of the device if they do not suffice, else None."""
-    import jax
-
+    from st2v_jax import trees
     from st2v_jax.planning import device, video
 
     counts, resident = video.parameters(*models), video.resident(*models)
     listed = ', '.join(f'{name} {count / 1e6:,.0f} M' for name, count in counts.items())
     print(f'parameters: {listed}; {sum(counts.values()) / 1e6:,.0f} M in all, {resident / GIB:.2f} GiB')
-    rates = device.measure(next(leaf.dtype for leaf in jax.tree.leaves(models[0].params) if leaf.ndim > 1))
+    rates = device.measure(trees.computed_in(models[0].params))
     print(
         f'this device, measured now: matrix products {rates.flops["product"] / 1e12:.3g} TFLOP/s, convolutions '
         f'{rates.flops["convolution"] / 1e12:.3g} TFLOP/s, memory {rates.bandwidth / 1e9:.0f} GB/s, at least '

@@ -72,7 +72,7 @@ def _make_all(jobs, arguments, run):
         for job in jobs:
             outputs.Draft(job.output).check()
     if not arguments.quiet:
-        name_device()
+        name_device(arguments.dtype)
     model, enhancer = _load(arguments)
     settings = _settings(arguments, model)
     if enhancer is not None:
@@ -226,10 +226,10 @@ def _load(arguments):
 
     opened = open_model(arguments.weights)
     if not arguments.enhance:
-        return load(opened), None
+        return load(opened, arguments.dtype), None
     from st2v_jax.refinement.enhancer import load_enhancer
 
-    return load(opened), load_enhancer(opened)
+    return load(opened, arguments.dtype), load_enhancer(opened, arguments.dtype)
 
 
 def _plan(arguments, videos):
@@ -237,9 +237,10 @@ def _plan(arguments, videos):
     from st2v_jax.open_model import open_model
     from st2v_jax.planning.video import abstract_enhancer, abstract_model
 
-    name_device()
+    name_device(arguments.dtype)
     opened = open_model(arguments.weights)
-    model, enhancer = abstract_model(opened), abstract_enhancer(opened) if arguments.enhance else None
+    model = abstract_model(opened, arguments.dtype)
+    enhancer = abstract_enhancer(opened, arguments.dtype) if arguments.enhance else None
     plan.show(model, _settings(arguments, model), arguments.num_frames, videos, enhancer)
 
 
@@ -332,5 +333,6 @@ def parser(prog: str) -> options.Parser:
         metavar='N',
         help='frames decoded at once; fewer take less memory (default: 4)',
     )
+    add('--dtype', choices=options.DTYPES, help='what networks compute in (default: what suits the device)')
     add('--quiet', action='store_true', help='print warnings and errors only')
     return parser

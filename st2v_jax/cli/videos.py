@@ -22,16 +22,18 @@ if TYPE_CHECKING:  # these import jax, for which --help does not wait
     from st2v_jax.refinement.sdedit import RefineSettings
 
 
-def name_device() -> None:
-    """Prints the device that the networks run on and the type that they compute in."""
-    import jax
+def name_device(dtype: str | None) -> None:
+    """Prints the device that the networks run on, the type that they compute in, and why; dtype: as chosen, or None."""
+    from st2v_jax import devices
 
-    device = jax.local_devices()[0]
-    if device.platform == 'cpu':
-        text = f'CPU with {os.cpu_count()} cores, computing in float32'
-    else:
-        text = f'{device.device_kind} ({device.platform}), computing in bfloat16'
-    print(f'device: {text}', flush=True)
+    device = devices.current()
+    own, why = devices.computing(device)
+    if dtype is not None:
+        own, why = dtype, 'as chosen'
+    name = (
+        f'CPU with {os.cpu_count()} cores' if device.platform == 'cpu' else f'{device.device_kind} ({device.platform})'
+    )
+    print(f'device: {name}, computing in {np.dtype(own)}, {why}', flush=True)
 
 
 def check_words(tokenizer: Tokenizer, prompts: Iterable[str], negative_prompt: str) -> None:

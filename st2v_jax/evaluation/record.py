@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from st2v_jax.devices import default_dtype
 from st2v_jax.storage.atomic import write_bytes
-from st2v_jax.streaming.generate import default_dtype
 
 
 def network_dtype(name: str | None = None) -> type:

@@ -9,24 +9,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from st2v_jax.models.layers import VIDEO, GroupNorm, LayerNorm, Linear
+from st2v_jax.models.softmax_attention import attend
 
 KeysValues = tuple[jax.Array, jax.Array]  # [b, s, n, d] each
-
-
-def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Softmax attention of q [b, t, n, d] over k, v [b, s, n, d] -> [b, t, n, d], in float32 inside.
-
-    On a GPU, long sequences in half precision use cuDNN's flash attention, which never holds the [t, s] matrix.
-    """
-    half = q.dtype in (jnp.bfloat16, jnp.float16)
-    if jax.default_backend() != 'gpu' or not half or q.shape[1] < 64 or q.shape[1] % 2:
-        return jax.nn.dot_product_attention(q, k, v, implementation='xla')
-    b, length = k.shape[:2]
-    lengths = None
-    if length % 2:  # the gradient needs an even length and a text has 77 tokens: add one that is masked
-        k, v = (jnp.pad(a, ((0, 0), (0, 1), (0, 0), (0, 0))) for a in (k, v))
-        lengths = jnp.full(b, length, jnp.int32)
-    return jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, implementation='cudnn')
 
 
 class Attention(nnx.Module):

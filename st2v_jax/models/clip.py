@@ -11,6 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from st2v_jax.models.layers import Conv, Embed, LayerNorm, Linear
+from st2v_jax.models.softmax_attention import attend
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -149,7 +150,7 @@ class Block(nnx.Module):
         split = partial(einops.rearrange, pattern='b t (n d) -> b t n d', n=self.heads)
         y = self.norm1(x)
         q, k, v = (split(to(y)) for to in (self.to_q, self.to_k, self.to_v))
-        y = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
+        y = attend(q, k, v, causal=self.causal)
         x = x + self.to_out(einops.rearrange(y, 'b t n d -> b t (n d)'))
         return x + self.fc2(ACTIVATIONS[self.activation](self.fc1(self.norm2(x))))
 

@@ -10,6 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from st2v_jax.models.layers import Conv, GroupNorm, Linear
+from st2v_jax.models.softmax_attention import attend
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class PixelAttention(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         _, height, _, _ = x.shape
         tokens = einops.rearrange(self.norm(x), 'n h w c -> n (h w) 1 c')
-        y = jax.nn.dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
+        y = attend(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
         return x + einops.rearrange(self.to_out(y), 'n (h w) 1 c -> n h w c', h=height)
 
 

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from st2v_jax.cost import Cost, cost
+from st2v_jax.devices import default_dtype
 from st2v_jax.diffusion import sampling
 from st2v_jax.models import build
 from st2v_jax.models.system import encode_prompt, system
-from st2v_jax.open_model import OpenModel, default_dtype, open_model
+from st2v_jax.open_model import OpenModel, open_model
 from st2v_jax.planning.device import Rates
 from st2v_jax.refinement import blend, sdedit
 from st2v_jax.refinement.enhancer import Enhancer, decode_latents, encode_frames, encode_texts, enhancer_of

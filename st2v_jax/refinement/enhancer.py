@@ -13,9 +13,10 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from st2v_jax import sharding
+from st2v_jax.devices import check_finite, default_dtype
 from st2v_jax.models import build
 from st2v_jax.models.attention import KeysValues
-from st2v_jax.open_model import OpenModel, default_dtype, on_device, open_model
+from st2v_jax.open_model import OpenModel, on_device, open_model
 from st2v_jax.refinement import blend, scratch, sdedit
 from st2v_jax.refinement.canvas import Canvas, crop, fit, to_canvas
 from st2v_jax.streaming.generate import check
@@ -84,7 +85,7 @@ def load_enhancer(
       devices: how many devices work together, each on chunks of its own.
 
     Raises:
-      WeightsError: for a folder without a Refiner, or whose weights do not fit its config.
+      WeightsError: for a folder without a Refiner, or whose weights do not fit its config or the dtype.
       ValueError: if there are not that many devices.
     """
     if not 1 <= devices <= len(jax.devices()):
@@ -149,6 +150,7 @@ def enhance(
       ValueError: at once for an empty prompt or an impossible setting, and during the iteration for frames of another
         shape.
       OSError: during the iteration, if the temporary files do not fit; it names them.
+      OutOfRange: during the iteration, for numbers that are not finite in the type that the networks compute in.
     """
     check([prompt], [seed])
     profile = enhancer.config.profile if profile is None else profile
@@ -160,8 +162,12 @@ def enhance(
     # The release gives its Refiner the prompt with a comma after it.
     ids = enhancer.tokenizer.ids([negative_prompt, f'{prompt}, '])
     keys = blend.split_keys(jax.random.key(seed)[None])
-    told = None if on_step is None else lambda progress, steps: on_step(progress.done, steps)
     pieces = _pieces([frames] if isinstance(frames, np.ndarray) else frames, decode_frames)
+
+    def told(progress, steps):
+        check_finite(progress.x, f'the latents after step {progress.done}', enhancer.params)
+        if on_step is not None:
+            on_step(progress.done, steps)
 
     def enhanced():
         with scratch.scratch(folder) as files:
@@ -173,8 +179,9 @@ def enhance(
             size = min(count, decode_frames)
             for first in range(0, count, size):
                 piece = latents[0, first : first + size]
-                frames = decode_latents(enhancer, _padded(piece, size), canvas=canvas)
-                yield np.asarray(frames[: len(piece)])
+                frames = np.asarray(decode_latents(enhancer, _padded(piece, size), canvas=canvas)[: len(piece)])
+                check_finite(frames, 'the decoded frames', enhancer.params)
+                yield frames
 
     return enhanced()
 
@@ -207,7 +214,9 @@ def _encoded(enhancer, profile, pieces, folder):
         if canvas is None:
             size, canvas = len(piece), enhancer.canvas(piece.shape[1:3])
         latents = encode_frames(enhancer, _padded(piece, size), canvas=canvas, profile=profile)
-        scratch.append(file, np.asarray(latents[: len(piece)]))
+        latents = np.asarray(latents[: len(piece)])
+        check_finite(latents, 'the latents of the frames', enhancer.params)
+        scratch.append(file, latents)
         count += len(piece)
     if canvas is None:
         raise ValueError('a video has at least 1 frame, not 0')

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from jax.typing import DTypeLike
 
+from st2v_jax.devices import default_dtype
 from st2v_jax.models import build
 from st2v_jax.models.system import System, encode_prompt, system
-from st2v_jax.open_model import OpenModel, default_dtype, on_device, open_model
+from st2v_jax.open_model import OpenModel, on_device, open_model
 from st2v_jax.streaming import stream as streaming
 from st2v_jax.streaming.settings import SampleSettings, settings_for
 from st2v_jax.streaming.stream import StreamState, start, video_keys
@@ -49,11 +50,10 @@ def load(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None =
 
     Args:
       folder: whatever `open_model` takes or returned; None is the model that ships with the package.
-      dtype: what networks compute in. None is bfloat16 on a GPU or TPU, and float32 on a CPU, where bfloat16 is not
-        faster.
+      dtype: what networks compute in; None is what suits the device, see `devices.computing`.
 
     Raises:
-      WeightsError: for a folder that is not a model, or whose weights do not fit its config.
+      WeightsError: for a folder that is not a model, or whose weights do not fit its config or the dtype.
     """
     model = open_model(folder)
     dtype = default_dtype() if dtype is None else dtype

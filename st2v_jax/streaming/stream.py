@@ -18,6 +18,7 @@ import numpy as np
 from einops import rearrange
 
 from st2v_jax import stopping
+from st2v_jax.devices import check_finite
 from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.noise import frame_noise
 from st2v_jax.diffusion.schedule import Level
@@ -133,13 +134,18 @@ def stream(
 
     on_step(chunk, step, steps) is called when a denoising step has been computed; chunk counts from 0, step from 1. The
     host starts every step, so steps can be watched and interrupted.
+
+    Raises OutOfRange for a chunk whose numbers are not finite in the type that the networks compute in.
     """
     params = jax.device_put(params)  # once, not with every chunk
     run = programs(system, settings)
     while True:
+        number = int(state.index) + 1
         x = _denoised(run, levels_of(system, settings, state), params, prompt, state, on_step)
+        check_finite(np.asarray(x), f'the latents of chunk {number}', params)
         frames = run.decode(params, new_latents(system, x, state))
         state = run.remember(params, frames, state)
+        check_finite(np.asarray(frames), f'the frames of chunk {number}', params)
         yield frames, state
 
 

@@ -14,6 +14,7 @@ from video_io.films import encode
 
 from st2v_jax import video_io
 from st2v_jax.cli.run import main
+from st2v_jax.errors import BadInput
 from st2v_jax.stopping import Stopped
 from st2v_jax.storage.lock import locked
 
@@ -245,3 +246,12 @@ def test_a_prompt_of_which_nothing_reaches_the_model_is_refused_before_the_work(
     code, _, err = run('--input', 'ball.mp4', prompt=prompt)
     assert code == 2 and re.fullmatch('error: nothing of the prompt ".*" reaches this model; .*--list-words.*\n', err)
     assert [file.name for file in tmp_path.iterdir()] == ['ball.mp4']
+
+
+def test_the_type_that_networks_compute_in_can_be_chosen(run, monkeypatch):
+    def load_enhancer(folder, dtype, devices):
+        raise BadInput(f'{dtype} on {devices}')
+
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.load_enhancer', load_enhancer)
+    code, out, err = run('--input', 'ball.mp4', '--dtype', 'float16')
+    assert (code, err) == (2, 'error: float16 on 1\n') and out.endswith('computing in float16, as chosen\n')

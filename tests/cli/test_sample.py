@@ -511,3 +511,19 @@ def test_compiled_programs_are_kept_for_the_next_run(tiny_folder, tmp_path):
     assert any('jit' in name for name in first)
     assert programs(2) == first, 'the second run compiles nothing new'
     assert (tmp_path / '1.mp4').read_bytes()[-2000:] == (tmp_path / '2.mp4').read_bytes()[-2000:]
+
+
+def test_the_type_that_networks_compute_in_can_be_chosen(run, monkeypatch):
+    asked = []
+
+    def load_enhancer(folder, dtype):
+        asked.append(dtype)
+        raise BadInput('enough')
+
+    monkeypatch.setattr('st2v_jax.streaming.generate.load', lambda folder, dtype: asked.append(dtype))
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.load_enhancer', load_enhancer)
+    for options, own in (((), None), (('--dtype', 'float16'), 'float16'), (('--dtype', 'float32'), 'float32')):
+        code, out, err = run('--prompt', PROMPT, '--output', 'ball.mp4', '--enhance', *options)
+        assert (code, err, asked.pop(), asked.pop()) == (2, 'error: enough\n', own, own)
+        why = f'{own}, as chosen' if own else 'float32, for 16 bits are not faster on a CPU'
+        assert out == f'device: CPU with {os.cpu_count()} cores, computing in {why}\n'

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -70,6 +71,15 @@ def test_the_refiner_reads_the_prompt_and_a_comma(enhancer):
 
     st2v_jax.enhance(dataclasses.replace(enhancer, tokenizer=Spy()), moving(), PROMPT, negative_prompt='sand')
     assert read == ['sand', f'{PROMPT}, ']
+
+
+def test_numbers_out_of_range_end_it_and_nothing_stays_behind(enhancer, tmp_path):
+    for network, what in (('vae', 'the latents of the frames'), ('refiner', 'the latents after step 1')):
+        endless = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), enhancer.params[network])
+        broken = dataclasses.replace(enhancer, params=enhancer.params | {network: endless})
+        with pytest.raises(errors.OutOfRange, match=f'^{what} are not finite in float32$'):
+            run(broken, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_chunks_spread_over_devices_give_the_same_video(enhancer, tiny_folder):

@@ -56,6 +56,12 @@ def test_several_prompts_at_once(model):
     assert np.abs(frames[0] - frames[1]).max() > 1e-3
 
 
+@pytest.mark.slow
+def test_float16_makes_the_same_video(model, tiny_folder):
+    (exact,), (coarse,) = video(model, num_frames=1), video(st2v_jax.load(tiny_folder, 'float16'), num_frames=1)
+    assert 0 < np.abs(coarse - exact).mean() < 0.05
+
+
 def test_a_seed_may_be_any_integer(model):
     (plain,), (numpys,) = video(model, num_frames=1, seed=3), video(model, num_frames=1, seed=np.uint32(3))
     np.testing.assert_array_equal(plain, numpys)

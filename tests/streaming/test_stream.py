@@ -9,6 +9,7 @@ import pytest
 
 from st2v_jax.diffusion.noise import frame_noise
 from st2v_jax.diffusion.schedule import DiffusionConfig, noise_levels
+from st2v_jax.errors import OutOfRange
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.clip import preprocess
 from st2v_jax.models.contract import Contract
@@ -92,6 +93,18 @@ def test_a_long_video_continues_where_each_chunk_ended():
     assert frames.shape == (2, 240, 16, 16, 3)
     count = np.array([-0.9, -0.5])[:, None] + STEP * np.arange(240)
     np.testing.assert_allclose(frames, np.broadcast_to(count[..., None, None, None], frames.shape), atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'remedy'), [('float16', '; --dtype float32'), ('bfloat16', '; --dtype float32'), ('float32', '')]
+)
+def test_numbers_out_of_range_end_a_video_with_the_remedy(dtype, remedy):
+    params = PARAMS | {'unet': {'conv_in': {'kernel': np.zeros((1, 1), jnp.dtype(dtype))}}}
+    black = System(CONFIG, lambda *given, **method: np.nan * decode(*given, **method), None, image, Counter())
+    for what, networks, begins in (('the latents', COUNTING, np.inf), ('the frames', black, -0.9)):
+        chunks = streaming.stream(networks, SETTINGS, params, prompt_of(begins), start(video_keys([0])))
+        with pytest.raises(OutOfRange, match=f'^{what} of chunk 1 are not finite in {dtype}{remedy}$'):
+            next(chunks)
 
 
 @pytest.mark.parametrize('n', [1, 7, 16, 17, 24, 25, 240])
