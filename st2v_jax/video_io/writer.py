@@ -71,10 +71,10 @@ class VideoWriter:
         if frames.ndim != 4 or frames.shape[1:] != (*self.size, 3):
             raise ValueError(f'frames of shape {frames.shape} do not fit a video of {self.size} pixels')
         for frame in frames:
-            stopping.check()
             with _named(self.path):
                 self._file.add(frame)
             self.frames += 1
+            stopping.check()  # afterwards: what was opened has a frame
 
     def close(self) -> None:
         """Finishes the file; a second call does nothing."""
