@@ -7,6 +7,7 @@ work(arguments, run) does the work. Errors are raised there and reported here.
 """
 
 import argparse
+import atexit
 import importlib
 import importlib.util
 import os
@@ -81,6 +82,8 @@ def main(argv: list[str] | None = None) -> int:
         except Exception as error:
             traceback.print_exc()
             return _end(f'this is a bug of st2v_jax, please report it with the lines above: {error!r}', BUG)
+        finally:
+            atexit.register(stopping.leave)  # last, so that it comes before all that was registered during the work
 
 
 def _run(argv):
