@@ -21,6 +21,7 @@ from jax.typing import DTypeLike
 from st2v_jax import stopping
 from st2v_jax.convert.assembly import Assembly, assemble
 from st2v_jax.convert.engine import ConversionError
+from st2v_jax.convert.nearby import hint
 from st2v_jax.convert.sources import find, is_repository
 from st2v_jax.errors import WeightsError
 from st2v_jax.models.build import ModelConfig
@@ -97,8 +98,12 @@ class OpenModel:
           WeightsError: for a missing or unreadable file, for an array that `place` refuses and, all in one error, for
             every array that is missing, unknown to the config's model, or of another shape than there.
         """
+        names = self.networks if names is None else tuple(names)
+        missing = [name for name in names if name not in self.held]
+        if missing and isinstance(self.stored, Assembly) and (where := hint(self.source)):
+            raise WeightsError(f'{self.source} lacks {", ".join(missing)}{where}')
         try:
-            stored = self.stored.arrays(self.networks if names is None else tuple(names))
+            stored = self.stored.arrays(names)
         except (ConversionError, UnsafeCheckpointError) as error:
             raise WeightsError(f'{self.source}: {error}') from error
 
@@ -130,12 +135,15 @@ def open_model(folder: str | Path | OpenModel | None = None) -> OpenModel:
     if isinstance(folder, OpenModel):
         return folder
     source = SHIPPED if folder is None else folder
-    if ours.is_ours(source) or not (Path(source).exists() or is_repository(source)):
+    if ours.is_ours(source):
         return OpenModel(source, ours.read(source))
+    if not (Path(source).exists() or is_repository(source)):
+        raise WeightsError(f'there is no folder of weights {source}{hint(source)}')
     try:
         return OpenModel(source, assemble([find(source)]))
     except (ValueError, OSError) as error:
-        raise WeightsError(f'{source}: there is no config.json of st2v_jax, and {error}') from error
+        ours_too = f'{source}: there is no config.json of st2v_jax, and ' if Path(source).is_dir() else ''
+        raise WeightsError(f'{ours_too}{error}') from error
 
 
 def load_weights(

@@ -10,8 +10,6 @@ import functools
 import gzip
 import html
 import json
-import os
-import tempfile
 import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from st2v_jax.storage.atomic import write_bytes
+
 VOCABULARY = Path(__file__).parent / 'assets' / 'clip_vocabulary' / 'bpe_simple_vocab_16e6.txt.gz'
 LENGTH = 77  # tokens of a prompt, including start and end
 START, END = 49406, 49407
 UNKNOWN = -1  # row 0 of a small tower has this in place of a CLIP token
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+)"  # how CLIP splits a text before merging
 _MERGES = END + 1 - 512 - 2  # the vocabulary is 256 bytes, the same at the end of a word, merges, start and end
 
 
@@ -90,7 +91,7 @@ class Tokenizer:
         for row, prompt in zip(ids, prompts):
             tokens, lost = self._split(prompt)
             if lost:
-                warnings.warn(_lost_message(lost), stacklevel=2)
+                warnings.warn(lost_message(lost), stacklevel=2)
             row[: len(tokens) + 2] = [self.start, *tokens, self.end]
         return ids
 
@@ -99,11 +100,19 @@ class Tokenizer:
         return self._split(prompt)[1]
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """The words of the prompt that the tower never saw, each once and in order. Always [] for all of CLIP."""
+        """The words and signs of the prompt that the tower never saw, each once and in order, [] for all of CLIP.
+
+        Punctuation and what cannot be seen are not among them: nobody expects these to show in a video.
+        """
         if self.rows is None:
             return []
         unknown = (_text(group) for group in _groups(prompt, self.unescape) if not self._knows(group))
-        return list(dict.fromkeys(word for word in unknown if _is_word(word)))
+        return list(dict.fromkeys(word for word in unknown if _says_something(word)))
+
+    def reaches(self, prompt: str) -> bool:
+        """Whether anything of the prompt reaches the tower: a word that it knows, or for all of CLIP any character."""
+        nothing = {START, END} if self.rows is None else {0, self.start, self.end}
+        return not nothing.issuperset(self._split(prompt)[0])
 
     def _split(self, prompt):
         """(ids that fit between start and end, the text that did not fit)."""
@@ -141,12 +150,30 @@ def _check_rows(rows):
         raise ValueError(f'rows after the first must be different tokens of CLIP (0..{END})')
 
 
-def _lost_message(lost):
-    return f'the prompt is longer than {LENGTH} tokens and was cut; lost: "{lost}"'
+def lost_message(lost: str) -> str:
+    """The warning about the end of a prompt that did not fit, as from `Tokenizer.lost`."""
+    shown = in_short(lost)
+    count = '' if shown == lost else f' ({len(lost.split())} words)'
+    return f'the prompt is longer than {LENGTH} tokens and was cut; lost: "{shown}"{count}'
+
+
+def in_short(text: str, limit: int = 70) -> str:
+    """A text for one line of a message: the first and the last words of it if it has more characters than `limit`."""
+    text = ''.join(character if character.isprintable() else '?' for character in ' '.join(text.split()))
+    if len(text) <= limit:
+        return text
+    first, last = text[: limit // 2], text[-(limit // 2) :]
+    return f'{first.rpartition(" ")[0] or first} ... {last.partition(" ")[2] or last}'
 
 
 def _is_word(text):
     return any(character.isalnum() for character in text)
+
+
+def _says_something(text):
+    """Whether a text holds more than punctuation, white space and characters that only say how others are shown."""
+    kinds = {unicodedata.category(character) for character in text if not '\ufe00' <= character <= '\ufe0f'}
+    return any(kind[0] not in 'PZ' and kind != 'Cf' for kind in kinds)
 
 
 def _groups(prompt, unescape=False):
@@ -157,7 +184,7 @@ def _groups(prompt, unescape=False):
     if unescape:
         prompt = html.unescape(html.unescape(prompt))
     groups, word = [], []
-    for token in _clip().encode(' '.join(prompt.split()).lower(), add_special_tokens=False):
+    for token in _clip().encode(' '.join(prompt.split()).lower(), add_special_tokens=False).ids:
         word.append(token)
         if token >= START or _spelling()[token].endswith('</w>'):
             groups.append(tuple(word))
@@ -166,7 +193,7 @@ def _groups(prompt, unescape=False):
 
 
 def _text(group):
-    return _clip().decode(list(group)).strip()
+    return _clip().decode(list(group), skip_special_tokens=False).replace('</w>', ' ').strip()
 
 
 @functools.cache
@@ -181,24 +208,17 @@ def _fix_text():
 
 @functools.cache
 def _clip():
-    """transformers' CLIPTokenizer with the shipped vocabulary; imported here, because that takes a second."""
-    # It would advise to install PyTorch, which this package does not need
-    os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
-    from transformers import CLIPTokenizer
-    from transformers.utils import logging
+    """The tokenizers library's tokenizer with the shipped vocabulary, as transformers makes it, but without files."""
+    from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
 
-    quiet = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would warn of long prompts, which are cut here
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            write_vocabulary(folder)
-            tokenizer = CLIPTokenizer.from_pretrained(folder)
-        tokenizer.fix_text = (
-            str  # texts are corrected already; without ftfy, version 4 would split some of them differently
-        )
-        return tokenizer
-    finally:
-        logging.set_verbosity(quiet)
+    merges = [tuple(pair.split(' ')) for pair in _merges()]
+    made = Tokenizer(BPE(vocabulary(), merges, end_of_word_suffix='</w>', unk_token=_spelling()[END]))
+    made.add_special_tokens([_spelling()[START], _spelling()[END]])
+    words = pre_tokenizers.Split(Regex(_WORDS), behavior='removed', invert=True)
+    made.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    made.decoder = decoders.ByteLevel()
+    return made
 
 
 def vocabulary() -> dict[str, int]:
@@ -217,7 +237,7 @@ def write_vocabulary(folder: str | Path, pad: int = END) -> None:
         'tokenizer_config.json': json.dumps(settings),
     }
     for name, text in files.items():
-        Path(folder, name).write_text(text, encoding='utf-8')
+        write_bytes(Path(folder, name), text.encode())
 
 
 @functools.cache

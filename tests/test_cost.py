@@ -1,11 +1,15 @@
 """Costs that are known by hand."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from st2v_jax.cost import cost, flops
+from st2v_jax.devices import compiling_for
 from st2v_jax.models import build
+from st2v_jax.models.softmax_attention import attend
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 F32 = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -54,3 +58,14 @@ def test_flops_of_the_released_step_are_those_that_were_measured_with():
     given = network.abstract, text, frames, jax.ShapeDtypeStruct((2, 16, 1024), jnp.bfloat16)
     step = cost(network, network.abstract, F32(2, 16, 32, 32, 4), F32(2), jax.eval_shape(condition, *given))
     assert step.flops == pytest.approx(11.75e12, rel=0.01)  # as docs/performance/denoise-step.json has it
+
+
+def test_attention_costs_the_same_in_every_form():
+    sequences = F32(2, 2048, 16, 64)
+    exact, kernels = 4 * 2 * 16 * 2048**2 * 64, {}
+    for platform in ('cpu', 'tpu'):
+        with compiling_for(NamedTuple('Device', [('platform', str)])(platform)):
+            found = cost(attend, sequences, sequences, sequences)
+        assert found.flops == exact
+        kernels[platform] = {kernel.kind for kernel in found.kernels if kernel.flops}
+    assert kernels == {'cpu': {'product'}, 'tpu': {'attention'}}

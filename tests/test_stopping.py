@@ -2,6 +2,8 @@
 
 import gc
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -79,3 +81,12 @@ def test_a_thread_listens_to_nothing():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+@pytest.mark.parametrize('sent', CODES)
+def test_a_signal_after_the_work_shows_no_traceback(sent):
+    program = (
+        f'import signal, time\nfrom st2v_jax import stopping\nstopping.leave()\nsignal.raise_signal({int(sent)})\n'
+    )
+    done = subprocess.run([sys.executable, '-c', f'{program}time.sleep(60)'], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (CODES[sent], '')

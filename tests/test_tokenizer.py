@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from st2v_jax import tokenizer
-from st2v_jax.tokenizer import END, START, Tokenizer
+from st2v_jax.tokenizer import END, START, Tokenizer, in_short, lost_message
 
 CAT = [49406, 320, 1125, 539, 320, 2368, 49407]
 WORDS = ('a', 'red', 'ball', 'moves', 'left', 'checkerboard', 'moves left')
@@ -159,6 +159,12 @@ def test_ids_are_those_of_open_clip(open_clip):
     np.testing.assert_array_equal(Tokenizer(pad=0).ids(without), open_clip(without).numpy())
 
 
+def test_no_file_is_written_for_it(monkeypatch):
+    monkeypatch.setattr('tempfile.gettempdir', None)
+    tokenizer._clip.cache_clear()
+    assert Tokenizer().ids(['a photo of a cat'])[0, :7].tolist() == CAT
+
+
 @pytest.mark.parametrize('made', [Tokenizer(), Tokenizer(pad=0), Tokenizer.for_words(('a', 'red', 'ball'))])
 def test_a_tokenizer_comes_back_from_json(made):
     again = Tokenizer.from_dict(json.loads(json.dumps(made.to_dict())))
@@ -174,3 +180,55 @@ def test_ids_are_those_of_the_folder_that_we_write(tmp_path):
     theirs, prompts = CLIPTokenizer.from_pretrained(tmp_path), ['a photo of a cat', 'café 😀 3.14', 'x ' * 90]
     ids = theirs(prompts, padding='max_length', max_length=77, truncation=True)['input_ids']
     np.testing.assert_array_equal(Tokenizer(pad=0).ids(prompts), ids)
+
+
+SMALL = Tokenizer.for_words(('a', 'red', 'ball'))
+NOTHING = ['', ' ', '\u3000\u2003\t', '\x07\x1b[31m\x00', '\ufeff']  # no tower has anything of these
+SIGNS = ['🔴🎈', '🇩🇪', '...!?', '—', '\u200b', '\u0301', '\ue000', '★', '+']
+
+
+@pytest.mark.parametrize('prompt', [*NOTHING, *SIGNS, '红球', 'красный мяч', 'zebra', 'zebra!', '<|endoftext|>'])
+def test_nothing_known_is_nothing_that_reaches_a_small_tower(prompt):
+    assert not SMALL.reaches(prompt)
+    assert SMALL.reaches(f'a {prompt}')
+
+
+def test_whatever_can_be_read_reaches_all_of_clip():
+    whole = Tokenizer()
+    assert all(map(whole.reaches, [*SIGNS, '红球', 'zebra', 'a']))
+    assert not any(map(whole.reaches, [*NOTHING, '<|endoftext|>', '<|startoftext|>']))
+
+
+@pytest.mark.parametrize(
+    'prompt, named',
+    [
+        ('a red 🔴 ball', ['🔴']),
+        ('🔴🎈', ['🔴🎈']),
+        ('a 红球', ['红球']),
+        ('a red ball, in -- well ... here!', ['in', 'well', 'here']),
+        ('5 + 5 = $ ★', ['5', '+', '=', '$', '★']),
+        ('a\u200b red\u200d ball\ufe0f', []),
+        ('zebra \u0301', ['zebra', '\u0301']),
+    ],
+)
+def test_what_a_small_tower_does_not_know_is_named_but_for_punctuation(prompt, named):
+    assert SMALL.unknown_words(prompt) == named
+    assert Tokenizer().unknown_words(prompt) == []
+
+
+def test_long_prompts_are_reported_in_one_short_line(caplog, capfd):
+    tokenizer = Tokenizer()
+    for prompt in ('one two three ' * 170 + 'end', 'x' * 5000, 'a\n' * 500):
+        with pytest.warns(UserWarning) as told:
+            tokenizer.ids([prompt])
+        (line,) = (str(warning.message) for warning in told)
+        assert line.startswith('the prompt is longer than 77 tokens and was cut; lost: "') and len(line) <= 200
+    assert 'lost: "one two three one' in lost_message(tokenizer.lost('one two three ' * 170 + 'end'))
+    assert lost_message(tokenizer.lost('one two three ' * 170 + 'end')).endswith('three end" (436 words)')
+    assert not caplog.records and capfd.readouterr().err == '', 'nothing of the library below'
+
+
+def test_texts_in_messages_have_no_control_characters_and_no_middle():
+    assert in_short('a\nb \x1b[2J\u200bc') == 'a b ?[2J?c'
+    assert in_short('word ' * 100) == 'word word word word word word word ... word word word word word word word'
+    assert len(in_short('x' * 1000)) <= 80

@@ -9,6 +9,7 @@ from pathlib import Path
 from st2v_jax.cli.needs import GIB
 from st2v_jax.cli.progress import Progress
 from st2v_jax.errors import BadInput, WeightsError
+from st2v_jax.storage.places import check_file
 
 ENDINGS = ('.md', '.json')
 WIDTH = 80
@@ -50,12 +51,10 @@ def work(arguments, run):
 
 
 def _checked(file):
-    """The file of the report, as far as that can be seen before it is written."""
+    """The file that the report is written to; raises BadInput or OutputError if it cannot be."""
     if file.suffix not in ENDINGS:
         raise BadInput(f'a report is a file {" or ".join(ENDINGS)}, not {file}')
-    if file.is_dir() or not file.parent.is_dir():
-        raise BadInput(f'{file}: {"is a folder" if file.is_dir() else f"there is no folder {file.parent}"}')
-    return file
+    return check_file(file)
 
 
 def _problems(report, step):

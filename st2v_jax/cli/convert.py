@@ -9,6 +9,8 @@ from pathlib import Path
 from st2v_jax.cli import options
 from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.errors import BadInput
+from st2v_jax.storage.lock import locked
+from st2v_jax.storage.places import check_folder
 
 DESCRIPTION = """\
 Converts published checkpoints into a folder that sample and enhance read as --weights, or such a folder back into the
@@ -45,7 +47,9 @@ def work(arguments, run):
     for source in arguments.source:
         if Path(source).exists() and Path(run.target).exists() and Path(source).samefile(run.target):
             raise BadInput(f'{run.target} is a source: write to another folder')
-    (_import if arguments.to else _export)(arguments)
+    with locked(run.target):
+        check_folder(run.target)
+        (_import if arguments.to else _export)(arguments)
 
 
 def _check(arguments, run):

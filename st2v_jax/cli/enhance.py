@@ -6,15 +6,16 @@ from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import __version__, video_io
-from st2v_jax.cli import options
-from st2v_jax.cli.progress import Progress
+from st2v_jax.cli import options, outputs
+from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.cli.run import Run
-from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
+from st2v_jax.cli.videos import check_words, enhanced, name_device, save
 from st2v_jax.errors import BadInput
+from st2v_jax.storage.names import fit
 
 DESCRIPTION = """\
-Redraws a video, larger and sharper, in overlapping chunks that are joined by randomized blending. The number of frames
-and the aspect stay the same; sound is dropped. The prompt says what the video shows.
+Redraws a video, larger and sharper, in overlapping chunks that are joined by randomized blending. The duration, the
+frame rate and the aspect stay the same; sound is dropped. The prompt says what the video shows.
 
 Without --weights the small model that ships with the package is used. Its videos have up to 256x256 pixels, and it
 knows only the small world that it was trained on.
@@ -24,9 +25,10 @@ examples:
   {run} --input ball.mp4 --prompt "a red ball bounces over a meadow"
   {run} --input frames/ --fps 12 --prompt "a blue star spins" --output star.gif --seed 7
 
-The input is any video file that ffmpeg reads, or a folder of PNG files. The ending of the output decides what is
-written, as for sample. Frames are written after the last step; until then, latents are kept in a temporary folder
-($TMPDIR).
+The input is any video file that ffmpeg reads, or a folder of pictures (png, jpg, webp, bmp or tif). A video with a
+variable frame rate is resampled to its mean rate, and any video to the rate of --fps; the duration stays. The ending of
+the output decides what is written, as for sample. Frames are written after the last step; until then, latents are kept
+in a temporary folder (in $TMPDIR). --plan says how large it becomes.
 """
 
 
@@ -34,17 +36,32 @@ def work(arguments: Namespace, run: Run) -> None:
     """Checks the arguments, enhances the video and saves it."""
     video = _input(arguments)
     if arguments.plan:
+        if arguments.output is not None:
+            video_io.check_output(arguments.output)
         return _plan(arguments, video)
+    if arguments.output is None:
+        stem = Path(arguments.input).resolve().stem
+        claim = outputs.unused(fit(stem, '-enhanced.mp4'))
+    else:
+        claim = outputs.claimed(arguments.output)
+    with claim as output:
+        arguments.output = output
+        _make(arguments, video, run)
+
+
+def _make(arguments, video, run):
     from st2v_jax.refinement.enhancer import load_enhancer
+    from st2v_jax.refinement.scratch import check_room
 
     if not arguments.quiet:
         name_device(arguments.dtype)
     enhancer = load_enhancer(arguments.weights, arguments.dtype, devices=arguments.devices)
     settings = _settings(arguments, enhancer)
-    warn_about_words(enhancer.tokenizer, [arguments.prompt, arguments.negative_prompt])
+    if video.frames is not None:
+        check_room(enhancer.scratch_bytes(settings, video.size, video.frames))
+    check_words(enhancer.tokenizer, [arguments.prompt], arguments.negative_prompt)
     run.lower = ('--decode-frames 1',) * (arguments.decode_frames > 1) + ('--weights with a smaller model',)
     profile = arguments.profile or enhancer.config.profile
-    fps = arguments.fps or video.fps or 8.0
     metadata = {
         'prompt': arguments.prompt,
         'negative_prompt': arguments.negative_prompt,
@@ -53,7 +70,7 @@ def work(arguments: Namespace, run: Run) -> None:
         'profile': profile,
         'settings': dataclasses.asdict(settings),
         'command': run.parser.again(
-            arguments, output=arguments.output, seed=arguments.seed, steps=settings.steps, fps=fps
+            arguments, output=arguments.output, seed=arguments.seed, steps=settings.steps, fps=video.fps
         ),
         'st2v_jax': __version__,
     }
@@ -69,20 +86,24 @@ def work(arguments: Namespace, run: Run) -> None:
             profile=profile,
             decode_frames=arguments.decode_frames,
         )
-        save(pieces, arguments.output, fps, metadata, progress, run)
+        save(pieces, arguments.output, video.fps, metadata, progress, run)
 
 
 def _input(arguments):
-    """The opened input; completes and checks the name of the output."""
+    """The opened input, which the output must not replace."""
     from st2v_jax.streaming.generate import check
 
     check([arguments.prompt], [arguments.seed])
-    video = video_io.VideoReader(arguments.input)
-    if arguments.output is None:
-        arguments.output = f'{Path(arguments.input).resolve().stem}-enhanced.mp4'
-    video_io.check_output(arguments.output)
-    if os.path.exists(arguments.output) and os.path.samefile(arguments.input, arguments.output):
-        raise BadInput(f'{arguments.output} is the input: choose another --output')
+    video = video_io.VideoReader(arguments.input, arguments.fps)
+    video_io.check_rate(arguments.output or '.mp4', video.fps)
+    if arguments.output is not None:
+        written = Path(arguments.output)
+        if written.suffix.lower() == '.png' and not written.is_dir():  # a series replaces what is in its folder
+            written = written.parent
+        if written.exists() and os.path.samefile(arguments.input, written):
+            raise BadInput(f'{arguments.output} is the input: choose another --output')
+    for note in video.notes:
+        warn(f'{arguments.input}: {note}')
     return video
 
 
@@ -94,12 +115,12 @@ def _plan(arguments, video):
         raise BadInput(f'--plan works for one device, not {arguments.devices}')
     name_device(arguments.dtype)
     enhancer = abstract_enhancer(arguments.weights, arguments.dtype)
-    settings, count = _settings(arguments, enhancer), sum(map(len, video))
+    settings = _settings(arguments, enhancer)
     needs.show_refinement(
         enhancer,
         settings,
         video.size,
-        count,
+        video.frames,
         profile=arguments.profile or enhancer.config.profile,
         decode_frames=arguments.decode_frames,
     )
@@ -124,13 +145,14 @@ def parser(prog: str) -> options.Parser:
     usage = f'{prog} --input PATH --prompt TEXT [options]'
     parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog), usage=usage)
     add = parser.add_argument
-    add('--input', required=True, metavar='PATH', help='a video file, or a folder of PNG files')
+    add('--input', required=True, metavar='PATH', help='a video file, or a folder of pictures')
     add('--prompt', required=True, metavar='TEXT', help='what the video shows, in one sentence')
     add('--plan', action='store_true', help='print the time and memory needed on this device, and exit')
     add(
         '--output',
         metavar='PATH',
-        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after the input)',
+        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after the input, with a '
+        'number if that name is taken)',
     )
     add(
         '--seed',
@@ -163,7 +185,8 @@ def parser(prog: str) -> options.Parser:
         '--fps',
         type=options.rate,
         metavar='X',
-        help='frames per second of the file (default: those of the input, or 8)',
+        help='frames per second: a video is resampled to it, its duration stays; pictures are shown at it '
+        '(default: those of the input; 8 for pictures)',
     )
     add('--weights', metavar='FOLDER', help='a model written by train or convert (default: the small model)')
     add(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from st2v_jax.cli import options
 from st2v_jax.cli.run import Run, require
+from st2v_jax.storage.lock import locked
+from st2v_jax.storage.places import check_file, check_folder
 
 DESCRIPTION = """\
 Measures the long videos of a model, and what refinement does to them. The videos are made from captions of the small
@@ -32,7 +34,13 @@ TINY = {'channels': (8, 8), 'batch': 4, 'batches': 1}  # tests the program; too 
 def work(arguments: Namespace, run: Run) -> None:
     """Runs the study."""
     run.written, run.lower = 'what is finished stays', ('a smaller --batch',)
-    arguments.study(arguments, run)
+    writes = getattr(arguments, arguments.writes)
+    with locked(writes):
+        if arguments.writes == 'out':
+            check_folder(writes)
+        else:
+            setattr(arguments, arguments.writes, check_file(writes))
+        arguments.study(arguments, run)
 
 
 def train_checker(arguments: Namespace, run: Run) -> None:
@@ -110,14 +118,14 @@ def report(arguments: Namespace, run: Run) -> None:
     """Writes the page about the small model."""
     from st2v_jax.evaluation import model_page, pages
 
-    pages.write(model_page.page, arguments.results, arguments.training, arguments.output)
+    pages.write(model_page, arguments.results, arguments.training, arguments.output)
 
 
 def refinement_report(arguments: Namespace, run: Run) -> None:
     """Writes the page about refinement."""
     from st2v_jax.evaluation import pages, refinement_page
 
-    pages.write(refinement_page.page, arguments.results, arguments.training, arguments.output)
+    pages.write(refinement_page, arguments.results, arguments.training, arguments.output)
 
 
 def _require_opencv():
@@ -138,15 +146,15 @@ def parser(prog: str) -> options.Parser:
     parser = options.Parser(prog, DESCRIPTION, epilog=EPILOG.format(run=prog), usage=f'{prog} STUDY [options]')
     studies = parser.add_subparsers(required=True, metavar='STUDY', prog=prog, title='studies')
 
-    def study(does, text):
+    def study(does, text, writes):  # the option that names what it writes; out is a folder
         name = does.__name__.replace('_', '-')
         added = studies.add_parser(name, help=text, description=f'{text[0].upper()}{text[1:]}.', formatter_class=_Help)
-        added.set_defaults(study=does)
+        added.set_defaults(study=does, writes=writes)
         return added.add_argument
 
     number, file, folder, scale = ({'metavar': name} for name in ('N', 'FILE', 'FOLDER', 'X'))
 
-    add = study(train_checker, 'train the checker, which reads colour, shape and motion from clips')
+    add = study(train_checker, 'train the checker, which reads colour, shape and motion from clips', 'checker')
     add('--checker', type=Path, required=True, **file, help='npz file to write')
     add('--seconds', type=options.positive, default=80, **scale, help='time limit of the training, without compiling')
     add('--steps', type=options.at_least_1, default=100_000, **number, help='limit of the steps')
@@ -156,7 +164,7 @@ def parser(prog: str) -> options.Parser:
     add('--seed', type=options.seed, default=1_000_003, **number, help='seed of the world and of the network')
     add('--tiny', action='store_true', help='use very few channels and clips, to test the program')
 
-    add = study(generate, 'make long videos from unseen captions, measure them and draw sheets')
+    add = study(generate, 'make long videos from unseen captions, measure them and draw sheets', 'out')
     add('--weights', type=Path, **folder, help='the model (default: the small model)')
     add('--checker', type=Path, required=True, **file, help='npz file of train-checker')
     add('--out', type=Path, required=True, **folder, help='folder for results.json, sheets and kept videos')
@@ -190,17 +198,17 @@ def parser(prog: str) -> options.Parser:
     )
     add('--train-seed', type=options.seed, default=0, **number, help='config.data.seed of the training run')
 
-    add = study(measure, 'measure the videos that generate kept')
+    add = study(measure, 'measure the videos that generate kept', 'output')
     add('--videos', type=Path, required=True, **file, help='videos.npz of generate')
     add('--checker', type=Path, required=True, **file, help='npz file of train-checker')
     add('--output', type=Path, required=True, **file, help='JSON file to write')
 
-    add = study(report, 'write the page about the small model from stored JSON')
+    add = study(report, 'write the page about the small model from stored JSON', 'output')
     add('--results', type=Path, required=True, **file, help='results.json of generate')
     add('--training', type=Path, nargs='*', default=[], **file, help='summary.json of each stage, in order')
     add('--output', type=Path, required=True, **file, help='Markdown file to write')
 
-    add = study(refine, 'refine videos in all variants, measure and draw them')
+    add = study(refine, 'refine videos in all variants, measure and draw them', 'out')
     add('--weights', type=Path, **folder, help='a model with a Refiner (default: the small model)')
     add('--out', type=Path, required=True, **folder, help='folder for results.json and pictures')
     add('--videos', type=Path, **file, help='videos.npz of generate (default: the model makes videos)')
@@ -224,7 +232,7 @@ def parser(prog: str) -> options.Parser:
     add('--guidance', type=options.guidance, **scale, help='guidance scale of the text (default: set by the model)')
     add('--rescale', type=options.share, **scale, help='how far guidance is rescaled (default: set by the model)')
 
-    add = study(refinement_report, 'write the page about refinement from stored JSON')
+    add = study(refinement_report, 'write the page about refinement from stored JSON', 'output')
     add('--results', type=Path, required=True, **file, help='results.json of refine')
     add('--training', type=Path, nargs='*', default=[], **file, help='summary.json of each stage')
     add('--output', type=Path, required=True, **file, help='Markdown file to write')

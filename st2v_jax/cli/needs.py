@@ -23,6 +23,8 @@ def show(
 
     models = [model] if enhancer is None else [model, enhancer]
     over = _table(video.stages(model, settings, num_frames, enhancer), models, num_frames, videos)
+    if enhancer is not None:
+        _scratch(enhancer, enhancer.settings(variant=settings.profile), model.config.frame_size, num_frames)
     if over:
         _warn(video.remedies(model, settings, num_frames, over, enhancer))
 
@@ -43,6 +45,7 @@ def show_refinement(
         enhancer, settings, size, num_frames, profile=profile, decode_frames=decode_frames
     )
     over = _table(stages(decode_frames), [enhancer], num_frames)
+    _scratch(enhancer, settings, size, num_frames)
     if over:
         _warn(['--decode-frames 1'] if video.peak(stages(1), enhancer) <= over else [])
 
@@ -79,6 +82,14 @@ def _table(found, models, num_frames, videos=1):
         flush=True,
     )
     return limit if limit is not None and peak > limit else None
+
+
+def _scratch(enhancer, settings, size, num_frames):
+    """Prints what the enhancement needs on the disk."""
+    from st2v_jax.refinement import scratch
+
+    needed, (folder, free) = enhancer.scratch_bytes(settings, size, num_frames), scratch.room()
+    print(f'temporary files: {needed / 1e6:,.1f} MB in {folder} ($TMPDIR), where {free / 1e6:,.1f} MB are free')
 
 
 def _warn(options):

@@ -14,6 +14,8 @@ from st2v_jax.cli import options
 from st2v_jax.cli.progress import Progress
 from st2v_jax.cli.run import Run, require
 from st2v_jax.errors import Failed
+from st2v_jax.storage.lock import locked
+from st2v_jax.storage.places import check_folder
 
 DESCRIPTION = """\
 Turns captioned videos into clips for training. It cuts the videos at scene changes, takes 3 frames per second, crops
@@ -40,19 +42,10 @@ def work(arguments: Namespace, run: Run) -> None:
     from st2v_jax.data import prepare
 
     settings, entries = _input(arguments, prepare)
-    encoder = _encoder(arguments)
-    run.target, run.written = arguments.output, 'what is finished stays'
-    skipped = Path(arguments.output, 'skipped.jsonl')
-    try:
-        with Progress(Path(arguments.videos).name, quiet=arguments.quiet) as progress, _processes(arguments) as apply:
-            progress.stage('preparing', len(entries), 'videos')
-            made = prepare.prepare(
-                arguments.videos, entries, arguments.output, settings, encoder=encoder, apply=apply, done=progress.to
-            )
-    except BrokenProcessPool as error:
-        raise Failed(
-            f'a process died, because of a video or lack of memory; --workers 1 shows where; again: {run.again}'
-        ) from error
+    with locked(arguments.output):
+        check_folder(arguments.output)
+        made = _prepare(arguments, settings, entries, run)
+    skipped = Path(arguments.output, prepare.SKIPPED)
     if made['skipped'] and not arguments.quiet:
         print(f'left out {made["skipped"]} of {made["videos"]} videos: {skipped}')
     if not made['samples']:
@@ -64,12 +57,28 @@ def work(arguments: Namespace, run: Run) -> None:
         )
 
 
+def _prepare(arguments, settings, entries, run):
+    """Writes the clips; returns the counts of `prepare.prepare`."""
+    from st2v_jax.data import prepare
+
+    encoder = _encoder(arguments)
+    run.target, run.written = arguments.output, 'what is finished stays'
+    try:
+        with Progress(Path(arguments.videos).name, quiet=arguments.quiet) as progress, _processes(arguments) as apply:
+            progress.stage('preparing', len(entries), 'videos')
+            return prepare.prepare(
+                arguments.videos, entries, arguments.output, settings, encoder=encoder, apply=apply, done=progress.to
+            )
+    except BrokenProcessPool as error:
+        raise Failed(
+            f'a process died, because of a video or lack of memory; --workers 1 shows where; again: {run.again}'
+        ) from error
+
+
 def _input(arguments, prepare):
     """Returns (Settings, entries of the captions file); raises ValueError or OSError if they are not valid."""
     if not os.path.isdir(arguments.videos):
         raise ValueError(f'there is no folder {arguments.videos}')
-    if os.path.exists(arguments.output) and not os.path.isdir(arguments.output):
-        raise ValueError(f'{arguments.output} is a file, not a folder')
     names = ('frames', 'fps', 'size', 'min_motion', 'videos_per_shard')
     settings = prepare.Settings(**{name: getattr(arguments, name) for name in names})
     return settings, prepare.read_captions(arguments.captions or Path(arguments.videos, 'captions.jsonl'))

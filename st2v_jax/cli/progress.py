@@ -40,7 +40,8 @@ class Progress:
 
         interval = 0.2 if sys.stderr.isatty() else 5.0  # a log file needs no animation
         done = '{percentage:3.0f}%|{bar:20}|' if total else f'{{n}} {unit}'
-        layout = f'{{desc}} {done}{{postfix}} [{{elapsed}}' + ('<{remaining}]' if total else ']')
+        # how far it is comes first: a narrow terminal shows only the beginning
+        layout = f'{done} {{desc}}{{postfix}} [{{elapsed}}' + ('<{remaining}]' if total else ']')
         self._bar = tqdm(
             desc=f'"{self._label}" {text}', total=total, bar_format=layout, mininterval=interval, smoothing=0.1
         )

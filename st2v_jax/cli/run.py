@@ -7,6 +7,7 @@ work(arguments, run) does the work. Errors are raised there and reported here.
 """
 
 import argparse
+import atexit
 import importlib
 import importlib.util
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from st2v_jax import stopping
-from st2v_jax.cli import options
+from st2v_jax.cli import options, programs
 from st2v_jax.cli.streams import lenient_streams
 from st2v_jax.errors import BadInput, Failed, InputError, OutputError
 
@@ -82,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
         except Exception as error:
             traceback.print_exc()
             return _end(f'this is a bug of st2v_jax, please report it with the lines above: {error!r}', BUG)
+        finally:
+            atexit.register(stopping.leave)  # last, so that it comes before all that was registered during the work
 
 
 def _run(argv):
@@ -91,8 +94,9 @@ def _run(argv):
     except BadInput as error:
         return _end(error, 2)
     verb, arguments, run = parse(argv)
-    _keep_compiled_programs()
+    programs.keep()
     try:
+        stopping.check()
         verb.work(arguments, run)
         stopping.check()
     except stopping.Stopped as stopped:
@@ -158,27 +162,6 @@ def _called(verb):
 
 def _is_module():
     return Path(sys.argv[0]).parts[-2:] == ('st2v_jax', '__main__.py')
-
-
-def _keep_compiled_programs():
-    """Turns on jax's persistent compilation cache through the variables that jax reads when it is imported later.
-
-    A folder named by jax's own variable takes precedence.
-    """
-    folder = os.environ.get('ST2V_CACHE')
-    if folder is None:
-        if os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-            return
-        folder = os.path.join(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'st2v_jax')
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError:
-        return  # without a cache the run is slower, but it works
-    os.environ |= {
-        'JAX_COMPILATION_CACHE_DIR': folder,
-        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-        'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0',
-    }
 
 
 def _of_the_device(error, run):

@@ -1,7 +1,7 @@
 """`st2v sample --prompt "..."`: a long video from one sentence."""
 
+import contextlib
 import dataclasses
-import os
 import re
 import textwrap
 import warnings
@@ -9,12 +9,14 @@ from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import __version__, video_io
-from st2v_jax.cli import options
+from st2v_jax.cli import options, outputs
 from st2v_jax.cli.progress import Progress
 from st2v_jax.cli.run import Run
-from st2v_jax.cli.videos import enhanced, name_device, save, warn_about_words
+from st2v_jax.cli.videos import check_words, enhanced, name_device, save
 from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
+from st2v_jax.storage.names import fit
+from st2v_jax.storage.text import read_lines
 
 # Lists of prompts that ship with the package, by the names that --prompts-file knows them under
 SHIPPED_PROMPTS = {'paper': Path(__file__).parents[1] / 'assets' / 'prompts' / 'paper.txt'}
@@ -38,8 +40,8 @@ more prompts that the small model understands:
   {more}
 
 The ending of the output decides what is written: an .mp4, which grows while it is made and plays at any time; a .gif;
-or single frames, to name.png or folder/. An existing file is replaced once the first frames are ready. The prompt, the
-seed and all settings are stored in the file.
+or single frames, to name.png or folder/. A file that --output names is replaced once the first frames are ready; a name
+that you did not choose is never one that is taken. The prompt, the seed and all settings are stored in the file.
 
 Compiled programs are kept in $ST2V_CACHE (default: ~/.cache/st2v_jax), so a second run starts faster.
 """
@@ -49,14 +51,34 @@ def work(arguments: Namespace, run: Run) -> None:
     """Checks the arguments, makes the videos and saves them."""
     if arguments.list_words:
         return _list_words(arguments)
-    jobs = _jobs(arguments)
+    prompts, names = _prompts(arguments)
     if arguments.plan:
-        return _plan(arguments, len(jobs))
+        for name in names:
+            video_io.check_output(name)
+        return _plan(arguments, len(prompts))
+    with contextlib.ExitStack() as locks:
+        if arguments.output is None:
+            claims = [outputs.unused(name) for name in names]
+        else:
+            claims = [outputs.claimed(name) for name in names]
+        jobs = [Job(prompt, locks.enter_context(claim)) for prompt, claim in zip(prompts, claims)]
+        _make_all(jobs, arguments, run)
+
+
+def _make_all(jobs, arguments, run):
+    from st2v_jax.refinement.scratch import check_room
+
+    if arguments.enhance:
+        for job in jobs:
+            outputs.Draft(job.output).check()
     if not arguments.quiet:
         name_device(arguments.dtype)
     model, enhancer = _load(arguments)
     settings = _settings(arguments, model)
-    warn_about_words(model.tokenizer, [*(job.prompt for job in jobs), arguments.negative_prompt])
+    if enhancer is not None:
+        refinement = enhancer.settings(variant=settings.profile)
+        check_room(enhancer.scratch_bytes(refinement, model.config.frame_size, arguments.num_frames))
+    check_words(model.tokenizer, [job.prompt for job in jobs], arguments.negative_prompt)
     if settings.decode_frames > 1:
         run.lower += ('--decode-frames 1',)
     if settings.profile == 'paper' and model.config.apm is not None:
@@ -72,12 +94,6 @@ class Job:
 
     prompt: str
     output: str
-
-    @property
-    def draft(self) -> str:
-        """The file that keeps the video of the streaming stage until the enhanced one is complete."""
-        root = self.output.rstrip('/') if video_io.is_folder(self.output) else os.path.splitext(self.output)[0]
-        return f'{root}-draft.mp4'
 
 
 def _make(job, arguments, model, settings, enhancer, run):
@@ -101,12 +117,12 @@ def _make(job, arguments, model, settings, enhancer, run):
         'st2v_jax': __version__,
     }
     progress = Progress(job.prompt, quiet=arguments.quiet)
-    with progress:
+    with progress, outputs.Draft(job.output) as draft:
         frames = _streamed(model, job, arguments, settings, progress)
         if enhancer is None:
             return save(frames, job.output, arguments.fps, metadata, progress, run)
         refinement = enhancer.settings(variant=settings.profile)
-        frames = _kept(frames, job.draft, arguments.fps, metadata, run)
+        frames = _kept(frames, draft, arguments.fps, metadata, run)
         frames = enhanced(
             enhancer,
             frames,
@@ -120,7 +136,7 @@ def _make(job, arguments, model, settings, enhancer, run):
         )
         metadata = metadata | {'refinement': dataclasses.asdict(refinement)}
         save(frames, job.output, arguments.fps, metadata, progress, run)
-    os.remove(job.draft)
+        draft.remove()
     run.draft = None
 
 
@@ -140,7 +156,7 @@ def _streamed(model, job, arguments, settings, progress):
         progress.to(min(total, before + step / steps * new), f'chunk {chunk + 1}/{chunks} step {step}/{steps}')
 
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # warn_about_words has reported prompts that are cut
+        warnings.filterwarnings('ignore', 'the prompt is longer')  # check_words has said so
         frames = generate(
             model,
             job.prompt,
@@ -158,8 +174,9 @@ def _kept(frames, draft, fps, metadata, run):
     video = None
     try:
         for some in frames:
-            video = video or video_io.VideoWriter(draft, fps, some.shape[1:3], metadata)
-            run.draft = draft
+            if video is None:
+                run.draft = draft.make()
+                video = video_io.VideoWriter(run.draft, fps, some.shape[1:3], metadata)
             video.write(some)
             yield some
     finally:
@@ -167,51 +184,39 @@ def _kept(frames, draft, fps, metadata, run):
             video.close()
 
 
-def _jobs(arguments):
-    """The videos to make, as Jobs, checked."""
+def _prompts(arguments):
+    """The prompts, and the name of a video for each; those that the user did not choose may be taken already."""
     from st2v_jax.streaming.generate import check
 
-    prompts = [arguments.prompt] if arguments.prompts_file is None else _prompts(arguments.prompts_file)
+    several = arguments.prompts_file is not None
+    prompts = _read_prompts(arguments.prompts_file) if several else [arguments.prompt]
     check(prompts, [arguments.seed])
-    outputs = _outputs(prompts, arguments)
-    for output in outputs:
-        video_io.check_output(output)
-    return [Job(prompt, output) for prompt, output in zip(prompts, outputs)]
+    if arguments.output is None:
+        names = [f'{_slug(prompt)}-{arguments.seed}.mp4' for prompt in prompts]
+    elif several:
+        names = [outputs.numbered(arguments.output, number) for number in range(len(prompts))]
+    else:
+        names = [arguments.output]
+    for name in names:
+        video_io.check_rate(name, arguments.fps)
+    return prompts, names
 
 
-def _prompts(name):
+def _read_prompts(name):
     """The prompts in a file of the user, or in one that ships with the package."""
     file = Path(name) if name not in SHIPPED_PROMPTS or Path(name).is_file() else SHIPPED_PROMPTS[name]
     try:
-        lines = file.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        prompts = [line for _, line in read_lines(file) if not line.startswith('#')]
+    except (OSError, ValueError) as error:
         raise BadInput(f'cannot read the prompts: {error}') from error
-    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith('#')]
     if not prompts:
         raise BadInput(f'{name} has no prompts: write one per line; # starts a comment')
     return prompts
 
 
-def _outputs(prompts, arguments):
-    if arguments.output is None:
-        names = [f'{_slug(prompt)}-{arguments.seed}.mp4' for prompt in prompts]
-        return names if len(set(names)) == len(names) else [_numbered(name, i) for i, name in enumerate(names)]
-    if arguments.prompts_file is None:
-        return [arguments.output]
-    return [_numbered(arguments.output, i) for i in range(len(prompts))]
-
-
-def _numbered(output, number):
-    """Puts the number of the prompt before the ending: clip.mp4 -> clip-003.mp4, frames/ -> frames-003/."""
-    if output.endswith('/') or os.path.isdir(output):
-        return f'{output.rstrip("/")}-{number:03d}/'
-    root, ending = os.path.splitext(output)
-    return f'{root}-{number:03d}{ending}'
-
-
 def _slug(prompt):
     words = re.sub(r'[^\w]+', '-', prompt.lower()).strip('-_')
-    return words[:60].rstrip('-') or 'video'
+    return fit(words, longest=60).rstrip('-') or 'video'
 
 
 def _load(arguments):
@@ -285,7 +290,8 @@ def parser(prog: str) -> options.Parser:
     add(
         '--output',
         metavar='PATH',
-        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after prompt and seed)',
+        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after prompt and seed, with a '
+        'number if that name is taken)',
     )
     add(
         '--seed',

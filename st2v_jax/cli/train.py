@@ -38,8 +38,6 @@ def work(arguments: Namespace, run: Run) -> None:
 
     config, name = load_config(arguments.config, arguments.overrides)
     workdir = arguments.workdir or Path('runs', name)
-    if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f'--workdir {workdir} is a file, not a folder')
     from st2v_jax.training import loop  # imported late, so that mistakes in the arguments are reported at once
 
     run.target, run.written = workdir, f'checkpoints stay in {workdir}'

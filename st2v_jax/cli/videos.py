@@ -14,7 +14,8 @@ import numpy as np
 from st2v_jax import video_io
 from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.cli.run import Run
-from st2v_jax.tokenizer import Tokenizer
+from st2v_jax.errors import BadInput
+from st2v_jax.tokenizer import Tokenizer, in_short, lost_message
 
 if TYPE_CHECKING:  # these import jax, for which --help does not wait
     from st2v_jax.refinement.enhancer import Enhancer
@@ -35,17 +36,36 @@ def name_device(dtype: str | None) -> None:
     print(f'device: {name}, computing in {np.dtype(own)}, {why}', flush=True)
 
 
-def warn_about_words(tokenizer: Tokenizer, prompts: Iterable[str]) -> None:
-    """Warns, prompt by prompt, about words that the model does not know and about words that do not fit."""
-    for prompt in dict.fromkeys(prompts):
-        unknown, lost = tokenizer.unknown_words(prompt), tokenizer.lost(prompt)
-        if unknown:
-            warn(
-                f'this model does not know {", ".join(unknown)}, which will have no effect; '
-                'st2v sample --list-words shows the words that it knows'
-            )
-        if lost:
-            warn(f'the prompt is longer than 77 tokens and was cut; lost: "{lost}"')
+def check_words(tokenizer: Tokenizer, prompts: Iterable[str], negative_prompt: str) -> None:
+    """Warns, text by text, about words that the model does not know and about words that do not fit.
+
+    Raises BadInput for a prompt of which nothing reaches the model. For the negative prompt that is a warning.
+    """
+    prompts = list(dict.fromkeys(prompts))
+    empty = [prompt for prompt in prompts if not tokenizer.reaches(prompt)]
+    if empty:
+        more = f' (nor of {len(empty) - 1} more)' if len(empty) > 1 else ''
+        raise BadInput(f'nothing of the prompt "{in_short(empty[0])}"{more} reaches this model{_known(tokenizer)}')
+    for prompt in prompts:
+        _warn_about(tokenizer, prompt)
+    if negative_prompt and not tokenizer.reaches(negative_prompt):
+        warn(f'nothing of the negative prompt "{in_short(negative_prompt)}" reaches this model{_known(tokenizer)}')
+    else:
+        _warn_about(tokenizer, negative_prompt)
+
+
+def _warn_about(tokenizer, text):
+    unknown, lost = tokenizer.unknown_words(text), tokenizer.lost(text)
+    if unknown:
+        words = in_short(', '.join(unknown))
+        count = f'{len(unknown)} words, ' if ' ... ' in words else ''
+        warn(f'this model does not know {count}{words}, which will have no effect{_known(tokenizer)}')
+    if lost:
+        warn(lost_message(lost))
+
+
+def _known(tokenizer):
+    return '' if tokenizer.rows is None else '; st2v sample --list-words shows the words that it knows'
 
 
 def enhanced(
@@ -77,9 +97,10 @@ def enhanced(
             progress.stage('writing', count)
 
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # warn_about_words has reported prompts that are cut
+        warnings.filterwarnings('ignore', 'the prompt is longer')  # check_words has said so
         pieces = enhance(enhancer, read(), prompt, on_step=on_step, **options, **dataclasses.asdict(settings))
-    yield from pieces
+    with contextlib.closing(pieces):  # temporary files go now, not when Python gets to it
+        yield from pieces
 
 
 def save(
@@ -91,14 +112,17 @@ def save(
     metadata: what is stored in the file; its 'command' repeats the video.
     """
     run.again, run.target, run.written, video = metadata['command'], output, 'nothing was written', None
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(progress)
-        for frames in pieces:
-            if video is None:  # opened late: a run that fails before this leaves an existing file untouched
-                size = frames.shape[1:3]
-                video = stack.enter_context(video_io.VideoWriter(output, fps, size, metadata))
-            video.write(frames)
-            progress.to(video.frames)
-            run.written = f'{video.frames} of {progress.total} frames are in {output}'
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(progress)
+            for frames in pieces:
+                if video is None:  # opened late: a run that fails before this leaves an existing file untouched
+                    size = frames.shape[1:3]
+                    video = stack.enter_context(video_io.VideoWriter(output, fps, size, metadata))
+                video.write(frames)
+                progress.to(video.frames)
+    finally:
+        if video is not None and video.kept:
+            run.written = f'{video.kept} of {progress.total} frames are in {output}'
     if not progress.quiet:
         print(f'saved {output} ({video.frames} frames, {video.frames / fps:.1f} s); again: {run.again}', flush=True)

@@ -20,22 +20,15 @@ import numpy as np
 from st2v_jax import __version__
 from st2v_jax.convert.assembly import assemble, merged
 from st2v_jax.convert.engine import Fit, compare, names_of
+from st2v_jax.convert.nearby import hint
 from st2v_jax.convert.numbers import Numbers, numbers
 from st2v_jax.convert.recognise import RELEASED, Checkpoint, checkpoint, kinds
-from st2v_jax.convert.sources import BESIDE, Place, assumed, is_weights, look, settings_of
-from st2v_jax.storage.containers import read
+from st2v_jax.convert.sources import BESIDE, Place, assumed, is_weights, look, settings_of, tensors_of
 from st2v_jax.storage.untrusted import UnsafeCheckpointError, read_json
-from st2v_jax.weights.folder import is_ours
 from st2v_jax.weights.layout import abstract, streaming
 
 HEAD = 1 << 20  # bytes of a file that its digest is of
 EXAMPLES = 20  # names that are shown of a file that holds nothing known
-# What lies where a large file should be, by its first bytes
-STAND_INS = {
-    b'version https://git-lfs': 'is a git-lfs pointer, not the file itself: `git lfs pull` fetches that',
-    b'<!doctype html': 'is a web page, not the file itself: download it again',
-    b'<html': 'is a web page, not the file itself: download it again',
-}
 # What is raised by sizes that no model can have: negative, zero, no multiple of the number of groups
 IMPOSSIBLE = (ValueError, TypeError, ArithmeticError)
 
@@ -188,7 +181,9 @@ def check(sources: Sequence[str | Path], on_read: Callable[[int, int], None] = l
             report.files.append(file)
             report.networks += networks
         if not any(file.kinds or file.troubles for file in looked_into):
-            report.troubles.append(f'{source.name} holds none of the files we know{source.hint()}')
+            report.troubles.append(
+                f'{source.name} holds none of the files we know{source.hidden(hint(source.place.path))}'
+            )
         parts = {part for path in place.files for part in _parts(path)}
         report.settings += [source.name_of(path) for path in place.others if path.name in BESIDE]
         others = [path for path in place.others if is_weights(path.name) and path.is_file() and path not in parts]
@@ -237,7 +232,13 @@ class _Source:
         text = str(error)
         if isinstance(error, OSError) and error.strerror:
             text = ': '.join(filter(None, (error.filename, error.strerror)))
-        return text.replace(str(self.place.path), self.name).replace(f'{self.place.path.parent}/', '')
+        return self.hidden(text)
+
+    def hidden(self, text):
+        """The text without the folders that the place lies in."""
+        above = self.place.path.parent
+        text = text.replace(str(self.place.path), self.name).replace(f'{above}/', '')
+        return text.replace(str(above), above.name) if above.name else text
 
     @contextlib.contextmanager
     def telling(self, report):
@@ -246,12 +247,6 @@ class _Source:
             yield
         except (ValueError, TypeError, OSError) as error:
             report.troubles.append(self.words(error))
-
-    def hint(self):
-        with contextlib.suppress(ValueError):
-            if is_ours(self.place.path):
-                return ': it is a folder that st2v_jax wrote, not a published one'
-        return ''
 
 
 def _parts(path):
@@ -276,15 +271,10 @@ def _look_into(path, source, number, model, on_tensor):
     heads = {part: _head(part) for part in _parts(path)}
     digests = {part: hashlib.sha256(head).hexdigest() for part, head in heads.items()}
     file = File(number, [Part(source.name_of(part), part.stat().st_size, digests[part]) for part in heads])
-    for part, head in heads.items():
-        text = head[:64].lstrip().lower()
-        file.troubles += [f'{part.name} {what}' for begin, what in STAND_INS.items() if text.startswith(begin)]
-    if file.troubles:
-        return file, [], []
     try:
-        tensors, settings = read(path), settings_of(path)
+        tensors, settings = tensors_of(path), settings_of(path)
     except (ValueError, OSError) as error:
-        file.troubles.append(source.words(error).removeprefix(f'{file.name}: '))
+        file.troubles.append(source.words(error).removeprefix(file.name).lstrip(': '))
         return file, [], []
     file.tensors, file.kinds = len(tensors), kinds(tensors)
     shapes, statistics = _read(tensors, file, on_tensor)

@@ -260,21 +260,31 @@ def export(params: Mapping[str, Any], table: Table) -> dict[str, np.ndarray]:
     return dict(Exported(params, table))
 
 
-class Under(Mapping):
-    """The tensors of a checkpoint whose names start with `prefix`, by the rest of the name; fetched when asked for."""
+class Renamed(Mapping[str, np.ndarray]):
+    """The tensors of a checkpoint under other names; fetched when asked for. `names` is {name: name there}."""
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], prefix: str):
-        self.tensors, self.prefix = tensors, prefix
-        self.names = [name for name in tensors if name.startswith(prefix)]
+    def __init__(self, tensors: Mapping[str, np.ndarray], names: Mapping[str, str]):
+        self.tensors, self.names = tensors, names
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self.tensors[self.prefix + name]
+        return self.tensors[self.names[name]]
 
     def __iter__(self) -> Iterator[str]:
-        return (name[len(self.prefix) :] for name in self.names)
+        return iter(self.names)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def forget(self) -> None:
+        """See `PickledTensors.forget`."""
+        self.tensors.forget()
+
+
+class Under(Renamed):
+    """The tensors of a checkpoint whose names start with `prefix`, by the rest of the name; fetched when asked for."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], prefix: str):
+        super().__init__(tensors, {name[len(prefix) :]: name for name in tensors if name.startswith(prefix)})
 
 
 def _group(names, table, side):

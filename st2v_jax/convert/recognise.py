@@ -5,6 +5,7 @@ config.json beside a file; without one, it is that of a given model, by default 
 """
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from st2v_jax.convert import encoder_tables, refiner_tables, unet_tables
-from st2v_jax.convert.engine import ConversionError, Table, together, within
+from st2v_jax.convert.engine import ConversionError, Renamed, Table, together, within
 from st2v_jax.models.apm import ApmConfig
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.cam import CamConfig
@@ -21,6 +22,11 @@ from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.models.vae import VaeConfig
 
 RELEASED = ModelConfig(profile='release')
+
+# What torch's wrappers for several devices, compiling and checkpointing put into names, around any module
+WRAPPERS = {'module', '_orig_mod', '_forward_module', '_fsdp_wrapped_module', '_checkpoint_wrapped_module'}
+# What a training program calls the whole network in its checkpoint
+HOLDERS = {'model', 'ema', 'ema_model', 'net', 'network', 'state_dict', 'model_state_dict'}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +68,30 @@ def recognise(
       model: has what neither the tensors nor the settings say.
     """
     return [checkpoint(kind, tensors, settings, model) for kind in kinds(tensors)]
+
+
+def unwrapped(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The tensors by the names that their networks gave them, where wrappers put words before all names of a part.
+
+    Such a word is one of WRAPPERS, which may come anywhere, or of HOLDERS, which come first. It is left out where no
+    name beside it is without it. A file in which nothing known is found this way keeps its names.
+    """
+    following = defaultdict(set)
+    split = {name: name.split('.') for name in tensors}
+    for words in split.values():
+        for n, word in enumerate(words):
+            following[tuple(words[:n])].add(word)
+
+    def plain(words):
+        kept = []
+        for n, word in enumerate(words[:-1]):
+            droppable = word in WRAPPERS or (word in HOLDERS and not kept)
+            if not (droppable and len(following[tuple(words[:n])]) == 1):
+                kept.append(word)
+        return '.'.join([*kept, words[-1]])
+
+    names = {plain(words): name for name, words in split.items()}
+    return Renamed(tensors, names) if names.keys() != tensors.keys() and kinds(names) else tensors
 
 
 def kinds(tensors: Mapping[str, np.ndarray]) -> list[str]:

@@ -1,15 +1,18 @@
 """Published files wherever they are: a file, a folder as downloaded, or a repository of the Hugging Face hub."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from st2v_jax.convert.recognise import RELEASED, Checkpoint, recognise
+import numpy as np
+
+from st2v_jax.convert.nearby import hint
+from st2v_jax.convert.recognise import RELEASED, Checkpoint, recognise, unwrapped
 from st2v_jax.diffusion.schedule import DiffusionConfig
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.storage.containers import read
-from st2v_jax.storage.untrusted import read_json
+from st2v_jax.storage.text import read_object
 from st2v_jax.tokenizer import vocabulary
 
 # diffusion_pytorch_model.fp16.safetensors, model-00001-of-00002.safetensors, pytorch_model.bin.index.json, ...
@@ -18,7 +21,8 @@ _WEIGHTS = re.compile(
     r'\.(?P<container>safetensors|bin|ckpt|pth|pt)(?P<index>\.index(?:\.fp16)?\.json)?'
 )
 _MODEL_OF_A_FOLDER = ('model', 'pytorch_model', 'diffusion_pytorch_model')
-_HUB = re.compile(r'[\w.-]+/[\w.-]+')
+_HUB = re.compile(r'\w[\w.-]*/\w[\w.-]*', re.ASCII)
+_PATIENCE = 5  # seconds that the hub has to answer
 _SCHEDULER = 'scheduler_config.json'
 _TOKENS = ('tokenizer_config.json', 'special_tokens_map.json')  # which may name the padding token
 BESIDE = ('model_index.json', 'config.json', _SCHEDULER, 'vocab.json', 'merges.txt', *_TOKENS)
@@ -81,7 +85,7 @@ def look(source: str | Path) -> Place:
     path = Path(source)
     if not path.exists():
         if not is_repository(source):
-            raise FileNotFoundError(f'there is no file or folder {source}')
+            raise FileNotFoundError(f'there is no file or folder {source}{hint(path)}')
         path = _fetch(str(source))
     if not path.is_dir():
         return Place(path, (path,), ())
@@ -98,12 +102,18 @@ def find(source: str | Path) -> Published:
     place = look(source)
     model, found, left_out = assumed(place.ours()), [], []
     for file in place.files:
-        checkpoints = recognise(read(file), settings_of(file), model)
+        checkpoints = recognise(tensors_of(file), settings_of(file), model)
         found += [(file, checkpoint) for checkpoint in checkpoints]
         left_out += [] if checkpoints else [file]
     if not found:
-        raise ValueError(f'{source} holds none of the files we know (looked into {len(place.files)} files of weights)')
+        looked_into = f'looked into {len(place.files)} files of weights'
+        raise ValueError(f'{source} holds none of the files we know ({looked_into}){hint(place.path)}')
     return place.published(found, left_out)
+
+
+def tensors_of(file: Path) -> Mapping[str, np.ndarray]:
+    """The tensors of a file in any container, by the names that their networks gave them; see `read`, `unwrapped`."""
+    return unwrapped(read(file))
 
 
 def assumed(ours: dict | None) -> ModelConfig:
@@ -117,8 +127,8 @@ def settings_of(file: Path) -> dict:
 
 
 def is_repository(source: str | Path) -> bool:
-    """Whether this may be a repository of the hub: two words and a slash."""
-    return _HUB.fullmatch(str(source)) is not None
+    """Whether this may be a repository of the hub: two words and a slash, of which the first is no folder here."""
+    return _HUB.fullmatch(str(source)) is not None and not Path(source).parent.exists()
 
 
 def is_weights(name: str) -> bool:
@@ -150,26 +160,36 @@ def weight_files(names: Iterable[str]) -> list[str]:
 
 def _fetch(repository):
     """A folder with those files of a repository that we read, from the hub or from an earlier download."""
-    from huggingface_hub import list_repo_files, snapshot_download  # imported here, because it takes a second
+    from huggingface_hub import model_info, snapshot_download  # imported here, because it takes a second
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        names = list_repo_files(repository)
-        wanted = weight_files(names)
-        shards = [re.sub(r'\.(\w+)\.index.*', r'*-of-*.\1', name) for name in wanted if name.endswith('.json')]
-        beside = [name for name in names if PurePosixPath(name).name in BESIDE]
-        return Path(snapshot_download(repository, allow_patterns=[*wanted, *shards, *beside]))
+        names = [file.rfilename for file in model_info(repository, timeout=_PATIENCE).siblings]
     except Exception as error:  # each version of the hub's client has its own errors for no network
         try:
             return Path(snapshot_download(repository, local_files_only=True))
         except Exception:
+            if isinstance(error, GatedRepoError):
+                raise FileNotFoundError(
+                    f'{repository} is given out by the Hugging Face hub to those who accept its terms: do so on its '
+                    'page, then `hf auth login`'
+                ) from error
+            what = 'has no such model' if isinstance(error, RepositoryNotFoundError) else 'cannot be reached'
             raise FileNotFoundError(
-                f'{repository} is not a file or folder here, and the Hugging Face hub cannot be reached or does not '
-                f'have it ({type(error).__name__})'
+                f'there is no file or folder {repository}, and the Hugging Face hub {what} ({type(error).__name__})'
             ) from error
+    wanted = weight_files(names)
+    shards = [re.sub(r'\.(\w+)\.index.*', r'*-of-*.\1', name) for name in wanted if name.endswith('.json')]
+    beside = [name for name in names if PurePosixPath(name).name in BESIDE]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=[*wanted, *shards, *beside]))
+    except Exception as error:
+        reason = str(error).strip().partition('\n')[0] or type(error).__name__
+        raise OSError(f'{repository} could not be fetched whole ({reason}): give the command again') from error
 
 
 def _json(file):
-    return read_json(file.read_bytes()) if file is not None and file.is_file() else {}
+    return read_object(file) if file is not None and file.is_file() else {}
 
 
 def _pad(file):

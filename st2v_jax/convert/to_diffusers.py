@@ -14,12 +14,13 @@ from pathlib import Path
 
 from st2v_jax.convert import encoder_tables, refiner_tables, unet_tables
 from st2v_jax.convert.engine import Exported, within
+from st2v_jax.convert.nearby import hint
 from st2v_jax.errors import WeightsError
 from st2v_jax.models.ablations import ATTENTION
 from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.storage.safetensors import write
 from st2v_jax.tokenizer import END, START, write_vocabulary
-from st2v_jax.weights.folder import read
+from st2v_jax.weights.folder import is_ours, read
 from st2v_jax.weights.layout import networks, streaming
 
 CLASSES = {
@@ -34,10 +35,13 @@ CLASSES = {
 def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = lambda name: None) -> None:
     """Writes the model in `folder` to `to`; on_file receives the name of every file of weights before it is written.
 
-    Raises ValueError for a folder that is not in our format, for an ablation model, and for a model with CAM that lacks
-    other networks of the streaming stage.
+    Raises ValueError for a folder that is not in our format, for an ablation model, for a model with CAM that lacks
+    other networks of the streaming stage, and if `to` holds a model that was not written here.
     """
     folder, to = Path(folder), Path(to)
+    if folder.is_dir() and not is_ours(folder):
+        raise WeightsError(f'{folder}: there is no config.json of st2v_jax{hint(folder)}')
+    _check_ours(to / 'model_index.json')
     model = read(folder)
     config, tokenizer = model.config, model.tokenizer
     if config.apm is None or config.cam.fusion != ATTENTION:
@@ -59,6 +63,15 @@ def export(folder: str | Path, to: str | Path, on_file: Callable[[str], None] = 
     components = {name: kind for name, kind in CLASSES.items() if (to / name).is_dir()}
     ours = {'config': config.to_dict(), 'networks': held, 'tokenizer': tokenizer.to_dict()}
     _write_json(to / 'model_index.json', {'_class_name': 'TextToVideoSDPipeline', **components, '_st2v_jax': ours})
+
+
+def _check_ours(index):
+    """Raises ValueError for the model_index.json of a model that was not written by `export`."""
+    try:
+        if '_st2v_jax' not in json.loads(index.read_text('utf-8')):
+            raise ValueError(f'{index.parent} holds another model: choose another folder')
+    except FileNotFoundError:
+        pass
 
 
 def _in_one_file(config):

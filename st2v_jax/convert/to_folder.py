@@ -55,7 +55,11 @@ def plan(sources: Sequence[str | Path], folder: str | Path, dtype: np.typing.DTy
     initial = 'cam' in files and 'unet' in held and not {'cam', 'initial'} & held and 'initial' not in files
     if initial:
         assembly = dataclasses.replace(assembly, config=dataclasses.replace(assembly.config, initial=True))
-    done = tuple(name for name in files if name in held and _notes_in(folder, name) == _notes(files[name][0], dtype))
+    notes = {name: _notes_in(folder, name) for name in files if name in held}
+    for name, noted in notes.items():
+        if before is None and noted is not None and 'from' not in noted:
+            raise ValueError(f'{folder / name}.safetensors was not written by a conversion: choose another folder')
+    done = tuple(name for name in notes if notes[name] == _notes(files[name][0], dtype))
     # The UNet comes last: then a run that is continued finds CAM in the folder, and takes it for the streaming model's.
     names = sorted((name for name in files if name not in done), key=lambda name: name == 'unet')
     left_out = tuple(file for place in found for file in place.left_out)
@@ -94,6 +98,7 @@ def _notes(file, dtype):
 
 
 def _notes_in(folder, network):
+    """The notes in a file that is there, None if it is damaged."""
     try:
         return SafeTensors(folder / f'{network}.safetensors').metadata
     except UnsafeCheckpointError:

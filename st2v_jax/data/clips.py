@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from st2v_jax.storage.atomic import write_bytes
+from st2v_jax.storage.text import read_object
 
 INDEX = 'index.json'
 QUALITY = 95  # of the JPEG files, in full colour resolution: the autoencoder loses more than they do
@@ -118,7 +119,11 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     if not file.is_file():
         what = 'is not finished: run st2v prepare-data again' if file.parent.is_dir() else 'is not a folder'
         raise ValueError(f'{folder} {what} (there is no {file})')
-    return json.loads(file.read_text('utf-8'))
+    index = read_object(file)
+    lacking = [name for name in ('settings', 'samples', 'shards') if name not in index]
+    if lacking:
+        raise ValueError(f'{file} is not an index of st2v prepare-data: {", ".join(lacking)} missing')
+    return index
 
 
 def write_json(path: str | Path, values: Any) -> None:

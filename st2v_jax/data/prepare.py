@@ -20,9 +20,11 @@ from st2v_jax.data import clips
 from st2v_jax.errors import InputError
 from st2v_jax.metrics.flow import flow, flow_length
 from st2v_jax.storage.atomic import write_bytes
-from st2v_jax.video_io import VideoReader
+from st2v_jax.storage.text import read_object, read_objects
+from st2v_jax.video_io import nearest, timed_frames
 
 SETTINGS = 'settings.json'
+SKIPPED = 'skipped.jsonl'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,25 +70,27 @@ class Outcome(NamedTuple):
 def read_captions(path: str | Path) -> list[Entry]:
     """Reads a file with a line {"file": "boat.mp4", "caption": "a boat on a lake"} for each video.
 
-    Raises ValueError with the number of the first line that is not valid.
+    Raises ValueError with file and line for what is no such line, and for one that repeats another.
     """
-    entries = []
-    for number, line in enumerate(Path(path).read_text('utf-8').splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-            entry = Entry(values['file'], values['caption'])
-        except (ValueError, KeyError, TypeError):
-            entry = Entry(None, None)
-        if not all(isinstance(value, str) and value.strip() for value in entry):
+    lines = {}
+    for number, values in read_objects(path):
+        entry = Entry(values.get('file'), values.get('caption'))
+        if not all(isinstance(value, str) and value.strip() and _is_unicode(value) for value in entry):
+            shown = json.dumps(values, ensure_ascii=True)[:60]
             raise ValueError(
-                f'{path}, line {number}: a line must be {{"file": "...", "caption": "..."}}, not {line[:60]!r}'
+                f'{path}, line {number}: a line must be {{"file": "...", "caption": "..."}}, not {shown!r}'
             )
-        entries.append(entry)
-    if not entries:
+        if entry in lines:
+            raise ValueError(f'{path}, line {number}: the same file and caption as in line {lines[entry]}')
+        lines[entry] = number
+    if not lines:
         raise ValueError(f'{path} names no videos')
-    return entries
+    return list(lines)
+
+
+def _is_unicode(text):
+    """Whether a text has no half of a surrogate pair, which JSON can spell and no file or caption can hold."""
+    return text.isascii() or not any('\ud800' <= character <= '\udfff' for character in text)
 
 
 def prepare(
@@ -127,12 +131,12 @@ def prepare(
         if not _is_finished(report, file):
             outcomes = apply(partial(clips_of, folder=folder, settings=settings), shard)
             clips.write_json(report, _write(file, shard, outcomes, first, encoder, done))
-        reports[file.name] = json.loads(report.read_text('utf-8'))
+        reports[file.name] = read_object(report)
         done(first + len(shard))
     skipped = [line for report in reports.values() for line in report['skipped']]
     total = {name: sum(report[name] for report in reports.values()) for name in ('samples', 'still')}
     lines = ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in skipped)
-    write_bytes(output / 'skipped.jsonl', lines.encode())
+    write_bytes(output / SKIPPED, lines.encode())
     shards = {name: report['samples'] for name, report in reports.items() if report['samples']}
     if shards:
         about = {'settings': _listed(settings), 'samples': total['samples'], 'shards': shards}
@@ -149,10 +153,10 @@ def _claim(output, wanted):
     """Records what the folder will hold; raises ValueError if it was begun with something else."""
     file = output / SETTINGS
     if not file.is_file():
-        if any(output.glob('*.array_record')):
+        if any(output.glob('*.array_record')) or any((output / name).exists() for name in (clips.INDEX, SKIPPED)):
             raise ValueError(f'{output} holds other data: choose another folder')
         clips.write_json(file, wanted)
-    there = json.loads(file.read_text('utf-8'))
+    there = read_object(file)
     differing = [
         f'{name}={there.get(name)} instead of {value}' for name, value in wanted.items() if there.get(name) != value
     ]
@@ -161,7 +165,7 @@ def _claim(output, wanted):
 
 
 def _is_finished(report, file):
-    return report.is_file() and (file.is_file() or not json.loads(report.read_text('utf-8'))['samples'])
+    return report.is_file() and (file.is_file() or not read_object(report)['samples'])
 
 
 def _digest(entries):
@@ -216,30 +220,28 @@ def clips_of(entry: Entry, folder: str | Path, settings: Settings) -> Outcome:
 def samples(path: str | Path, settings: Settings) -> Iterator[tuple[float, np.ndarray]]:
     """Yields the clips of a video, each of consecutive frames of one scene: (start in seconds, uint8 [n, h, w, 3]).
 
-    The clips do not overlap and come in order. Their frames are those nearest to 0, 1/fps, 2/fps, ... seconds; the rate
-    of the file is taken to be constant.
+    The clips do not overlap and come in order. Their frames are those nearest to 0, 1/fps, 2/fps, ... seconds by their
+    own times, so the rate of the file may vary. Raises InputError at its end if it has fewer frames than are needed.
     """
     from scenedetect import AdaptiveDetector, FrameTimecode
 
-    video = VideoReader(path)
-    rate = video.fps
-    if not rate or rate < 0.99 * settings.fps:
-        has = f'{rate:.3g} frames per second' if rate else 'no frame rate'
-        raise InputError(f'the file has {has}, but clips need {settings.fps:g}')
     detector = AdaptiveDetector(min_scene_len=1)
-    waiting, kept = [], 0  # [(number, frame)] of the current scene that are not yet in a clip
-    for number, frame in enumerate(frame for piece in video for frame in piece):
-        frame = resize_and_crop(frame, settings.size)
-        for cut in detector.process_frame(FrameTimecode(number, rate), frame[..., ::-1]):
-            waiting = [pair for pair in waiting if pair[0] >= cut.frame_num]
-        if number >= round(kept * rate / settings.fps):
-            waiting.append((number, frame))
-            kept += 1
+    waiting = []  # [(number, time, frame)] of the current scene that are not yet in a clip
+    number, end = -1, 0.0
+    for number, (shot, uses) in enumerate(nearest(timed_frames(path), settings.fps)):
+        frame, end = resize_and_crop(shot.frame, settings.size), shot.time + shot.lasts
+        # the detector counts frames; their rate does not matter to it
+        for cut in detector.process_frame(FrameTimecode(number, float(settings.fps)), frame[..., ::-1]):
+            waiting = [taken for taken in waiting if taken[0] >= cut.frame_num]
+        waiting += [(number, shot.time, frame)] * uses
         # A cut is found some frames later; until then a frame may belong to the next scene.
         known = number - detector.event_buffer_length
-        if len(waiting) >= settings.frames and waiting[settings.frames - 1][0] <= known:
+        while len(waiting) >= settings.frames and waiting[settings.frames - 1][0] <= known:
             sample, waiting = waiting[: settings.frames], waiting[settings.frames :]
-            yield sample[0][0] / rate, np.stack([frame for _, frame in sample])
+            yield sample[0][1], np.stack([frame for _, _, frame in sample])
+    rate = (number + 1) / end if end else 0.0
+    if rate < 0.99 * settings.fps:
+        raise InputError(f'the file has {rate:.3g} frames per second, but clips need {settings.fps:g}')
 
 
 def resize_and_crop(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -18,6 +18,7 @@ from einops import rearrange
 
 from st2v_jax import trees
 from st2v_jax.data import world
+from st2v_jax.evaluation import stored
 from st2v_jax.storage.atomic import replacing
 
 CLASSES = {'colour': world.COLOURS, 'shape': world.SHAPES, 'motion': world.MOTIONS, 'pattern': world.PATTERNS}
@@ -125,7 +126,10 @@ def save(path: str | Path, params: dict[str, Any], about: dict[str, Any]) -> Non
 
 
 def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads (params, about) from a file written by `save`."""
-    with np.load(path) as file:
+    """Reads (params, about) from a file written by `save`. Raises BadInput for another file."""
+    with stored.written(path, 'st2v evaluate train-checker'), open(path, 'rb') as stream, np.load(stream) as file:
         about = json.loads(str(file['about']))
-        return trees.unflatten({name: file[name] for name in file.files if name != 'about'}), about
+        params = trees.unflatten({name: file[name] for name in file.files if name != 'about'})
+        if 'size' not in about or not {'clip', 'heads'} <= params.keys():
+            raise ValueError('it holds no checker')
+        return params, about

@@ -150,7 +150,6 @@ def all_refined(
     enhancer: Enhancer, videos: np.ndarray, prompts: Sequence[str], variants: Sequence[str], **options: Any
 ) -> dict[str, np.ndarray]:
     """The `refined` videos of each variant; the variants are compiled in parallel."""
-    enhancer.tokenizer.ids(prompts[:1])  # transformers must not be imported by several threads
     with ThreadPoolExecutor(len(variants)) as pool:
         futures = {variant: pool.submit(refined, enhancer, videos, prompts, variant, **options) for variant in variants}
         return {variant: future.result() for variant, future in futures.items()}

@@ -5,6 +5,8 @@ from typing import Any
 
 from st2v_jax.evaluation.pages import head, percent, pictures, runs, table
 
+STUDY = 'st2v evaluate generate'  # which writes the results that the page is made of, with these keys
+NEEDS = ('made', 'pictures', 'places', 'checker', 'identity', 'videos')
 TITLES = {'colour': 'colour', 'shape': 'shape', 'motion': 'motion', 'all': 'all three'}
 KINDS = {'generated': 'generated', 'truth': 'ground truth', 'shuffled': "others' captions"}
 

@@ -1,26 +1,37 @@
 """What the generated pages share. Each page is a pure function of stored JSON, so that every number can be traced."""
 
-import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from st2v_jax.evaluation import stored
 from st2v_jax.storage.atomic import write_bytes
 
+RUN = ('stage', 'command', 'date', 'devices', 'device', 'steps', 'batch_size', 'seconds', 'last')  # of a summary
 
-def write(page: Callable, results: str | Path, training: Sequence[str | Path], output: str | Path) -> None:
+
+def write(page: ModuleType, results: str | Path, training: Sequence[str | Path], output: str | Path) -> None:
     """Writes a page as Markdown, from JSON files alone.
 
     Args:
-      page: `model_page.page` or `refinement_page.page`.
+      page: the module `model_page` or `refinement_page`.
       results: results.json of a study; its folder also holds the pictures.
       training: summary.json of the training runs, in order.
       output: file to write.
+
+    Raises BadInput for a file that is not what the study, or a training run, writes.
     """
-    read = lambda path: json.loads(Path(path).read_text(encoding='utf-8'))
+    summaries = []
+    for path in training:
+        summaries.append(stored.read(path, 'st2v train', RUN))
+        with stored.written(path, 'st2v train'):
+            runs(summaries)
     folder = os.path.relpath(Path(results).parent, Path(output).parent)
-    text = page(read(results), [read(path) for path in training], Path(folder).as_posix())
+    found = stored.read(results, page.STUDY, page.NEEDS)
+    with stored.written(results, page.STUDY):
+        text = page.page(found, summaries, Path(folder).as_posix())
     write_bytes(output, text.encode())
     print(f'page: {output}')
 

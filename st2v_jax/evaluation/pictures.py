@@ -11,7 +11,7 @@ from PIL import Image
 
 from st2v_jax.data import world
 from st2v_jax.data.world import Scene
-from st2v_jax.evaluation import nearest, sheets, survey
+from st2v_jax.evaluation import nearest, sheets, stored, survey
 from st2v_jax.evaluation.checker import FRAMES
 
 QUALITY = 90  # of the JPEG frames, about 6 KB each at 128x128 pixels
@@ -135,8 +135,11 @@ def keep(path: str | Path, videos: np.ndarray, indices: np.ndarray, seed: int) -
 
 
 def kept(path: str | Path) -> tuple[np.ndarray, np.ndarray, int]:
-    """Reads (videos uint8 [n, f, h, w, 3], indices [n], seed) from a file written by `keep`."""
-    with np.load(path) as file:
+    """Reads (videos uint8 [n, f, h, w, 3], indices [n], seed) from a file written by `keep`.
+
+    Raises BadInput for another file.
+    """
+    with stored.written(path, 'st2v evaluate generate'), open(path, 'rb') as stream, np.load(stream) as file:
         ends = np.cumsum(file['lengths'])
         jpeg = file['jpeg']
         frames = [np.asarray(Image.open(io.BytesIO(part.tobytes()))) for part in np.split(jpeg, ends[:-1])]

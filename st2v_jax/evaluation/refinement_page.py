@@ -7,6 +7,8 @@ import numpy as np
 
 from st2v_jax.evaluation.pages import head, pictures, runs, table
 
+STUDY = 'st2v evaluate refine'  # which writes the results that the page is made of, with these keys
+NEEDS = ('made', 'generated', 'world')
 NAMES = {
     'input': 'input, enlarged',
     'B': 'B: independent chunks',

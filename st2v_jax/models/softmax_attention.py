@@ -16,7 +16,7 @@ from jax import lax
 
 from st2v_jax import devices
 
-SCORE_BYTES = 2**28  # of float32 scores on a device at a time: enough to occupy a large GPU, little for a small one
+SCORE_BYTES = 2**29  # of float32 scores on a device at a time: enough to occupy a large GPU, little for a small one
 LONG = 1024  # queries and keys from which the kernel for a TPU, which fills them up to multiples of 512, is worth it
 DEEP = 512  # queries that each element of a batch should have in a block before the block takes several elements
 
@@ -95,11 +95,13 @@ def splash(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Array:
 def blocked(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Array:
     """`plain` for some queries at a time, one block after the other; for the gradient they are computed again."""
     blocks = _Blocks.of(q, k)
+    # What all devices must agree on would be asked of them in each block.
+    values = _block if causal or devices.parts(q) > 1 else _quick_block
     q, k, v = map(blocks.cut, (q, k, v))
 
     def step(i, y):
         at = blocks.at(i)
-        return at.written(y, _block(at, causal, at.queries(q), at.keys(k), at.keys(v)))
+        return at.written(y, values(at, causal, at.queries(q), at.keys(k), at.keys(v)))
 
     return blocks.joined(lax.fori_loop(0, blocks.count, step, jnp.zeros_like(q)))
 
@@ -133,6 +135,29 @@ def _block(at, causal, q, k, v):
     if causal:
         mask = (at.start + jnp.arange(q.shape[1])[:, None] >= jnp.arange(k.shape[1]))[None, None]
     return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation='xla')
+
+
+def _quick_block(at, causal, q, k, v):
+    """`_block` in two passes over the scores fewer, where no exponent can get out of range; without a mask.
+
+    Softmax subtracts the largest score of a query, which is known when all of them are. The product of the lengths of a
+    query and of the longest key is no smaller and known before, so exponentials are written where scores would be, and
+    their sum comes out of the product with the values. They are small if that bound is far from the largest score, at
+    most by twice its size: the bound must leave every weight that matters above the smallest number of the type.
+    """
+    length = lambda a: jnp.linalg.norm(a.astype(jnp.float32), axis=-1)
+    bound = jnp.einsum('gtn,gn->gnt', length(q), length(k).max(1) * q.shape[-1] ** -0.5)[..., None]
+    numbers = jnp.finfo(v.dtype)
+    largest = (math.log(numbers.eps) - math.log(numbers.tiny) - math.log(k.shape[1])) / 2
+
+    def quick():
+        scores = jnp.einsum('gtnd,gsnd->gnts', q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32)
+        weights = jnp.exp(scores - bound).astype(v.dtype)
+        ones = jnp.ones((*v.shape[:-1], 8), v.dtype)  # as many as keep the width a multiple of 8
+        y = jnp.einsum('gnts,gsnd->gtnd', weights, jnp.concatenate([v, ones], -1), preferred_element_type=jnp.float32)
+        return (y[..., :-8] / y[..., -1:]).astype(v.dtype)
+
+    return lax.cond(bound.max() < largest, quick, lambda: _block(at, causal, q, k, v))
 
 
 class _Blocks(NamedTuple):

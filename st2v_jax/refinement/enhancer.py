@@ -1,7 +1,7 @@
 """A finer video from a video and its prompt, as functions: `load_enhancer` once, `enhance` as many as you like."""
 
 import functools
-import tempfile
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from st2v_jax.devices import check_finite, default_dtype
 from st2v_jax.models import build
 from st2v_jax.models.attention import KeysValues
 from st2v_jax.open_model import OpenModel, on_device, open_model
-from st2v_jax.refinement import blend, sdedit
+from st2v_jax.refinement import blend, scratch, sdedit
 from st2v_jax.refinement.canvas import Canvas, crop, fit, to_canvas
 from st2v_jax.streaming.generate import check
 from st2v_jax.tokenizer import Tokenizer
@@ -62,6 +62,12 @@ class Enhancer:
     def canvas(self, size: tuple[int, int]) -> Canvas:
         """The Canvas for frames of (height, width) pixels; its `size` is that of the enhanced frames."""
         return fit(size, self.config.refiner.box, self.config.refiner.unet, self.config.vae.downsampling)
+
+    def scratch_bytes(self, settings: sdedit.RefineSettings, size: tuple[int, int], frames: int) -> int:
+        """The size of the temporary files that `enhance` writes for so many frames of (height, width) pixels."""
+        pixels = math.prod(self.canvas(size).whole) // self.config.vae.downsampling**2
+        latents = frames * pixels * self.config.vae.latent_channels * np.dtype(np.float32).itemsize
+        return latents * (1 + sdedit.files(settings, frames))
 
     def job(self, settings: sdedit.RefineSettings, condition: list[KeysValues], keys: blend.Keys) -> sdedit.Job:
         """The Job of refining a video; condition is as from `encode_texts`."""
@@ -143,6 +149,7 @@ def enhance(
     Raises:
       ValueError: at once for an empty prompt or an impossible setting, and during the iteration for frames of another
         shape.
+      OSError: during the iteration, if the temporary files do not fit; it names them.
       OutOfRange: during the iteration, for numbers that are not finite in the type that the networks compute in.
     """
     check([prompt], [seed])
@@ -163,12 +170,12 @@ def enhance(
             on_step(progress.done, steps)
 
     def enhanced():
-        with tempfile.TemporaryDirectory(prefix='st2v-', dir=folder, ignore_cleanup_errors=True) as scratch:
-            latents, canvas = _encoded(enhancer, profile, pieces, scratch)
+        with scratch.scratch(folder) as files:
+            latents, canvas = _encoded(enhancer, profile, pieces, files)
             count = latents.shape[1]
             job = enhancer.job(chosen, encode_texts(enhancer, ids), keys)
-            progress = sdedit.begin(job, latents, folder=scratch)
-            latents = sdedit.refine(job, progress, count, folder=scratch, on_step=told)
+            progress = sdedit.begin(job, latents, folder=files)
+            latents = sdedit.refine(job, progress, count, folder=files, on_step=told)
             size = min(count, decode_frames)
             for first in range(0, count, size):
                 piece = latents[0, first : first + size]
@@ -202,19 +209,18 @@ def _padded(piece, size):
 
 def _encoded(enhancer, profile, pieces, folder):
     """Latents [1, F, h, w, c] of a video, as a file in `folder`, and the Canvas of its frames."""
-    count, canvas = 0, None
-    with open(Path(folder, 'latents'), 'wb') as file:
-        for piece in pieces:
-            if canvas is None:
-                size, canvas = len(piece), enhancer.canvas(piece.shape[1:3])
-            latents = encode_frames(enhancer, _padded(piece, size), canvas=canvas, profile=profile)
-            latents = np.asarray(latents[: len(piece)])
-            check_finite(latents, 'the latents of the frames', enhancer.params)
-            file.write(latents)
-            count += len(piece)
+    file, count, canvas = Path(folder, 'latents'), 0, None
+    for piece in pieces:
+        if canvas is None:
+            size, canvas = len(piece), enhancer.canvas(piece.shape[1:3])
+        latents = encode_frames(enhancer, _padded(piece, size), canvas=canvas, profile=profile)
+        latents = np.asarray(latents[: len(piece)])
+        check_finite(latents, 'the latents of the frames', enhancer.params)
+        scratch.append(file, latents)
+        count += len(piece)
     if canvas is None:
         raise ValueError('a video has at least 1 frame, not 0')
-    return np.memmap(file.name, np.float32, 'r', shape=(1, count, *latents.shape[1:])), canvas
+    return np.memmap(file, np.float32, 'r', shape=(1, count, *latents.shape[1:])), canvas
 
 
 @jax.jit

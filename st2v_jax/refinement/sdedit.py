@@ -27,7 +27,7 @@ from st2v_jax.diffusion.schedule import Level
 from st2v_jax.models.attention import KeysValues
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.refiner import RefinerConfig
-from st2v_jax.refinement import blend
+from st2v_jax.refinement import blend, scratch
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def begin(job: Job, latents: np.ndarray, *, folder: str | Path | None = None) ->
     Args:
       job: how to refine.
       latents: [b, F, h, w, c], any array, such as a memory-mapped file.
-      folder: where to keep arrays as .npy files; None keeps them in memory.
+      folder: where to keep arrays as files; None keeps them in memory.
     """
     settings, key, shape = job.settings, job.keys.noise, latents.shape[2:]
     plan = settings.plan(latents.shape[1])
@@ -258,6 +258,13 @@ def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int
         return functools.partial(whole_step, plan), (job, step, latents, latents), 1
     first = lambda job, x: _span(plan, job, step, x, x, 0, x[:, : plan.overlap])
     return span_step, (job, step, jax.eval_shape(first, job, latents)), math.ceil(plan.count / settings.span)
+
+
+def files(settings: RefineSettings, frames: int) -> int:
+    """How many arrays of a video's latents `begin` and `refine` keep in their folder."""
+    if settings.variant in blend.BASELINES:
+        return 0
+    return 2 if _stays_whole(settings, settings.plan(frames)) else 3
 
 
 def _stays_whole(settings, plan):
@@ -336,7 +343,5 @@ def _pieces(plan, span):
 
 
 def _allocate(folder, name, shape):
-    """An array of this shape, in memory or as the file folder/name.npy."""
-    if folder is None:
-        return np.empty(shape, np.float32)
-    return np.lib.format.open_memmap(Path(folder) / f'{name}.npy', 'w+', np.float32, tuple(shape))
+    """An array of this shape, in memory or as a file in the folder."""
+    return np.empty(shape, np.float32) if folder is None else scratch.allocate(Path(folder, name), shape)

@@ -1,11 +1,20 @@
 """Files that appear whole or not at all: they are written under another name and then renamed."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from st2v_jax.storage.names import fit
+
+
+def beside(path: str | Path) -> Path:
+    """A hidden name next to `path` that nobody else uses, for a file that is not complete yet."""
+    path = Path(path)
+    return path.with_name(fit(f'.{path.name}', f'.{secrets.token_hex(8)}.part'))
 
 
 @contextmanager
@@ -15,14 +24,13 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     A reader finds the old file or the whole new one. Until then the file has a name that only this call uses, so
     several processes may write the same path: the last one wins. After an error only the old file is there.
     """
-    path = Path(path)
-    beside = path.with_name(f'.{path.name}.{secrets.token_hex(8)}.part')
+    part = beside(path)
     try:
-        with open(beside, 'xb') as file:
+        with open(part, 'xb') as file:
             yield file
-        os.replace(beside, path)
+        os.replace(part, path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
@@ -35,4 +43,5 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def clear(folder: str | Path) -> None:
     """Removes the unfinished files of killed processes from a folder that no other process is writing to."""
     for left in Path(folder).glob('.*.part'):
-        left.unlink(missing_ok=True)
+        if re.search(r'\.[0-9a-f]{16}\.part$', left.name):  # others are not ours
+            left.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from st2v_jax.storage.first_bytes import HEAD, is_safetensors, is_torch, stand_in
 from st2v_jax.storage.pickle_reader import PickledTensors
 from st2v_jax.storage.safetensors import SafeTensors
 from st2v_jax.storage.untrusted import UnsafeCheckpointError, read_json, show
@@ -14,16 +15,22 @@ def read(file: str | Path) -> Mapping[str, np.ndarray]:
     """The tensors of a file, each read when it is asked for.
 
     Args:
-      file: `*.safetensors`, or `*.json`, an index beside the files that the tensors are spread over. Anything else is
-        read as a file of torch.save (.ckpt, .pth, .bin).
+      file: safetensors or a file of torch.save (.ckpt, .pth, .bin), told by its first bytes whatever its name; or
+        `*.json`, an index beside the files that the tensors are spread over.
 
     Raises:
-      UnsafeCheckpointError: (a ValueError) for a file that is cut short or altered, or holds anything but tensors.
+      UnsafeCheckpointError: (a ValueError) for a file that is cut short or altered, or holds anything but tensors; for
+        the known kinds of other files it says what they are and what helps.
       FileNotFoundError: for a missing file, also for one that an index names.
     """
     if str(file).endswith('.json'):
         return Sharded(file)
-    return SafeTensors(file) if str(file).endswith('.safetensors') else PickledTensors(file)
+    with open(file, 'rb') as stream:
+        head = stream.read(HEAD)
+    if what := stand_in(head):
+        raise UnsafeCheckpointError(f'{file} {what}')
+    by_name = str(file).endswith('.safetensors') and not is_torch(head)
+    return SafeTensors(file) if is_safetensors(head) or by_name else PickledTensors(file)
 
 
 class Sharded(Mapping[str, np.ndarray]):

@@ -14,9 +14,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from st2v_jax.storage.first_bytes import UNPACK
 from st2v_jax.storage.pickle_machine import Machine, Tensor, show
-from st2v_jax.storage.untrusted import UnsafeCheckpointError
+from st2v_jax.storage.untrusted import CUT, UnsafeCheckpointError
 
+# The keys that programs put weights under, besides what else they save
+NESTS = (
+    'state_dict',
+    'model_state_dict',
+    'model',
+    'module',
+    'ema',
+    'ema_state_dict',
+    'ema_model',
+    'params',
+    'params_ema',
+)
+DEEPEST = 3  # of such keys one under the other: a hostile dict may hold itself
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 # What zipfile raises for bytes that are not an archive.
 NOT_AN_ARCHIVE = (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, OSError, struct.error)
@@ -95,9 +109,16 @@ class PickledTensors(Mapping[str, np.ndarray]):
 
 
 def _tensors(value):
-    """{name: Tensor} of what the pickle holds."""
+    """{name: Tensor} of what the pickle holds, under NESTS or not."""
     if isinstance(value, dict) and isinstance(value.get('state_dict'), dict):
         value = value['state_dict']
+    for depth in range(DEEPEST, 0, -1):
+        nests = [name for name in NESTS if isinstance(value, dict) and _holds_tensors(value.get(name), depth - 1)]
+        if len(nests) > 1:
+            raise UnsafeCheckpointError(
+                f'the file holds several sets of weights, {", ".join(nests)}: save the one to use by itself'
+            )
+        value = value[nests[0]] if nests else value
     if not isinstance(value, dict):
         raise UnsafeCheckpointError(f'a checkpoint is a dict of tensors, got {show(value)}')
     for name, tensor in value.items():
@@ -106,6 +127,15 @@ def _tensors(value):
                 f"a checkpoint maps names to tensors, alone or under 'state_dict'; got {show(name)}: {show(tensor)}"
             )
     return value
+
+
+def _holds_tensors(value, depth):
+    """Whether this is a dict of tensors, or has one under NESTS, at most `depth` further down."""
+    if not isinstance(value, dict) or not value:
+        return False
+    if all(isinstance(one, Tensor) for one in value.values()):
+        return True
+    return depth > 0 and any(_holds_tensors(value.get(name), depth - 1) for name in NESTS)
 
 
 def _read_zip(data, stream):
@@ -142,7 +172,10 @@ def _records(data, stream):
     try:
         archive = zipfile.ZipFile(stream)
     except NOT_AN_ARCHIVE as error:
-        raise UnsafeCheckpointError(f'not a whole zip archive: {error}') from None
+        raise UnsafeCheckpointError(f'not a whole zip archive ({error}): {CUT}') from None
+    if archive.filelist and not any(info.filename.endswith('/data.pkl') for info in archive.filelist):
+        held = ', '.join(show(info.filename) for info in archive.filelist[:3])
+        raise UnsafeCheckpointError(f'a zip archive that torch.save did not write, with {held}: {UNPACK}')
     # zipfile searches for the end record from the back, and accepts bytes after it and before the archive.
     if data[-22:-18] != b'PK\x05\x06' or data[-2:] != b'\0\0' or not archive.filelist:
         raise UnsafeCheckpointError('the archive holds records and ends after them, without a comment')
@@ -216,8 +249,10 @@ def _read_legacy(data, stream):
         count = int.from_bytes(data[at : at + 8], 'little', signed=True)
         storage = storages[key]
         if count != storage.count or at + 8 + storage.size > len(data):
+            cut = f': {CUT}' if at + 8 + storage.size > len(data) else ''
             raise UnsafeCheckpointError(
-                f'storage {show(key)} has {storage.count} numbers; the file says {count} and has {len(data) - at} bytes'
+                f'storage {show(key)} has {storage.count} numbers; '
+                f'the file says {count} and has {len(data) - at} bytes{cut}'
             )
         places[key] = Place(at + 8, storage.size)
         at += 8 + storage.size

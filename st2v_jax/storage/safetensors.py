@@ -15,7 +15,7 @@ import numpy as np
 
 from st2v_jax import stopping
 from st2v_jax.storage.atomic import replacing
-from st2v_jax.storage.untrusted import UnsafeCheckpointError, read_json, show
+from st2v_jax.storage.untrusted import CUT, UnsafeCheckpointError, read_json, show
 
 MAX_HEADER = 100_000_000  # the format's own limit
 DTYPES = {
@@ -55,7 +55,8 @@ class SafeTensors(Mapping[str, np.ndarray]):
                 self._data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             length = int.from_bytes(self._data[:8], 'little')
             if length > min(MAX_HEADER, size - 8):
-                raise UnsafeCheckpointError(f'a header of {length} bytes in a file of {size} (at most {MAX_HEADER})')
+                cut = f': {CUT}' if length <= MAX_HEADER else f' (at most {MAX_HEADER})'
+                raise UnsafeCheckpointError(f'a header of {length} bytes in a file of {size}{cut}')
             header = read_json(self._data[8 : 8 + length])
             self.metadata = header.pop('__metadata__', {})  # notes of its writer
             self._start = 8 + length
@@ -145,7 +146,8 @@ def _fill_the_file(entries, size):
             raise UnsafeCheckpointError(f'{show(name)} begins at byte {begin}, the tensors before it end at {free}')
         free = end
     if free != size:
-        raise UnsafeCheckpointError(f'the tensors take {free} bytes, the file has {size}')
+        cut = f': {CUT}' if free > size else ''
+        raise UnsafeCheckpointError(f'the tensors take {free} bytes, the file has {size}{cut}')
 
 
 def _packed(name, array, dtype):

@@ -3,6 +3,10 @@
 import json
 from typing import Any
 
+from st2v_jax.storage.first_bytes import placeholder
+
+CUT = 'it is cut short, as when a download ends early: fetch or convert it again'
+
 
 class UnsafeCheckpointError(ValueError):
     """A checkpoint that holds anything but tensors in the layout of its format; nothing of it has been run."""
@@ -25,8 +29,13 @@ def read_json(text: bytes) -> dict[str, Any]:
             raise ValueError('a key comes twice')
         return dict(pairs)
 
+    if what := placeholder(text):
+        raise UnsafeCheckpointError(what)
     try:
-        value = json.loads(text.decode(), object_pairs_hook=once)
+        value = json.loads(text.decode('utf-8-sig'), object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        line = f'line {error.lineno}, ' if error.lineno > 1 else ''
+        raise UnsafeCheckpointError(f'not a JSON object: {error.msg}, {line}column {error.colno}') from None
     except (ValueError, RecursionError) as error:
         raise UnsafeCheckpointError(f'not a JSON object: {error}') from None
     if not isinstance(value, dict):

@@ -13,6 +13,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import st2v_jax
+from st2v_jax.training import ranges
 
 PACKAGE = 'st2v_jax.configs'
 
@@ -27,13 +28,14 @@ def load_config(name: str, overrides: dict[str, str] | None = None) -> tuple[Con
     Returns:
       The config, and a name such as 'cam-small'.
 
-    Raises ValueError for a missing file, an unknown size, an unknown key or a value of another type.
+    Raises ValueError for a missing file, an unknown size, an unknown key, a value of another type or out of its range.
     """
     path, _, size = str(name).partition(':')
     path = _file(path)
     config = _module(path).get_config(size)
     for key, text in (overrides or {}).items():
         _override(config, key, text)
+    ranges.check(config)
     return config.lock(), '-'.join(filter(None, (path.stem, size)))
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from st2v_jax.convert.nearby import hint
 from st2v_jax.data import caption_tokens
 from st2v_jax.errors import WeightsError
 from st2v_jax.models import build
@@ -80,6 +81,7 @@ def start(config: ConfigDict, key: jax.Array, source: str | Path | None = None) 
         raise ValueError(
             f'stage {config.stage} starts from trained {", ".join(missing)}, but no source has them '
             f'({"; ".join([*origins, *absent])}): give weights that have them with --from'
+            f'{"" if source is None else hint(source)}'
         )
     if tokenizer is None:
         tokenizer = caption_tokens.tokenizer_for(model.text.vocab_size)

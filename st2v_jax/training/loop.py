@@ -1,6 +1,7 @@
 """The training run from top to bottom: mesh, objective, state, step; then log, check, save and stop; then weights."""
 
 import collections
+import contextlib
 import datetime
 import itertools
 import json
@@ -18,6 +19,8 @@ from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.models import build
 from st2v_jax.planning.device import matmul_rate
 from st2v_jax.storage.atomic import write_bytes
+from st2v_jax.storage.lock import locked
+from st2v_jax.storage.places import check_folder
 from st2v_jax.training import autoencoder, contrastive, denoising, init, previews, processes, refiner, state, step
 from st2v_jax.training.diagnosis import check_finite
 from st2v_jax.training.limits import Clock
@@ -43,11 +46,17 @@ def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = N
       source: weights to start from instead of `config.init.sources`, or None.
       command: how the run was started, for the summary.
 
-    Raises ValueError if config, weights or checkpoint do not fit together, TrainingError if a loss is not finite.
+    Raises ValueError if config, weights or checkpoint do not fit together, TrainingError if a loss is not finite, and
+    OutputError if another run is writing the folder, or nothing can be written there.
     """
-    began = time.monotonic()
-    workdir = Path(workdir)
     processes.join(config.distributed)
+    with locked(workdir) if processes.is_first() else contextlib.nullcontext():
+        return _train(config, Path(workdir), source, command)
+
+
+def _train(config, workdir, source, command):
+    began = time.monotonic()
+    check_folder(workdir)
     if config.max_seconds and jax.process_count() > 1:
         raise ValueError('several processes have no common clock: limit the run by config.steps, with max_seconds=0')
     if config.objective not in OBJECTIVES:
@@ -66,7 +75,7 @@ def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = N
         place_frozen = sharding.shardings(frozen, mesh)
         checkpoints = Checkpoints(workdir / 'checkpoints')
         _check_origin(workdir / 'origin.txt', origin, checkpoints.latest())
-        now, progress = _restore_or_create(checkpoints, trained, optimizer, places)
+        now, progress = _restore_or_create(checkpoints, trained, optimizer, places, logs.say)
         frozen = sharding.place(build.cast(frozen, jnp.dtype(config.dtype)), place_frozen)
         key = jax.jit(partial(jax.random.fold_in, data=1), out_shardings=sharding.replicated(mesh))(key)
         run = step.compiled_step(config, objective.draw, objective.loss, optimizer, mesh, places, place_frozen)
@@ -144,13 +153,13 @@ def _check_origin(file, origin, latest):
         )
 
 
-def _restore_or_create(checkpoints, trained, optimizer, places):
+def _restore_or_create(checkpoints, trained, optimizer, places, say):
     create = partial(state.create, optimizer=optimizer)
     if checkpoints.latest() is None:
         born = jax.jit(create, out_shardings=places, donate_argnums=0)
         return born(sharding.place(trained, places.params)), 0.0
     shapes = jax.eval_shape(create, trained)
-    return checkpoints.restore(abstract(shapes, places))
+    return checkpoints.restore(abstract(shapes, places), say)
 
 
 def _summarise(workdir, config, command, steps, seconds, logs):

@@ -15,9 +15,10 @@ import numpy as np
 
 from st2v_jax.errors import WeightsError
 from st2v_jax.models.build import ModelConfig
-from st2v_jax.storage import safetensors
+from st2v_jax.storage import containers, safetensors
 from st2v_jax.storage.atomic import write_bytes
-from st2v_jax.storage.untrusted import UnsafeCheckpointError, read_json
+from st2v_jax.storage.text import read_object
+from st2v_jax.storage.untrusted import UnsafeCheckpointError
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.trees import flatten
 from st2v_jax.weights.layout import abstract, check_tokenizer, networks
@@ -60,12 +61,12 @@ class Folder:
         for name, expected in trees.items():
             file = self.path / f'{name}.safetensors'
             try:
-                stored[name] = safetensors.SafeTensors(file)
+                stored[name] = containers.read(file)
                 complaints += _misfits(name, stored[name], expected)
             except FileNotFoundError:
                 complaints.append(f'{file.name}: missing')
             except UnsafeCheckpointError as error:
-                complaints.append(f'{file.name}: not a safetensors file or cut short ({error})')
+                complaints.append(str(error).removeprefix(f'{self.path}/'))
         _raise(f'the weights in {self.path} do not fit its config.json', complaints)
         return {name: {path: stored[name][path] for path in flatten(tree)} for name, tree in trees.items()}
 
@@ -164,6 +165,8 @@ def _raise(heading, complaints):
 
 def _read_json(file):
     try:
-        return read_json(file.read_bytes())
-    except (OSError, UnsafeCheckpointError) as error:
+        return read_object(file)
+    except OSError as error:
         raise WeightsError(f'{file} cannot be read: {error}') from error
+    except UnsafeCheckpointError as error:
+        raise WeightsError(str(error)) from error

@@ -219,8 +219,8 @@ def test_stopped_in_the_step_it_leaves_the_report(run, exported, monkeypatch):
     [
         (['missing'], 'there is no file or folder missing'),
         (['.', '--report', 'a.txt'], 'a report is a file .md or .json, not a.txt'),
-        (['.', '--report', 'none/a.md'], 'none/a.md: there is no folder none'),
-        (['.', '--report', 'folder.md'], 'folder.md: is a folder'),
+        (['.', '--report', 'none/a.md'], 'cannot write none/a.md: none: No such file or directory'),
+        (['.', '--report', 'folder.md'], 'cannot write folder.md: it is a folder'),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_read(run, arguments, message, tmp_path):

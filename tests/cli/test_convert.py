@@ -105,7 +105,8 @@ def test_a_stopped_conversion_goes_on(run, exported, tiny_folder, tmp_path, monk
     )
     done = {file.name: file.stat().st_mtime_ns for file in Path('new').iterdir()}
     assert done and 'config.json' not in done and 'unet.safetensors' not in done
-    (tmp_path / 'new' / '.unet.safetensors.part').write_bytes(b'killed here')
+    (tmp_path / 'new' / '.unet.safetensors.0123456789abcdef.part').write_bytes(b'killed here')
+    (tmp_path / 'new' / '.mine.part').touch()
     (tmp_path / 'new' / 'vae.safetensors').write_bytes(b'not whole')
     done.pop('vae.safetensors', None)
 
@@ -114,7 +115,21 @@ def test_a_stopped_conversion_goes_on(run, exported, tiny_folder, tmp_path, monk
     assert code == 0 and all(f'{name.split(".")[0]}: is there already' in out for name in done)
     assert {name: Path('new', name).stat().st_mtime_ns for name in done} == done
     same_networks(tmp_path / 'new', tiny_folder)
-    assert not list(Path('new').glob('.*'))
+    assert [file.name for file in Path('new').glob('.*')] == ['.mine.part'], 'only what a conversion left is cleared'
+
+
+def test_files_of_another_program_are_not_replaced(run, exported, tiny_folder):
+    Path('new').mkdir()
+    mine = shutil.copy(exported / 'vae' / 'diffusion_pytorch_model.safetensors', 'new/vae.safetensors')
+    before = Path(mine).read_bytes()
+    refused = 'error: new/vae.safetensors was not written by a conversion: choose another folder\n'
+    assert run('--from', exported, '--to', 'new') == (2, '', refused)
+
+    Path('new/model_index.json').write_text('{"_class_name": "TextToVideoSDPipeline"}')
+    refused = 'error: new holds another model: choose another folder\n'
+    assert run('--from', tiny_folder, '--to-diffusers', 'new') == (2, '', refused)
+    assert {file.name for file in Path('new').iterdir()} == {'vae.safetensors', 'model_index.json'}
+    assert Path(mine).read_bytes() == before
 
 
 def test_a_write_that_fails_leaves_the_old_file(run, exported, tmp_path, monkeypatch):
@@ -174,7 +189,7 @@ BAD = {
     'a report of a conversion': (['--from', 'x', '--to', 'new', '--report', 'a.md'], '--report belongs to --check'),
     'no run of a conversion': (['--from', 'x', '--to', 'new', '--no-run'], '--no-run belongs to --check'),
     'a check that writes': (['--check', 'x', '--to', 'new'], '--check writes no weights: leave out --to'),
-    'not weights': (['--from', __file__, '--to', 'new'], '.*neither a zip archive nor a pickle.*'),
+    'not weights': (['--from', __file__, '--to', 'new'], 'test_convert.py is text, not the file itself'),
     'no weights in it': (['--from', 'empty', '--to', 'new'], 'empty holds none of the files we know'),
     'other weights': (['--from', 'other.safetensors', '--to', 'new'], '.*none of the files we know'),
     'a lost tensor': (['--from', 'lost.safetensors', '--to', 'new'], 'lost.safetensors: .*nothing in the checkpoint'),
@@ -240,9 +255,9 @@ def test_a_repository_of_the_hub_is_fetched_and_kept(exported, tiny_folder, tmp_
         assert fetching(tmp_path, environment, '--check', 'org/model', '--no-run', '--quiet')[0] == 0
         missing = fetching(tmp_path, environment, '--from', 'org/other', '--to', 'other')
     out_of_reach = fetching(tmp_path, environment, '--from', 'org/other', '--to', 'other')
-    for code, err in (missing, out_of_reach):
+    for (code, err), why in ((missing, 'has no such model'), (out_of_reach, 'cannot be reached')):
         assert code == 2
-        words = r'error: org/other is not a file or folder here, and the Hugging Face hub cannot .*\n'
+        words = rf'error: there is no file or folder org/other, and the Hugging Face hub {why} .*\n'
         assert re.fullmatch(words, err), err
     # the hub is gone, what was fetched is not
     assert fetching(tmp_path, environment, '--from', 'org/model', '--to', 'again')[0] == 0

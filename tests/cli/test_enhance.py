@@ -1,5 +1,6 @@
 """`st2v enhance` end to end with a tiny random model: inputs, outputs, messages and errors."""
 
+import os
 import re
 import shlex
 import shutil
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_io.films import encode
 
 from st2v_jax import video_io
 from st2v_jax.cli.run import main
 from st2v_jax.errors import BadInput
 from st2v_jax.stopping import Stopped
+from st2v_jax.storage.lock import locked
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 PROMPT = 'a red ball moves left'
@@ -47,7 +50,7 @@ def test_a_video_becomes_a_larger_one(run):
     assert first.startswith('device: CPU')
     assert last.startswith('saved ball-enhanced.mp4 (7 frames, 0.6 s); again: st2v enhance --input=ball.mp4 ')
     assert 'warning' not in err
-    assert re.search(r'"ball.mp4" enhancing step 2/2 +100%.* steps/s \[\d\d:\d\d<', err) and 'writing' in err
+    assert re.search(r'100%.* "ball.mp4" enhancing step 2/2.* steps/s \[\d\d:\d\d<', err) and 'writing' in err
     video = video_io.VideoReader('ball-enhanced.mp4')
     assert (video.size, video.fps, sum(map(len, video))) == ((48, 48), 12, 7)
 
@@ -66,17 +69,21 @@ def test_a_video_becomes_a_larger_one(run):
 def test_folders_of_pictures_and_gifs_go_in_and_come_out(run):
     with video_io.VideoWriter('frames/', 8, (32, 32)) as video:
         video.write(SQUARE)
-    assert run('--input', 'frames/', '--output', 'ball.gif', '--quiet') == (0, '', '')
+    assert run('--input', 'frames/', '--output', 'ball.gif', '--fps', '8', '--quiet') == (0, '', '')
     assert video_io.read_video('ball.gif').shape == (7, 48, 48, 3)
     code, _, err = run('--input', 'ball.gif', '--output', 'new/', '--fps', '5')
-    assert code == 0, err
-    assert len(list(Path('new').glob('frame-*.png'))) == 7
+    assert code == 0 and 'warning: ball.gif: resampled from 8 to 5 frames per second\n' in err
+    assert len(list(Path('new').glob('frame-*.png'))) == 4, '7 / 8 seconds at 5 per second'
+    code, _, err = run('--input', 'new/', '--output', 'new.mp4')
+    assert code == 0 and 'warning: new/: no times: 8 frames per second assumed; --fps sets another\n' in err
+    assert video_io.VideoReader('new.mp4').fps == 8
 
 
 def test_unseen_words_are_named(run):
     code, _, err = run('--input', 'ball.mp4', '--negative-prompt', 'blurry', prompt=f'{PROMPT} zebra')
     assert code == 0
-    assert re.findall(r'warning: this model does not know (\w+)', err) == ['zebra', 'blurry']
+    assert re.findall(r'warning: this model does not know (\w+)', err) == ['zebra']
+    assert 'warning: nothing of the negative prompt "blurry" reaches this model' in err
 
 
 def test_the_plan_comes_before_anything_is_loaded(run, monkeypatch):
@@ -86,6 +93,7 @@ def test_the_plan_comes_before_anything_is_loaded(run, monkeypatch):
     assert re.search(r'^parameters: refiner 0 M, refiner_vae 0 M, refiner_text 0 M', out, re.M)
     assert re.search(r'^refining, encoding +2 ', out, re.M) and re.search(r'^refining, step +3 ', out, re.M)
     assert re.search(r'^7 frames: .* at most ', out, re.M)
+    assert re.search(r'^temporary files: 0\.\d MB in .* \(\$TMPDIR\), where .* MB are free$', out, re.M)
     assert not Path('ball-enhanced.mp4').exists()
 
     monkeypatch.setattr('st2v_jax.planning.device.device_memory', lambda: 1)
@@ -104,7 +112,35 @@ def cut_short():
     write('cut.mp4', Path('cut.mp4').read_bytes()[:-3000])
 
 
+def cut_in_half():
+    encode('half.mkv', np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8))
+    write('half.mkv', Path('half.mkv').read_bytes()[: Path('half.mkv').stat().st_size // 2])
+
+
+def quick():
+    with video_io.VideoWriter('quick.mp4', 60, (32, 32)) as video:
+        video.write(SQUARE)
+
+
+def frames(folder):
+    with video_io.VideoWriter(folder, 8, (32, 32)) as video:
+        video.write(SQUARE)
+
+
 BAD = {
+    'half an mkv': (cut_in_half, ['--input', 'half.mkv'], r'cannot read half.mkv: it is damaged after 0.\d of 1.6 sec'),
+    'a gif of 60 a second': (quick, ['--input', 'quick.mp4', '--output', 'a.gif'], 'gif holds 0.002 to 50 .* not 60'),
+    'a gif at 60': (lambda: None, ['--input', 'ball.mp4', '--output', 'a.gif', '--fps', '60'], 'to 50 .* not 60'),
+    'other frames': (
+        lambda: write('f/frame-0003.png', b'?'),
+        ['--input', 'ball.mp4', '--output', 'f/'],
+        'cannot write f/: there are frames that this program did not write, such as f/frame-0003.png',
+    ),
+    'a series of the input': (
+        lambda: frames('f/'),
+        ['--input', 'f', '--fps', '8', '--output', 'f/frame.png'],
+        'f/frame.png is the input',
+    ),
     'missing': (lambda: None, ['--input', 'no.mp4'], 'cannot read no.mp4: there is no such file or folder'),
     'empty': (
         lambda: write('e.mp4', b''),
@@ -132,9 +168,33 @@ def test_bad_input_is_one_line_and_exit_code_2(run, case):
     before = sorted(Path().rglob('*'))
     code, _, err = run(*arguments)
     assert code == 2
-    lines = [line for line in err.splitlines() if line and not line.startswith('"cut.mp4" reading')]  # the bar's
+    lines = [line for line in err.splitlines() if line and '"cut.mp4" reading' not in line]  # the bar's
     assert len(lines) == 1 and re.fullmatch(rf'error: .*{reason}.*', lines[0]), err
     assert sorted(Path().rglob('*')) == before, 'nothing half-written'
+
+
+def test_a_folder_of_frames_is_not_written_into_while_it_is_the_input(run):
+    with video_io.VideoWriter('frames/', 8, (32, 32)) as video:
+        video.write(SQUARE)
+    for output in ('frames', './frames/', 'frames/frame.png', 'frames/new-%04d.png'):
+        code, _, err = run('--input', 'frames', '--output', output)
+        assert (code, err) == (2, f'error: {output} is the input: choose another --output\n')
+
+
+def test_the_default_name_never_replaces_a_file(run, monkeypatch):
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', lambda *_, **__: (SQUARE for _ in [0]))
+    Path('ball-enhanced.mp4').write_text('precious')
+    with locked('ball-enhanced-2.mp4'):
+        assert run('--input', 'ball.mp4', '--quiet')[0] == 0
+    assert Path('ball-enhanced.mp4').read_text() == 'precious'
+    assert len(video_io.read_video('ball-enhanced-3.mp4')) == 7 and not Path('ball-enhanced-2.mp4').exists()
+
+
+def test_the_longest_name_gives_a_name_for_the_output(run, monkeypatch):
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', lambda *_, **__: (SQUARE for _ in [0]))
+    os.rename('ball.mp4', '球' * 83 + '.mp4')
+    assert run('--input', '球' * 83 + '.mp4', '--quiet')[0] == 0
+    assert Path('球' * 80 + '-enhanced.mp4').is_file()
 
 
 def test_an_empty_prompt_is_refused(run):
@@ -163,6 +223,29 @@ def test_ctrl_c_leaves_what_plays_or_nothing(run, done, written, monkeypatch):
     assert code == 130 and f'stopped: {written}; again: st2v enhance --input=ball.mp4' in err
     assert (len(video_io.read_video('ball-enhanced.mp4')) if done else 0) == done
     assert done or not Path('ball-enhanced.mp4').exists()
+
+
+def test_a_disk_that_is_full_when_a_gif_is_written_is_one_line(run, monkeypatch):
+    def enhanced(enhancer, frames, prompt, on_step, **_):
+        yield np.zeros((sum(map(len, frames)), 48, 48, 3))
+
+    def full(path):
+        raise OSError(28, 'No space left on device', '.ball.gif.part')
+
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', enhanced)
+    monkeypatch.setattr('st2v_jax.video_io.writer.replacing', full)
+    before = sorted(Path().rglob('*'))
+    code, _, err = run('--input', 'ball.mp4', '--output', 'ball.gif', '--quiet')
+    line = 'error: ball.gif: No space left on device; nothing was written; again: st2v enhance .*\n'
+    assert code == 1 and re.fullmatch(line, err)
+    assert sorted(Path().rglob('*')) == before
+
+
+@pytest.mark.parametrize('prompt', ['🔴🎈', '... !'])
+def test_a_prompt_of_which_nothing_reaches_the_model_is_refused_before_the_work(run, prompt, tmp_path):
+    code, _, err = run('--input', 'ball.mp4', prompt=prompt)
+    assert code == 2 and re.fullmatch('error: nothing of the prompt ".*" reaches this model; .*--list-words.*\n', err)
+    assert [file.name for file in tmp_path.iterdir()] == ['ball.mp4']
 
 
 def test_the_type_that_networks_compute_in_can_be_chosen(run, monkeypatch):

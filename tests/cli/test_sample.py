@@ -9,16 +9,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from tiny import WORDS
 
 from st2v_jax import video_io
 from st2v_jax.cli import sample
 from st2v_jax.cli.run import main
+from st2v_jax.cli.videos import check_words
 from st2v_jax.errors import BadInput
 from st2v_jax.stopping import Stopped
+from st2v_jax.storage.lock import locked
+from st2v_jax.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 SCRIPT = Path(__file__).parents[2] / 'sample.py'
@@ -62,7 +67,9 @@ def test_a_prompt_becomes_a_video(run, tmp_path):
     assert first.startswith('device: CPU')
     assert last.startswith('saved ball.mp4 (20 frames, 2.5 s); again: python sample.py --prompt=')
     assert 'warning' not in err
-    assert re.search(r'chunk 2/2 step 2/2 +100%.* frames/s \[\d\d:\d\d<', err), 'the bar: chunk, step, speed, time left'
+    assert re.search(r'100%.* chunk 2/2 step 2/2.* frames/s \[\d\d:\d\d<', err), (
+        'the bar: chunk, step, speed, time left'
+    )
     assert video_io.read_video('ball.mp4').shape == (20, 32, 32, 3)
 
     about = video_io.read_metadata('ball.mp4')
@@ -134,17 +141,90 @@ def test_several_prompts_from_a_file(run):
 
 
 def test_the_prompts_of_the_paper_ship_by_name(run, tmp_path):
-    prompts = sample._prompts('paper')
+    prompts = sample._read_prompts('paper')
     assert len(prompts) == len({*prompts}) == 50 and all(prompts)
     assert {'Chemical reaction.', 'A panda playing guitar on Times Square.'} <= {*prompts}
     (tmp_path / 'paper').write_text(PROMPT)
-    assert sample._prompts('paper') == [PROMPT], 'a file of that name comes first'
+    assert sample._read_prompts('paper') == [PROMPT], 'a file of that name comes first'
 
 
 def test_equal_prompts_do_not_share_a_default_name(run, tmp_path):
     Path('prompts.txt').write_text(f'{PROMPT}\n{PROMPT}\n')
     assert run('--prompts-file', 'prompts.txt', '--num-frames', '1')[0] == 0
     assert len(list(tmp_path.glob('*.mp4'))) == 2
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Videos come at once, without a model's work: [] collects what is enhanced."""
+    enhanced = []
+
+    def generate(model, prompt, num_frames, **_):
+        yield np.zeros((num_frames, 32, 32, 3))
+
+    def enhance(enhancer, frames, prompt, **_):
+        enhanced.append(prompt)
+        for some in frames:
+            yield np.zeros((len(some), 48, 48, 3))
+
+    monkeypatch.setattr('st2v_jax.streaming.generate.generate', generate)
+    monkeypatch.setattr('st2v_jax.refinement.enhancer.enhance', enhance)
+    return enhanced
+
+
+def names():
+    return sorted(file.name for file in Path().iterdir())
+
+
+def test_default_names_never_collide(run, pretended):
+    Path('prompts.txt').write_text(f'{"over sand " * 6} 1\n{"over sand " * 6} 2\n{PROMPT}')
+    slug = ('over-sand-' * 6)[:-1]
+    assert run('--prompt', PROMPT)[0] == 0
+    assert run('--prompts-file', 'prompts.txt')[0] == 0
+    again = [f'{slug}-0-2.mp4', f'{slug}-0.mp4']
+    assert names() == ['a-red-ball-moves-left-0-2.mp4', 'a-red-ball-moves-left-0.mp4', *again, 'prompts.txt']
+    assert video_io.read_metadata(f'{slug}-0-2.mp4')['prompt'].endswith('2')
+
+
+def test_an_output_that_the_user_names_is_replaced(run, pretended):
+    for frames in (3, 2):
+        assert run('--prompt', PROMPT, '--num-frames', str(frames), '--output', 'a.mp4')[0] == 0
+    assert len(video_io.read_video('a.mp4')) == 2 and names() == ['a.mp4']
+
+
+def test_a_file_with_the_name_of_the_draft_is_not_touched(run, pretended):
+    Path('star-draft.mp4').write_text('precious')
+    assert run('--prompt', PROMPT, '--enhance', '--num-frames', '2', '--output', 'star.mp4')[0] == 0
+    assert pretended == [PROMPT] and names() == ['star-draft.mp4', 'star.mp4']
+    assert Path('star-draft.mp4').read_text() == 'precious'
+
+
+@pytest.mark.parametrize('taken', ['a-000.mp4', 'a-001.mp4'])
+def test_an_output_that_another_run_is_writing_is_refused_before_the_work(run, pretended, taken, monkeypatch):
+    Path('prompts.txt').write_text(f'{PROMPT}\n{PROMPT}')
+    monkeypatch.setattr('st2v_jax.streaming.generate.load', None)
+    with locked(taken):
+        assert run('--prompts-file', 'prompts.txt', '--output', 'a.mp4') == (
+            2,
+            '',
+            f'error: another run is writing {taken}\n',
+        )
+        assert names() == [f'.{taken}.st2v-lock', 'prompts.txt']
+
+
+def test_prompts_are_numbered_in_the_folder_that_is_open(run, pretended, tmp_path):
+    Path('prompts.txt').write_text(f'{PROMPT}\n{PROMPT}')
+    assert run('--prompts-file', 'prompts.txt', '--output', '.', '--num-frames', '1')[0] == 0
+    assert names() == ['000', '001', 'prompts.txt'] and Path('001/frame-0000.png').is_file()
+
+
+def test_a_small_tmpdir_is_known_before_the_work(run, pretended, monkeypatch):
+    monkeypatch.setattr('shutil.disk_usage', lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr('tempfile.tempdir', '/small')
+    code, _, err = run('--prompt', PROMPT, '--enhance', '--output', 'a.mp4')
+    assert (code, names(), pretended) == (1, [], [])
+    line = r'error: /small: the enhancement needs .* MB in \$TMPDIR, 0.0 MB are free; nothing was written; again: .*\n'
+    assert re.fullmatch(line, err), err
 
 
 def test_quiet_prints_nothing(run):
@@ -160,7 +240,54 @@ def test_unseen_words_and_lost_words_are_named(run):
     assert len(warnings) == 3
     assert 'does not know zebra' in warnings[0]
     assert 'longer than 77 tokens and was cut; lost: "over sand' in warnings[1] and 'zebra"' in warnings[1]
-    assert 'does not know blurry' in warnings[2]
+    assert 'nothing of the negative prompt "blurry" reaches this model' in warnings[2]
+
+
+@pytest.mark.parametrize('prompt', ['🔴🎈', 'zebra', '\x07'])
+def test_a_prompt_of_which_nothing_reaches_the_model_is_refused_before_the_work(run, prompt, tmp_path):
+    code, out, err = run('--prompt', prompt)
+    assert code == 2 and re.fullmatch('error: nothing of the prompt ".*" reaches this model; .*--list-words.*\n', err)
+    assert not list(tmp_path.iterdir())
+    Path('prompts.txt').write_text(f'{PROMPT}\n{prompt}\n')
+    assert run('--prompts-file', 'prompts.txt')[0] == 2 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_of_many_prompts_the_first_that_says_nothing_is_named():
+    with pytest.raises(BadInput, match=r'nothing of the prompt "Explosion." \(nor of 1 more\) reaches this model; '):
+        check_words(Tokenizer.for_words(WORDS), ['a red ball', 'Explosion.', '🎈', 'Explosion.'], '')
+
+
+def test_a_negative_prompt_of_which_nothing_reaches_the_model_is_a_warning(capsys):
+    check_words(Tokenizer.for_words(WORDS), ['a red ball'], '🎈 !')
+    assert capsys.readouterr().err == (
+        'warning: nothing of the negative prompt "🎈 !" reaches this model; st2v sample --list-words shows the words '
+        'that it knows\n'
+    )
+    check_words(Tokenizer.for_words(WORDS), ['a red ball'], '')
+    check_words(Tokenizer(), ['🔴🎈'], '🎈')
+    assert capsys.readouterr().err == ''
+
+
+def test_warnings_about_hundreds_of_words_are_short(capsys):
+    many = ' '.join(f'word{chr(97 + n % 26) * (n // 26 + 1)}' for n in range(500))
+    check_words(Tokenizer.for_words(WORDS), [f'a red ball {many}'], '')
+    check_words(Tokenizer(), [f'a red ball {many}', 'x' * 5000], '')
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and all(line.startswith('warning: ') and len(line) <= 210 for line in lines), lines
+    assert re.search(r'does not know 500 words, worda, .* \.\.\. .*which will have no effect', lines[0])
+
+
+def test_prompts_files_of_any_editor_are_read_alike(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for data in (
+        b'\xef\xbb\xbf# mine\r\na red ball\r\n\r\nfalls\r\n',
+        '# mine\ra red ball\rfalls'.encode('utf-16'),
+    ):
+        Path('prompts.txt').write_bytes(data)
+        assert sample._read_prompts('prompts.txt') == ['a red ball', 'falls']
+    Path('prompts.txt').write_bytes('# mine\nün café'.encode('latin-1'))
+    with pytest.raises(BadInput, match='cannot read the prompts: prompts.txt, line 2: byte 0xfc is not UTF-8'):
+        sample._read_prompts('prompts.txt')
 
 
 @pytest.mark.slow
@@ -204,11 +331,17 @@ BAD = {
     'shortened option': (['--prompt', PROMPT, '--num', '3'], 'unrecognized arguments: --num 3'),
     'unknown ending': (['--prompt', PROMPT, '--output', 'a.avi'], r'cannot write a\.avi: its ending must be'),
     'no folder': (['--prompt', PROMPT, '--output', 'no/a.mp4'], 'cannot write no/a.mp4: no: No such file'),
+    'a gif of 60 a second': (
+        ['--prompt', PROMPT, '--output', 'a.gif', '--fps', '60'],
+        r'cannot write a\.gif: a gif holds',
+    ),
+    'too slow': (['--prompt', PROMPT, '--fps', '0.0001'], 'mp4 holds 0.001 to 1000 frames per second; not 0.0001'),
     'no seed': (['--prompt', PROMPT, '--seed=-1'], 'between 0 and 4294967295'),
     'no speed': (['--prompt', PROMPT, '--fps', '0'], 'a number above 0'),
     'not a number': (['--prompt', PROMPT, '--guidance-text', 'nan'], 'a number'),
     'unknown profile': (['--prompt', PROMPT, '--profile', 'draft'], "invalid choice: 'draft'"),
     'no prompts file': (['--prompts-file', 'missing.txt'], 'cannot read the prompts: .*missing.txt'),
+    'a folder of prompts': (['--prompts-file', '/'], 'cannot read the prompts: .*'),
     'empty prompts file': (['--prompts-file', os.devnull], 'has no prompts'),
     'eta below 0': (['--prompt', PROMPT, '--eta=-1'], 'a number from 0 to 1'),
     'eta above 1': (['--prompt', PROMPT, '--eta=1.1'], 'a number from 0 to 1'),

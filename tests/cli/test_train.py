@@ -66,6 +66,7 @@ def test_overrides_keep_the_type_of_the_key():
         'trained': '1',
         'dtype': 'bfloat16',
         'model.backbone.channels': '(8, 16)',
+        'model.backbone.attention': '(True, False)',
         'model.text.embed_dim': '8',
     }
     config = stage_config('cam', steps='7', **overrides)

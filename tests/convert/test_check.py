@@ -186,10 +186,10 @@ def page(file):
 
 
 UNUSABLE = {
-    'a git-lfs pointer': (pointer, 'diffusion_pytorch_model.safetensors is a git-lfs pointer, not the file itself.*'),
-    'cut short': (cut, r'the tensors take \d+ bytes, the file has \d+'),
-    'a page': (page, 'diffusion_pytorch_model.safetensors is a web page, not the file itself.*'),
-    'empty': (lambda file: file.write_bytes(b''), 'a safetensors file has at least 8 bytes, got 0'),
+    'a git-lfs pointer': (pointer, 'is a git-lfs pointer, not the file itself.*'),
+    'cut short': (cut, r'the tensors take \d+ bytes, the file has \d+: it is cut short.*'),
+    'a page': (page, 'is a web page, not the file itself.*'),
+    'empty': (lambda file: file.write_bytes(b''), 'is empty: download it again'),
 }
 
 

@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 from data.videos import FPS, scene, shipped, write, write_folder
+from video_io.films import encode, numbered, numbers
 
 from st2v_jax.cli.run import main
 from st2v_jax.data import clips, prepare
 from st2v_jax.stopping import Stopped
-from st2v_jax.video_io import read_video
+from st2v_jax.video_io import timed_frames
 
 SMALL = prepare.Settings(frames=4, size=(32, 32), videos_per_shard=2)
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,16 @@ def test_frames_are_those_nearest_to_thirds_of_seconds(tmp_path):
         assert len(numbers) >= 100 / fps * 3 - 5
 
 
+def test_a_varying_rate_is_sampled_by_its_times(tmp_path):
+    times = np.cumsum([0, *([40] * 12), 300, 300, *([20] * 12), 200])
+    encode(tmp_path / 'film.mkv', numbered(len(times)), times=times)
+    settings = prepare.Settings(frames=2, fps=4, size=(32, 32))
+    found = list(prepare.samples(tmp_path / 'film.mkv', settings))
+    assert [start for start, _ in found] == pytest.approx([0, 0.48, 1.08])  # those nearest to 0, 0.5 and 1
+    wanted = [np.abs(times - 1000 * number / 4).argmin() for number in range(6)]
+    np.testing.assert_allclose(numbers(np.concatenate([frames for _, frames in found])), wanted, atol=1)
+
+
 @pytest.mark.parametrize('shape', [(48, 64), (64, 48), (240, 320), (31, 200)])
 @pytest.mark.parametrize('size', [(64, 64), (96, 64), (64, 128)])
 def test_the_middle_of_a_frame_is_kept_with_its_aspect(shape, size):
@@ -105,7 +116,8 @@ def test_only_good_samples_are_kept_and_the_rest_is_listed(prepared):
 
 def test_frames_come_back_from_their_files(prepared, videos):
     clip = clips.Folder(prepared)[2]
-    whole = np.stack([prepare.resize_and_crop(frame, (32, 32)) for frame in read_video(videos / 'cut.mp4')[36:48:4]])
+    frames = [shot.frame for shot in timed_frames(videos / 'cut.mp4')][36:48:4]
+    whole = np.stack([prepare.resize_and_crop(frame, (32, 32)) for frame in frames])
     kept = clip.frames([0, 1, 2])
     assert kept.dtype == np.uint8 and np.abs(kept - whole.astype(float)).mean() < 3
     np.testing.assert_array_equal(clip.frames([2, 1]), kept[[2, 1]])
@@ -209,7 +221,7 @@ def test_what_is_said(prepared, videos, capsys, tmp_path):
         (None, 'No such file or directory'),
         ('', 'names no videos'),
         ('{"file": "a.mp4"}', """line 1: a line must be {"file": "...", "caption": "..."}, not '{"file": "a.mp4"}'"""),
-        ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: a line must be'),
+        ('{"file": "a.mp4", "caption": "ball"}\n\nball', 'line 3: not a JSON object: Expecting value, column 1'),
         ('{"file": "a.mp4", "caption": " "}', 'line 1'),
     ],
 )
@@ -221,11 +233,60 @@ def test_bad_captions_are_one_line_and_exit_code_2(captions, message, capsys, tm
     assert not (tmp_path / 'out').exists()
 
 
+BALL = '{"file": "a.mp4", "caption": "ball"}'
+
+
+@pytest.mark.parametrize(
+    'data, message',
+    [
+        (
+            f'{BALL}\n{{"file": "b.mp4", "caption": "caf\xe9"}}'.encode('latin-1'),
+            'line 2: byte 0xe9 is not UTF-8: save',
+        ),
+        (f'{BALL}\n["a.mp4", "ball"]'.encode(), 'line 2: a JSON object is expected, got list of 2'),
+        (f'{BALL}\n\n{BALL}'.encode(), 'line 3: the same file and caption as in line 1'),
+        (b'{"file": "a.mp4", "file": "b.mp4", "caption": "ball"}', 'line 1: not a JSON object: a key comes twice'),
+        (
+            b'{"file": "a.mp4", "caption": "\\ud83d"}',
+            r"""line 1: a line must be {"file": "...", "caption": "..."}, not""",
+        ),
+        (b'{"file": "a.mp4", "caption": 7}', 'line 1: a line must be'),
+        (BALL.encode('utf-16-le'), 'line 1: a NUL character'),
+        (
+            b'version https://git-lfs.github.com/spec/v1\noid sha256:aa',
+            'line 1: is a git-lfs pointer, not the file itself',
+        ),
+    ],
+    ids=['latin-1', 'a list', 'twice', 'a key twice', 'half a character', 'a number', 'utf-16', 'git-lfs'],
+)
+def test_captions_that_are_no_captions_are_told_with_file_and_line(data, message, tmp_path):
+    file = tmp_path / 'captions.jsonl'
+    file.write_bytes(data)
+    with pytest.raises(ValueError) as error:
+        prepare.read_captions(file)
+    assert str(error.value).startswith(f'{file}, {message}') and '\n' not in str(error.value)
+
+
+def test_captions_of_any_editor_are_read_alike(tmp_path):
+    text = f'{BALL}\n{{"file": "a.mp4", "caption": "two\u2028lines"}}\n'
+    for data in (b'\xef\xbb\xbf' + text.encode(), text.replace('\n', '\r\n').encode('utf-16')):
+        (tmp_path / 'captions.jsonl').write_bytes(data)
+        entries = prepare.read_captions(tmp_path / 'captions.jsonl')
+        assert entries == [('a.mp4', 'ball'), ('a.mp4', 'two\u2028lines')], 'a video may have several captions'
+
+
 def test_bad_folders_are_one_line_and_exit_code_2(videos, capsys, tmp_path):
     assert said(capsys, '--videos', 'nowhere', '--output', 'a') == (2, 'error: there is no folder nowhere')
     (tmp_path / 'file').touch()
     code, line = said(capsys, '--videos', videos, '--output', tmp_path / 'file')
-    assert (code, line) == (2, f'error: {tmp_path / "file"} is a file, not a folder')
+    assert (code, line) == (2, f'error: cannot write {tmp_path / "file"}: it is a file, not a folder')
+    for name in ('00000.array_record', clips.INDEX, prepare.SKIPPED):
+        mine = tmp_path / name / name
+        mine.parent.mkdir()
+        mine.write_text('mine')
+        code, line = said(capsys, '--videos', videos, '--output', mine.parent)
+        assert (code, line) == (2, f'error: {mine.parent} holds other data: choose another folder')
+        assert mine.read_text() == 'mine' and [*mine.parent.iterdir()] == [mine]
 
 
 def test_a_full_disk_is_one_line_and_exit_code_1(videos, capsys, tmp_path, monkeypatch):

@@ -41,7 +41,7 @@ def write_folder(folder):
     """Writes two good videos with scenes of three seconds, some bad ones, and captions for all."""
     folder.mkdir()
     length = 3 * FPS
-    write(folder / 'cut.mp4', scene(0, length), scene(1, length))
+    write(folder / 'cut.mp4', scene(0, length, speed=1), scene(1, length, speed=1))
     write(folder / 'still.mp4', scene(2, length, speed=0))
     write(folder / 'short.mp4', scene(3, FPS))
     write(folder / 'slow.mp4', scene(4, 9), fps=1)

@@ -71,7 +71,7 @@ def test_cudnn_is_for_half_precision_on_ampere_and_later(device):
 def test_a_device_without_a_kernel_computes_long_sequences_in_blocks(device, dtype):
     assert name_of(device, 24, 14400, 14400, 5, 64, dtype) == 'blocked'
     assert name_of(device, 4, 14400, 14400, 1, 512, dtype) == 'blocked'
-    assert name_of(device, 1, 345600, 77, 5, 64, dtype) == 'blocked'
+    assert name_of(device, 1, 345600, 154, 5, 64, dtype) == 'blocked'
     assert name_of(device, 2, 77, 77, 16, 64, dtype) == 'plain'
     assert name_of(device, 2, 1024, 1024, 5, 64, dtype) == 'plain'
 
@@ -80,7 +80,7 @@ def test_a_tpu_runs_its_kernel_on_long_sequences_only():
     assert name_of(TPU, 24, 14400, 14400, 5, 64) == name_of(TPU, 4, 14400, 14400, 1, 512) == 'splash'
     assert name_of(TPU, 2, 1024, 1024, 5, 64, 'float32') == 'splash'
     assert name_of(TPU, 2, 77, 77, 16, 64) == name_of(TPU, 1024, 32, 32, 5, 64) == 'plain'
-    assert name_of(TPU, 1, 345600, 77, 5, 64) == 'blocked'
+    assert name_of(TPU, 1, 345600, 154, 5, 64) == 'blocked'
 
 
 def test_what_the_compiler_divides_has_no_kernel_that_it_cannot_divide():
@@ -152,6 +152,15 @@ def test_blocks_give_the_numbers_of_the_formula(sizes, causal, memory, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('scale', [0, 0.1, 1, 4, 30])  # quick, up to scores that are far out of an exponential's range
+def test_scores_of_any_size_give_the_numbers_of_the_formula(dtype, scale, monkeypatch, unoptimised):
+    monkeypatch.setattr(softmax_attention, 'SCORE_BYTES', 20_000)
+    q, k, v = numbers(2, 101, 77, 1, 64, dtype)
+    assert_like_the_formula(blocked, (scale * q, k.at[:, 7].multiply(3), v), False)
+
+
+@pytest.mark.slow
 def test_float16_gives_the_numbers_of_the_formula(monkeypatch, unoptimised):
     monkeypatch.setattr(softmax_attention, 'SCORE_BYTES', 20_000)
     given = numbers(2, 101, 77, 1, 64, 'float16')
@@ -170,7 +179,7 @@ def test_the_kernel_for_a_tpu_gives_the_numbers_of_the_formula(t, s, d, causal, 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('sizes', 'values', 'gradients'),
-    [((24, 14400, 14400, 5, 64), 1, 1.5), ((4, 14400, 14400, 1, 512), 1.5, 2), ((1, 345600, 77, 5, 64), 1, 1.5)],
+    [((24, 14400, 14400, 5, 64), 1.25, 1.75), ((4, 14400, 14400, 1, 512), 1.75, 2), ((1, 345600, 77, 5, 64), 1, 2)],
 )
 def test_long_sequences_take_little_memory(sizes, values, gradients):
     given = shapes(*sizes, 'float32')

@@ -89,14 +89,30 @@ def test_chunks_spread_over_devices_give_the_same_video(enhancer, tiny_folder):
 
 
 def test_steps_are_reported_in_order_and_nothing_stays_behind(enhancer, tmp_path):
-    seen = []
-    run(enhancer, folder=tmp_path, on_step=lambda *step: seen.append(step))
+    seen, sizes = [], set()
+
+    def on_step(*step):
+        seen.append(step)
+        sizes.add(sum(file.stat().st_size for file in tmp_path.rglob('*') if file.is_file()))
+
+    run(enhancer, folder=tmp_path, on_step=on_step)
     assert seen == [(1, 2), (2, 2)]
+    assert sizes == {enhancer.scratch_bytes(enhancer.settings(), (32, 32), 7)}, 'known before the work'
     stopped = st2v_jax.enhance(enhancer, moving(), PROMPT, folder=tmp_path)
     next(stopped)
     assert list(tmp_path.iterdir())
     stopped.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_nothing_stays_behind(enhancer, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'posix_fallocate', full)
+    with pytest.raises(OSError, match='No space left on device') as error:
+        run(enhancer, folder=tmp_path)
+    assert tmp_path in error.value.filename.parents and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from st2v_jax.models.unet3d import UNet3D, UNetConfig
 from st2v_jax.open_model import open_model
 from st2v_jax.refinement import blend
 from st2v_jax.refinement.canvas import accepted_size
-from st2v_jax.refinement.sdedit import Job, Refiner, RefineSettings, begin, refine, settings_for
+from st2v_jax.refinement.sdedit import Job, Refiner, RefineSettings, begin, files, refine, settings_for
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 KEYS = blend.split_keys(jax.vmap(jax.random.key)(jnp.arange(2)))
@@ -111,7 +111,13 @@ def test_stopped_and_continued_is_as_if_it_had_not_stopped(variant, span):
 
 def test_latents_in_files_are_the_same_latents(tmp_path):
     np.testing.assert_array_equal(run(240, span=8, folder=tmp_path), run(240, span=8))
-    assert {path.name for path in tmp_path.iterdir()} == {'x.npy', 'x0.npy', 'next.npy'}
+    assert {path.name for path in tmp_path.iterdir()} == {'x', 'x0', 'next'}
+    settings = RefineSettings(**SMALL, span=8)
+    assert (files(settings, 240), files(settings, 6), files(dataclasses.replace(settings, variant='B'), 240)) == (
+        3,
+        2,
+        0,
+    )
 
 
 def test_a_longer_video_begins_like_a_shorter_one():

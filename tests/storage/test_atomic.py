@@ -6,6 +6,7 @@ import stat
 import pytest
 
 from st2v_jax.storage import atomic
+from st2v_jax.storage.names import fit
 
 
 def test_the_old_file_is_read_until_the_new_one_is_whole(tmp_path):
@@ -49,6 +50,29 @@ def test_who_may_read_a_file_is_as_for_any_other(tmp_path):
 
 def test_what_a_killed_process_left_can_be_cleared(tmp_path):
     (tmp_path / 'kept').write_bytes(b'')
-    (tmp_path / '.vae.safetensors.0123.part').write_bytes(b'half')
+    (tmp_path / '.vae.safetensors.0123456789abcdef.part').write_bytes(b'half')
+    (tmp_path / '.mine.part').write_bytes(b'')
     atomic.clear(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ['kept']
+    assert {file.name for file in tmp_path.iterdir()} == {'kept', '.mine.part'}, 'the user may have such files too'
+
+
+@pytest.mark.parametrize('name', ['a' * 255, '球' * 85, '🎈' * 63 + 'abc', 'é' * 127], ids=lambda name: name[0])
+def test_every_name_that_a_file_can_have_can_be_written(name, tmp_path):
+    atomic.write_bytes(tmp_path / name, b'whole')
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {name: b'whole'}
+
+
+@pytest.mark.parametrize(
+    'beginning, ending, longest, fitted',
+    [
+        ('star', '.mp4', 255, 'star.mp4'),
+        ('star', '.mp4', 6, 'st.mp4'),
+        ('ééé', '.mp4', 9, 'éé.mp4'),
+        ('é球', '', 4, 'é'),
+        ('🎈🎈', '-2', 9, '🎈-2'),
+        ('\udcff\udcfe', '', 1, '\udcff'),
+        ('', '.mp4', 255, '.mp4'),
+    ],
+)
+def test_names_are_cut_by_bytes_after_a_whole_letter(beginning, ending, longest, fitted):
+    assert fit(beginning, ending, longest) == fitted

@@ -133,7 +133,7 @@ def test_the_run_before_comes_before_published_weights_which_give_what_it_lacks(
     write('runs/cam/weights', {'image': published['image']})
     assert init.start(config, KEY).origin == 'vae, text, image, unet, cam from runs/cam/weights'
     (tmp_path / 'runs/cam/weights/unet.safetensors').write_bytes(b'')  # a damaged source is an error
-    with pytest.raises(ValueError, match='unet.safetensors: not a safetensors file or cut short'):
+    with pytest.raises(ValueError, match='unet.safetensors is empty: download it again'):
         init.start(config, KEY)
 
 

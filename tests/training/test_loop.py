@@ -128,13 +128,36 @@ def test_time_ends_a_run_with_its_learning_rate_at_zero(line, tmp_path):
     assert last['last']['learning_rate'] < 0.02 * config.schedule.peak and last['seconds'] < 12
 
 
-def test_a_broken_checkpoint_is_named_with_what_remains(line, tmp_path):
-    loop.train(config_of(), tmp_path)
-    for file in (tmp_path / 'checkpoints' / '12').rglob('*'):
+def emptied(folder):
+    for file in folder.rglob('*'):
         if file.is_file():
             file.write_bytes(b'')
-    with pytest.raises(ValueError, match=r'checkpoint .*12 cannot be restored .*delete it to go on from step 8'):
+
+
+def test_after_a_damaged_checkpoint_a_run_goes_on_from_the_one_before(line, tmp_path, capfd):
+    loop.train(config_of(), tmp_path)
+    whole, newest = line['params'], tmp_path / 'checkpoints' / '12'
+    emptied(newest)
+    damaged = sorted(file.name for file in newest.rglob('*'))
+    capfd.readouterr()
+    assert loop.train(config_of(), tmp_path) == 'finished'
+    err = capfd.readouterr().err
+    assert err.count('is damaged') == 1 and '12.damaged; going on from step 8' in err
+    assert 'absl' not in err and 'Traceback' not in err, 'nothing of what orbax logs'
+    jax.tree.map(np.testing.assert_array_equal, whole, line['params'])
+    assert sorted(file.name for file in newest.with_name('12.damaged').rglob('*')) == damaged
+    assert checkpoint.Checkpoints(tmp_path / 'checkpoints').latest() == 12
+
+
+def test_without_a_checkpoint_that_can_be_read_nothing_is_touched(line, tmp_path):
+    loop.train(config_of(), tmp_path)
+    for step in ('8', '12'):
+        emptied(tmp_path / 'checkpoints' / step)
+    with pytest.raises(
+        ValueError, match=r'checkpoint .*12 cannot be restored .*, nor can those before it; delete them'
+    ):
         loop.train(config_of(), tmp_path)
+    assert {folder.name for folder in (tmp_path / 'checkpoints').iterdir()} == {'8', '12'}
 
 
 @pytest.mark.filterwarnings(
