@@ -39,7 +39,7 @@ def test_fsdp_splits_what_a_device_holds():
     ('stage', 'overrides', 'rule'),
     [
         ('clip', {}, 'objective denoising'),
-        ('cam', {'batch_size': '12'}, 'cannot be split over 8 devices'),
+        ('cam', {'batch_size': '12', 'data.scenes': '24'}, 'cannot be split over 8 devices'),
         ('cam', {'mesh.fsdp': '3'}, 'does not divide 8 devices'),
         ('cam', {'accumulation': '2'}, 'cannot be split over 8 devices'),
     ],
