@@ -5,7 +5,9 @@ temporary name. Its report, `00000.json`, is renamed into place last and marks t
 killed loses only the current shard.
 """
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -177,26 +179,42 @@ def _write(path, entries, outcomes, first, encoder, done):
     from array_record.python.array_record_module import ArrayRecordWriter
 
     part = path.with_suffix('.part')
-    report, complete = {'samples': 0, 'still': 0, 'skipped': []}, False
-    writer = ArrayRecordWriter(str(part), 'group_size:1')  # clips are read one by one, in any order
+    report = {'samples': 0, 'still': 0, 'skipped': []}
+    with _errors_of_the_disk(part):
+        writer = ArrayRecordWriter(str(part), 'group_size:1')  # clips are read one by one, in any order
     try:
         for number, (entry, outcome) in enumerate(zip(entries, outcomes), first + 1):
             for record in outcome.records:
-                writer.write(encoder(record) if encoder else record)
+                encoded = encoder(record) if encoder else record
+                with _errors_of_the_disk(part):
+                    writer.write(encoded)
             report['samples'] += len(outcome.records)
             report['still'] += outcome.still
             if outcome.reason:
                 report['skipped'].append({'file': entry.file, 'reason': outcome.reason})
             stopping.check()
             done(number)
-        complete = True
-    finally:
-        writer.close()
-        if not complete or not report['samples']:
-            part.unlink(missing_ok=True)
+        with _errors_of_the_disk(part):
+            writer.close()
+    except BaseException:
+        with contextlib.suppress(Exception):
+            writer.close()
+        part.unlink(missing_ok=True)
+        raise
     if report['samples']:
         part.replace(path)
+    else:
+        part.unlink()
     return report
+
+
+@contextlib.contextmanager
+def _errors_of_the_disk(file):
+    """The library of shards reports a full disk as a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(errno.EIO, str(error).split(';')[0], str(file)) from error
 
 
 def clips_of(entry: Entry, folder: str | Path, settings: Settings) -> Outcome:

@@ -301,3 +301,26 @@ def test_a_full_disk_is_one_line_and_exit_code_1(videos, capsys, tmp_path, monke
 def test_a_scene_of_blocks_moves():
     frames = np.stack([prepare.resize_and_crop(frame, (64, 64)) for frame in scene(0, 3 * FPS)[::4]])
     assert prepare.mean_flow(frames) > 2 > 0.3 > prepare.mean_flow(frames[:1].repeat(3, 0))
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_a_shard(videos, capsys, tmp_path, monkeypatch):
+    from array_record.python import array_record_module
+
+    class Full:
+        """A writer on a full disk, as the library's own behaves."""
+
+        def __init__(self, path, options):
+            Path(path).touch()
+
+        def write(self, record):
+            raise RuntimeError('write() failed: No space left on device; writing clips/00000.part; at byte 36864')
+
+        def close(self):
+            raise RuntimeError('Failed to close chunk_writer')
+
+    monkeypatch.setattr(array_record_module, 'ArrayRecordWriter', Full)
+    output = tmp_path / 'clips'
+    code, line = said(capsys, '--videos', videos, '--output', output, *OPTIONS)
+    assert code == 1
+    assert line.startswith(f'error: {output / "00000.part"}: write() failed: No space left on device; what is finished ')
+    assert not list(output.glob('*.part'))
