@@ -322,5 +322,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_a_shard(videos, capsys, tmp_
     output = tmp_path / 'clips'
     code, line = said(capsys, '--videos', videos, '--output', output, *OPTIONS)
     assert code == 1
-    assert line.startswith(f'error: {output / "00000.part"}: write() failed: No space left on device; what is finished ')
+    assert line.startswith(
+        f'error: {output / "00000.part"}: write() failed: No space left on device; what is finished '
+    )
     assert not list(output.glob('*.part'))
