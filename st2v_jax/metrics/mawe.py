@@ -44,26 +44,41 @@ def warp_error(images: np.ndarray, flows: np.ndarray, following: np.ndarray) -> 
 
 
 def mawe(frames: np.ndarray, flows: np.ndarray, *, profile: str = 'release') -> float:
-    """MAWE of one video.
-
-    A video (or a pair of frames) that stands still gives inf.
+    """MAWE of one video, from 0 on; lower is better. A video (or a pair of frames) that stands still gives inf.
 
     Args:
-      frames: [f, h, w, 3] in 0..255.
-      flows: [f - 1, h, w, 2] in pixels, from each frame to the next.
-      profile: 'release' divides the error of each pair by the mean length of its flow and averages over pairs; 'paper'
-        divides the mean error of the video by its mean squared flow length.
+      frames: [f, h, w, 3] in 0..255. The paper's are 720x720; flow is in pixels, so values of other sizes differ.
+      flows: [f - 1, h, w, 2] in pixels, from each frame to the next. The paper's are of RAFT-Large.
+      profile: see `ratio`.
     """
-    frames, flows = np.asarray(frames, np.float32), np.asarray(flows)
+    frames, flows = np.asarray(frames), np.asarray(flows)
     if len(flows) != len(frames) - 1 or not len(flows):
         raise ValueError(f'{len(frames)} frames need {len(frames) - 1} flows, got {len(flows)}')
-    errors = np.array(
-        [warp_error(frames[i : i + 1], flows[i : i + 1], frames[i + 1 : i + 2]) for i in range(len(flows))]
-    )
+    return ratio(np.array([parts(*pair) for pair in zip(frames[:-1], frames[1:], flows)]), profile=profile)
+
+
+def parts(image: np.ndarray, following: np.ndarray, flow: np.ndarray) -> tuple[float, float, float]:
+    """What MAWE needs of two consecutive frames [h, w, 3] in 0..255 and the flow [h, w, 2] between them.
+
+    Returns:
+      The warp error, the mean length of the flow and the mean of its square.
+    """
+    image, following, flow = np.float32(image)[None], np.float32(following)[None], np.asarray(flow)[None]
+    square = np.square(flow, dtype=np.float64).sum(-1).mean()
+    return warp_error(image, flow, following), float(flow_length(flow)[0]), float(square)
+
+
+def ratio(pairs: np.ndarray, *, profile: str = 'release') -> float:
+    """MAWE of a video from the `parts` [f - 1, 3] of its pairs of frames.
+
+    profile: 'release' divides the error of each pair by the mean length of its flow and averages over pairs; 'paper'
+      divides the mean error of the video by its mean squared flow length.
+    """
+    errors, lengths, squares = np.asarray(pairs, np.float64).T
     if profile == 'release':
-        return float(_ratio(errors, flow_length(flows)).mean() / C)
+        return float(_ratio(errors, lengths).mean() / C)
     if profile == 'paper':
-        return float(_ratio(errors.mean(), np.square(flows, dtype=np.float64).sum(-1).mean()) / C)
+        return float(_ratio(errors.mean(), squares.mean()) / C)
     raise ValueError(f"profile is 'paper' or 'release', not {profile!r}")
 
 

@@ -26,9 +26,15 @@ def frame_changes(video: np.ndarray) -> np.ndarray:
 
 
 def border_ratio(changes: np.ndarray, borders: np.ndarray) -> float:
-    """Mean of changes [f - 1] where chunks are joined, divided by their mean elsewhere; nan without a border.
+    """Mean of changes [f - 1] where chunks are joined, divided by their mean elsewhere; 1 is a join that nobody sees.
 
-    borders: [k], indices of the changes at a border; 0 is the change between the first two frames.
+    It is nan without a border, or where every change is at one; inf for a video that changes at borders only.
+
+    borders: [k], indices of the changes at a border; 0 is the change between the first two frames. A chunk that begins
+      with frame n, counted from 0, has its border at n - 1.
     """
     at = np.isin(np.arange(len(changes)), borders)
-    return float(changes[at].mean() / changes[~at].mean()) if at.any() else float('nan')
+    if not at.any() or at.all():
+        return float('nan')
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return float(np.divide(changes[at].mean(), changes[~at].mean()))
