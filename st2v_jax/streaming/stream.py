@@ -142,9 +142,10 @@ def stream(
     while True:
         number = int(state.index) + 1
         x = _denoised(run, levels_of(system, settings, state), params, prompt, state, on_step)
-        check_finite(np.asarray(x), f'the latents of chunk {number}', params)
         frames = run.decode(params, new_latents(system, x, state))
         state = run.remember(params, frames, state)
+        # Looked at when all is started, for that takes the host a while.
+        check_finite(np.asarray(x), f'the latents of chunk {number}', params)
         check_finite(np.asarray(frames), f'the frames of chunk {number}', params)
         yield frames, state
 
