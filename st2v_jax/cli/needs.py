@@ -39,10 +39,10 @@ def show_refinement(
     decode_frames: int,
 ) -> None:
     """Prints what `st2v enhance` needs for num_frames of `size` (height, width)."""
-    from st2v_jax.planning import video
+    from st2v_jax.planning import programs, video
 
-    stages = lambda decode_frames: video.refinement(
-        enhancer, settings, size, num_frames, profile=profile, decode_frames=decode_frames
+    stages = lambda decode_frames: video.counted(
+        programs.refinement(enhancer, settings, size, num_frames, profile=profile, decode_frames=decode_frames)
     )
     over = _table(stages(decode_frames), [enhancer], num_frames)
     _scratch(enhancer, settings, size, num_frames)

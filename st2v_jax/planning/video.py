@@ -18,7 +18,7 @@ from st2v_jax.models.system import system
 from st2v_jax.open_model import OpenModel, open_model
 from st2v_jax.planning import programs
 from st2v_jax.planning.device import Rates
-from st2v_jax.refinement import sdedit
+from st2v_jax.planning.programs import Program
 from st2v_jax.refinement.enhancer import Enhancer, enhancer_of
 from st2v_jax.streaming.generate import Model
 from st2v_jax.streaming.settings import SampleSettings
@@ -65,10 +65,10 @@ def stages(model: Model, settings: SampleSettings, num_frames: int, enhancer: En
 
     model and enhancer are as from `abstract_model` and `abstract_enhancer`.
     """
-    found = _counted(programs.streaming(model, settings, num_frames))
+    found = programs.streaming(model, settings, num_frames)
     if enhancer is not None:
         size = model.config.frame_size
-        found += refinement(
+        found += programs.refinement(
             enhancer,
             enhancer.settings(variant=settings.profile),
             size,
@@ -76,25 +76,11 @@ def stages(model: Model, settings: SampleSettings, num_frames: int, enhancer: En
             profile=settings.profile,
             decode_frames=settings.decode_frames,
         )
-    return found
+    return counted(found)
 
 
-def refinement(
-    enhancer: Enhancer,
-    settings: sdedit.RefineSettings,
-    size: tuple[int, int],
-    num_frames: int,
-    *,
-    profile: str,
-    decode_frames: int,
-) -> list[Stage]:
-    """The stages of `enhance` for num_frames frames of `size` (height, width) pixels."""
-    return _counted(
-        programs.refinement(enhancer, settings, size, num_frames, profile=profile, decode_frames=decode_frames)
-    )
-
-
-def _counted(found):
+def counted(found: Iterable[Program]) -> list[Stage]:
+    """The stages that programs are, see `programs`: what each costs."""
     return [Stage(one.name, cost(one.function, *one.arguments), one.repeats, one.ahead) for one in found]
 
 

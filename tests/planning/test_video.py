@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from st2v_jax.cost import cost, flops
+from st2v_jax.planning import programs
 from st2v_jax.planning import video as planning
 from st2v_jax.planning.device import Rates
 from st2v_jax.refinement.enhancer import enhance, load_enhancer
@@ -72,12 +73,14 @@ def test_the_plan_of_the_refinement_has_what_is_run(tiny_folder, span):
     assert computed == {'text': 1, 'refiner keys_values': 1, 'vae encode': 4, 'refiner': 2 * 4, 'vae decode': 4}
 
     run, shapes = Counter(traced), planning.abstract_enhancer(tiny_folder).params
-    found = planning.refinement(
-        dataclasses.replace(enhancer, params=shapes),
-        enhancer.settings(span=span, variant='release'),
-        (32, 32),
-        15,
-        **options,
+    found = planning.counted(
+        programs.refinement(
+            dataclasses.replace(enhancer, params=shapes),
+            enhancer.settings(span=span, variant='release'),
+            (32, 32),
+            15,
+            **options,
+        )
     )
     assert traced == run
     step = found[2]
