@@ -4,8 +4,10 @@ import os
 import signal
 from pathlib import Path
 
-# Programs that tests start must react to Ctrl-C, even if this one runs in the background and ignores it.
+# Tests and the programs that they start must react to signals, even if this one runs in the background, or under nohup,
+# and ignores them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 EIGHT_DEVICES = '--xla_force_host_platform_device_count=8'
 if EIGHT_DEVICES not in os.environ.get(
