@@ -4,7 +4,7 @@ import argparse
 from argparse import Namespace
 from pathlib import Path
 
-from st2v_jax.cli import evaluate_videos, options
+from st2v_jax.cli import evaluate_protocol, evaluate_videos, options
 from st2v_jax.cli.run import Run, require
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_file, check_folder
@@ -19,6 +19,9 @@ videos that are there already; what is measured is not measured again:
   {run} --videos folder --output results
   {run} --videos "a/*.mp4" --metrics mawe,scuts,clip --clip weights/st2v --prompts prompts.jsonl --output results
   {run} --compare results-a results-b --output comparison
+
+a row of the paper's Table 1, for a model:
+  {run} protocol --weights weights/st2v --clip weights/clip --output row
 
 the streaming stage, in this order:
   {run} train-checker --checker runs/checker.npz --weights runs/apm/weights
@@ -166,9 +169,22 @@ def parser(prog: str) -> options.Parser:
     )
 
     name, text = 'videos', 'measure videos that are there, or compare methods; the name may be left out'
-    added = studies.add_parser(name, help=text, description=f'{text[0].upper()}{text[1:]}.', formatter_class=_Help)
+    added = studies.add_parser(
+        name,
+        help=text,
+        description=f'{text[0].upper()}{text[1:]}.',
+        formatter_class=_Help,
+        usage=f'{prog} --videos PATH [options]\n       {prog} --compare FOLDER FOLDER [options]',
+    )
     added.set_defaults(study=evaluate_videos.work, writes=None)
     evaluate_videos.add_options(added.add_argument, added.add_mutually_exclusive_group(required=True))
+
+    text = 'make the videos of the paper and measure them: a row of its Table 1'
+    added = studies.add_parser(
+        'protocol', help=text, description=f'{text[0].upper()}{text[1:]}.', formatter_class=_Help
+    )
+    added.set_defaults(study=evaluate_protocol.work, writes=None)
+    evaluate_protocol.add_options(added.add_argument)
 
     def study(does, text, writes):  # the option that names what it writes; out is a folder
         name = does.__name__.replace('_', '-')

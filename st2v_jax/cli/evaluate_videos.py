@@ -115,7 +115,7 @@ def measure_all(
     """
     from st2v_jax.evaluation import results
 
-    Path(output).mkdir(exist_ok=True)
+    Path(output).mkdir(parents=True, exist_ok=True)
     ours = videos if shard is None else videos[shard[0] - 1 :: shard[1]]
     with locked(results.file_of(output, shard)):
         records, damaged = results.read(output)
@@ -172,10 +172,10 @@ def _write_tables(output, videos):
     from st2v_jax.evaluation import curve_sheet, results, tables
     from st2v_jax.storage.atomic import replacing
 
+    if not results.read(output)[0]:
+        return
     records = results.join(output)
     known = [records[video.file] for video in videos if video.file in records]
-    if not known:
-        return
     tables.write(output, known)
     sheet = curve_sheet.curve_sheet(known)
     if sheet is not None:

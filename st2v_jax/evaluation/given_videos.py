@@ -22,12 +22,14 @@ class GivenVideo:
       file: its name in the results, relative to what was given.
       prompt: what it should show; None if nobody says.
       seed: that it was made with; None if nobody says.
+      opens: whether its file can be opened; what is wrong with it is told when it is measured.
     """
 
     path: Path
     file: str
     prompt: str | None = None
     seed: int | None = None
+    opens: bool = True
 
     def stamp(self) -> dict[str, int]:
         """{'bytes', 'modified'}: size, and time in nanoseconds, of the file or of all frames; they show a change."""
@@ -60,7 +62,7 @@ def find(given: Sequence[str], prompts: str | Path | None = None) -> list[GivenV
         file = os.fsencode(file).decode(errors='replace')
         ours = _metadata(path)
         prompt = asked.get(file, asked.get(os.path.basename(file), ours.get('prompt')))
-        videos.append(GivenVideo(Path(path), file, prompt, ours.get('seed')))
+        videos.append(GivenVideo(Path(path), file, prompt, ours.get('seed'), ours.get('opens', True)))
     return videos
 
 
@@ -80,11 +82,11 @@ def _files_of(given):
 
 
 def _metadata(path):
-    """What a file of ours stores; {} for others and for what cannot be read, which is told when it is measured."""
+    """The prompt and the seed that a file of ours stores, and whether it opens."""
     try:
         found = {} if os.path.isdir(path) else read_metadata(path)
     except InputError:
-        return {}
+        return {'opens': False}
     prompt, seed = found.get('prompt'), found.get('seed')
     return {'prompt': prompt if isinstance(prompt, str) else None, 'seed': seed if isinstance(seed, int) else None}
 
@@ -105,5 +107,5 @@ def read_prompts(path: str | Path) -> dict[str, str]:
 
 
 def without_prompt(videos: Iterable[GivenVideo]) -> list[str]:
-    """The files whose prompt nobody says."""
-    return [video.file for video in videos if video.prompt is None]
+    """The videos whose prompt nobody says, without those that do not open."""
+    return [video.file for video in videos if video.prompt is None and video.opens]

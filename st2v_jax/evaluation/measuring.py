@@ -1,4 +1,4 @@
-"""Measures one video with several instruments, in one pass over its frames and in memory that its length does not cost."""
+"""Measures one video with several instruments, in one pass and in memory that does not grow with frames."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

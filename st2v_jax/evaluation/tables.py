@@ -35,10 +35,8 @@ def write(folder: str | Path, records: Sequence[Record]) -> None:
             for (file, frames, prompt), row in zip(texts, rows)
         ],
     )
-    _write(folder, 'table', lines, [
-        ['file', 'frames', 'prompt', *names],
-        *[[file, frames, prompt, *[row.get(name) for name in names]] for (file, frames, prompt), row in zip(texts, rows)],
-    ])  # fmt: skip
+    values = [[*text, *[row.get(name) for name in names]] for text, row in zip(texts, rows)]
+    _write(folder, 'table', lines, [['file', 'frames', 'prompt', *names], *values])
 
 
 def compare(folder: str | Path, methods: Mapping[str, Sequence[Record]]) -> None:
