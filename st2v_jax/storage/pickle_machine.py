@@ -101,9 +101,19 @@ def _is_count(value):
 
 
 def _ordered_dict(args):
-    if args != ():
-        raise UnsafeCheckpointError(f'OrderedDict takes no arguments, got {show(args)}')
-    return {}
+    """An empty dict, or in files of Python 2 that of a list of pairs."""
+    if args == ():
+        return {}
+    if len(args) != 1 or type(args[0]) is not list or not args[0]:
+        raise UnsafeCheckpointError(f'OrderedDict takes nothing or one list of pairs, got {show(args)}')
+    pairs = args[0][:]
+    args[0].clear()  # used once: a program that calls with the same long list again and again would take forever
+    if not all(type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in pairs):
+        raise UnsafeCheckpointError('OrderedDict takes pairs of a name and a value')
+    items = dict(pairs)
+    if len(items) != len(pairs):
+        raise UnsafeCheckpointError('OrderedDict has a name twice')
+    return items
 
 
 def _rebuild_tensor(args):
@@ -123,7 +133,7 @@ def _rebuild_tensor(args):
             f'a tensor has an offset from 0 to 2**48 and a stride for each axis, got offset {show(offset)}, '
             f'{len(shape)} axes and {len(strides)} strides'
         )
-    if not all(type(value) in kinds for value, kinds in zip(rest, ((bool,), (dict,), (dict, type(None))))):
+    if not all(type(value) in kinds for value, kinds in zip(rest, ((bool,), (dict, type(None)), (dict, type(None))))):
         raise UnsafeCheckpointError(f'a tensor ends with a bool, hooks and metadata, got {", ".join(map(show, rest))}')
     # Views that repeat numbers (stride 0) would let a small file ask for any amount of memory.
     if math.prod(n for n in shape if n) > max(storage.count, 1 << 24 if 0 in shape else 1):

@@ -38,3 +38,9 @@ def test_jumps_at_borders_show_in_the_ratio_and_jumps_elsewhere_do_not():
     ratio = lambda speeds: steadiness.border_ratio(steadiness.frame_changes(moving(speeds)), BORDERS)
     assert ratio(at_borders) > 1.5 > 1 > ratio(elsewhere)
     assert np.isnan(steadiness.border_ratio(np.ones(19), []))
+
+
+def test_a_ratio_needs_changes_at_borders_and_elsewhere():
+    assert np.isnan(steadiness.border_ratio(np.ones(3), [0, 1, 2]))
+    assert steadiness.border_ratio(np.array([0.0, 5, 0]), [1]) == np.inf
+    assert np.isnan(steadiness.border_ratio(np.zeros(3), [1]))

@@ -100,6 +100,7 @@ S = b'<a good storage>'
 REBUILD = name('torch._utils', '_rebuild_tensor_v2')
 ORDERED = name('collections', 'OrderedDict')
 FLOATS = name('torch', 'FloatStorage')
+PAIRS = b']' + plain('a') + W + b'\x86a'
 PARAMETER = name('torch._utils', '_rebuild_parameter')
 BIG = b'\x8a\xff' + b'\x7f' * 255
 
@@ -199,6 +200,16 @@ VALUES = {
     'call with a dict': REBUILD + b'}R',
     'call with one tensor': REBUILD + W + b'R',
     'ordered dict of a list': ORDERED + b']\x85R',
+    'ordered dict of two lists': ORDERED + PAIRS + b']\x86R',
+    'ordered dict of a tuple of pairs': ORDERED + b'(' + plain('a') + W + b'\x86t\x85R',
+    'ordered dict of text': ORDERED + b']' + plain('ab') + b'a\x85R',
+    'ordered dict of a pair of three': ORDERED + b']' + plain(('a', 'b', 'c')) + b'a\x85R',
+    'ordered dict of a number and a value': ORDERED + b']' + plain((1, 'b')) + b'a\x85R',
+    'ordered dict of a tuple and a value': ORDERED + b']' + plain((('a',), 'b')) + b'a\x85R',
+    'ordered dict of a name twice': ORDERED + b']' + 2 * (plain('a') + W + b'\x86a') + b'\x85R',
+    'ordered dict of one list twice': (
+        b'}' + plain('a') + ORDERED + PAIRS + b'q\x00\x85Rs' + plain('b') + ORDERED + b'h\x00\x85Rs'
+    ),
     'ordered dict of itself': ORDERED + ORDERED + b')R\x85R',
     'size of a number': name('torch', 'Size') + plain((1 << 40,)) + b'R',
     'size of two': name('torch', 'Size') + b'))\x86R',

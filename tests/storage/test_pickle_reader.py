@@ -76,6 +76,16 @@ def test_parameters_metadata_and_notes_beside_the_weights(container, tmp_path):
 
 
 @pytest.mark.parametrize('container', files.CONTAINERS)
+def test_dicts_of_pairs_and_tensors_without_hooks_as_python_2_wrote_them(container, tmp_path):
+    ordered = files.name('collections', 'OrderedDict')
+    pair = files.plain('w') + files.tensor(files.storage(container), end=b'\x89N')
+    for pairs in (b'](' + pair + b'\x86e', b'](](' + pair + b'ee'):  # as a tuple, as a list
+        pickled = files.program(ordered + pairs + b'\x85R')
+        data = np.arange(6, dtype=np.float32)
+        same(PickledTensors(files.packed(container, pickled, {'0': data}, tmp_path / 'x')), {'w': data.reshape(2, 3)})
+
+
+@pytest.mark.parametrize('container', files.CONTAINERS)
 def test_arrays_stay_on_disk(container, tmp_path):
     path = files.checkpoint(container, tmp_path / 'x', {f'{n}': np.full(2**21, n, np.float32) for n in range(4)})
     tracemalloc.start()
