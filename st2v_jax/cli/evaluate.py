@@ -207,7 +207,7 @@ def parser(prog: str) -> options.Parser:
     add = study(generate, 'make long videos from unseen captions, measure them and draw sheets', 'out')
     add('--weights', type=Path, **folder, help='the model (default: the small model)')
     add('--checker', type=Path, required=True, **file, help='npz file of train-checker')
-    add('--out', type=Path, required=True, **folder, help='folder for results.json, sheets and kept videos')
+    add('--out', type=Path, required=True, **folder, help='folder for results.json, sheets and all videos')
     add('--captions', type=options.at_least_1, default=64, **number, help='number of videos')
     add('--frames', type=options.at_least_1, default=240, **number, help='frames per video')
     add('--seed', type=options.seed, default=2_000_003, **number, help='seed of the world and of the noise')
@@ -232,7 +232,13 @@ def parser(prog: str) -> options.Parser:
         help='how far guidance is rescaled (default: set by the model)',
     )
     add('--sheet', type=options.at_least_1, default=8, **number, help='videos on the sheets')
-    add('--keep', type=options.at_least_0, default=8, **number, help='videos kept in videos.npz as JPEG frames')
+    add(
+        '--keep',
+        type=options.at_least_0,
+        default=8,
+        **number,
+        help='videos kept in videos.npz as JPEG frames, for measure and refine',
+    )
     add(
         '--nearest', type=options.at_least_0, default=4096, **number, help='training scenes to compare with; 0 for none'
     )

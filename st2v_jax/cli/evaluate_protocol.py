@@ -81,6 +81,7 @@ def add_options(add) -> None:
     number = {'metavar': 'N'}
     add('--weights', metavar='FOLDER', help='the model (default: the small model)')
     add('--clip', metavar='FOLDER', help='weights with both towers of a CLIP, for the metric clip')
+    add('--lpips', nargs=2, metavar='FILE', help="torchvision's alexnet and the authors' alex.pth, for lpips")
     add('--output', type=Path, required=True, metavar='FOLDER', help='folder for the videos and the results')
     add('--prompts-file', default='paper', metavar='FILE', help='a file with one prompt per line')
     add('--num-frames', type=options.at_least_1, default=240, **number, help='frames of each video')

@@ -15,8 +15,8 @@ from st2v_jax.errors import BadInput, InputError
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
 
-METRICS = ('mawe', 'scuts', 'motion', 'steadiness', 'sharpness', 'ssim', 'colour', 'stagnation', 'clip')
-WITHOUT_WEIGHTS = ','.join(METRICS[:-1])
+METRICS = ('mawe', 'scuts', 'motion', 'steadiness', 'sharpness', 'ssim', 'colour', 'stagnation', 'clip', 'lpips')
+WITHOUT_WEIGHTS = ','.join(METRICS[:-2])
 
 
 def work(arguments: Namespace, run: Run) -> None:
@@ -29,7 +29,7 @@ def work(arguments: Namespace, run: Run) -> None:
         if arguments.vbench is not None:
             from st2v_jax.evaluation import vbench
 
-            print(f'for VBench: {vbench.write(arguments.vbench, videos)}')
+            print(f'for VBench: {vbench.write(arguments.vbench, [video for video in videos if video.opens])}')
         measure_all(arguments.output, videos, instruments, shard=arguments.shard, quiet=arguments.quiet)
         return
     if arguments.shard or arguments.vbench:
@@ -70,7 +70,9 @@ def chosen(arguments: Namespace) -> list:
         raise BadInput(f'--metrics are some of {",".join(METRICS)}, not {unknown[0]!r}')
     if 'clip' in names and arguments.clip is None:
         raise BadInput('clip needs --clip FOLDER: weights with the text tower and the image tower of one CLIP')
-    if set(names) - {'clip'} or arguments.size:
+    if 'lpips' in names and arguments.lpips is None:
+        raise BadInput("lpips needs --lpips FILE FILE: torchvision's alexnet, and alex.pth of the authors")
+    if set(names) - {'clip', 'lpips'} or arguments.size:
         require('evaluate', 'cv2')
     if 'scuts' in names:
         require('evaluate', 'scenedetect')
@@ -81,6 +83,10 @@ def chosen(arguments: Namespace) -> list:
         from st2v_jax.evaluation import clip_score
 
         known['clip'] = clip_score.instrument(arguments.clip)
+    if 'lpips' in names:
+        from st2v_jax.evaluation import lpips_distance
+
+        known['lpips'] = lpips_distance.instrument(*arguments.lpips)
     found = [known[name] for name in names]
     return [dataclasses.replace(each, size=arguments.size) for each in found] if arguments.size else found
 
@@ -209,6 +215,7 @@ def add_options(add, what) -> None:
     add('--metrics', default=WITHOUT_WEIGHTS, metavar='NAMES', help=f'some of {",".join(METRICS)}')
     add('--prompts', type=Path, metavar='FILE', help='a line {"file": ..., "prompt": ...} for each video, as JSON')
     add('--clip', metavar='FOLDER', help='weights with both towers of a CLIP, for the metric clip')
+    add('--lpips', nargs=2, metavar='FILE', help="torchvision's alexnet and the authors' alex.pth, for lpips")
     add('--size', type=options.frame_size, metavar='HxW', help='resize all frames first (default: as each metric says)')
     add('--shard', type=shard, metavar='I/N', help='measure the I-th of N parts only; other processes do the others')
     add('--vbench', type=Path, metavar='FOLDER', help='also write a folder of the videos as VBench reads it')
