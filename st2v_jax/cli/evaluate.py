@@ -162,8 +162,7 @@ class _Help(options.HelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
 
 def parser(prog: str) -> options.Parser:
     """The parser of the verb; prog is how the user called it."""
-    usage = f'{prog} --videos PATH [options]\n       {prog} STUDY [options]'
-    parser = _Studies(prog, DESCRIPTION, epilog=EPILOG.format(run=prog), usage=usage)
+    parser = _Studies(prog, DESCRIPTION, epilog=EPILOG.format(run=prog), usage=f'{prog} [STUDY] [options]')
     studies = parser.add_subparsers(
         required=True, metavar='STUDY', prog=prog, title='studies', parser_class=options.Parser
     )
@@ -174,7 +173,7 @@ def parser(prog: str) -> options.Parser:
         help=text,
         description=f'{text[0].upper()}{text[1:]}.',
         formatter_class=_Help,
-        usage=f'{prog} --videos PATH [options]\n       {prog} --compare FOLDER FOLDER [options]',
+        usage=f'{prog} --videos PATH [options]',
     )
     added.set_defaults(study=evaluate_videos.work, writes=None)
     evaluate_videos.add_options(added.add_argument, added.add_mutually_exclusive_group(required=True))
