@@ -1,19 +1,28 @@
-"""`st2v evaluate STUDY`: measures the long videos of a model, and what refinement does to them."""
+"""`st2v evaluate`: measures videos of any program, the long videos of a model, and what refinement does to them."""
 
 import argparse
 from argparse import Namespace
 from pathlib import Path
 
-from st2v_jax.cli import options
+from st2v_jax.cli import evaluate_protocol, evaluate_videos, options
 from st2v_jax.cli.run import Run, require
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_file, check_folder
 
 DESCRIPTION = """\
-Measures the long videos of a model, and what refinement does to them. The videos are made from captions of the small
-world that do not occur in training. Numbers and pictures are stored, and pages are written from what is stored.
+Measures videos of any program, and compares methods. Other studies measure the long videos of a model, and what
+refinement does to them. Their videos are made from captions of the small world that do not occur in training. Numbers
+and pictures are stored, and pages are written from what is stored.
 """
 EPILOG = """\
+videos that are there already; what is measured is not measured again:
+  {run} --videos folder --output results
+  {run} --videos "a/*.mp4" --metrics mawe,scuts,clip --clip weights/st2v --prompts prompts.jsonl --output results
+  {run} --compare results-a results-b --output comparison
+
+a row of the paper's Table 1, for a model:
+  {run} protocol --weights weights/st2v --clip weights/clip --output row
+
 the streaming stage, in this order:
   {run} train-checker --checker runs/checker.npz --weights runs/apm/weights
   {run} generate --weights runs/apm/weights --checker runs/checker.npz --out runs/evaluation
@@ -34,6 +43,8 @@ TINY = {'channels': (8, 8), 'batch': 4, 'batches': 1}  # tests the program; too 
 def work(arguments: Namespace, run: Run) -> None:
     """Runs the study."""
     run.written, run.lower = 'what is finished stays', ('a smaller --batch',)
+    if arguments.writes is None:  # several shards write to one folder, so what is locked is a file in it
+        return arguments.study(arguments, run)
     writes = getattr(arguments, arguments.writes)
     with locked(writes):
         if arguments.writes == 'out':
@@ -133,6 +144,14 @@ def _require_opencv():
     require('evaluate', 'cv2')
 
 
+class _Studies(options.Parser):
+    """Takes options without the name of a study for those of `videos`."""
+
+    def parse_args(self, args, namespace=None):
+        ours = args and args[0].startswith('-') and args[0] not in ('-h', '--help', '--version')
+        return super().parse_args(['videos', *args] if ours else args, namespace)
+
+
 class _Help(options.HelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Adds the default to the help of an option that has one."""
 
@@ -143,8 +162,28 @@ class _Help(options.HelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
 
 def parser(prog: str) -> options.Parser:
     """The parser of the verb; prog is how the user called it."""
-    parser = options.Parser(prog, DESCRIPTION, epilog=EPILOG.format(run=prog), usage=f'{prog} STUDY [options]')
-    studies = parser.add_subparsers(required=True, metavar='STUDY', prog=prog, title='studies')
+    parser = _Studies(prog, DESCRIPTION, epilog=EPILOG.format(run=prog), usage=f'{prog} [STUDY] [options]')
+    studies = parser.add_subparsers(
+        required=True, metavar='STUDY', prog=prog, title='studies', parser_class=options.Parser
+    )
+
+    name, text = 'videos', 'measure videos that are there, or compare methods; the name may be left out'
+    added = studies.add_parser(
+        name,
+        help=text,
+        description=f'{text[0].upper()}{text[1:]}.',
+        formatter_class=_Help,
+        usage=f'{prog} --videos PATH [options]',
+    )
+    added.set_defaults(study=evaluate_videos.work, writes=None)
+    evaluate_videos.add_options(added.add_argument, added.add_mutually_exclusive_group(required=True))
+
+    text = 'make the videos of the paper and measure them: a row of its Table 1'
+    added = studies.add_parser(
+        'protocol', help=text, description=f'{text[0].upper()}{text[1:]}.', formatter_class=_Help
+    )
+    added.set_defaults(study=evaluate_protocol.work, writes=None)
+    evaluate_protocol.add_options(added.add_argument)
 
     def study(does, text, writes):  # the option that names what it writes; out is a folder
         name = does.__name__.replace('_', '-')
@@ -167,7 +206,7 @@ def parser(prog: str) -> options.Parser:
     add = study(generate, 'make long videos from unseen captions, measure them and draw sheets', 'out')
     add('--weights', type=Path, **folder, help='the model (default: the small model)')
     add('--checker', type=Path, required=True, **file, help='npz file of train-checker')
-    add('--out', type=Path, required=True, **folder, help='folder for results.json, sheets and kept videos')
+    add('--out', type=Path, required=True, **folder, help='folder for results.json, sheets and all videos')
     add('--captions', type=options.at_least_1, default=64, **number, help='number of videos')
     add('--frames', type=options.at_least_1, default=240, **number, help='frames per video')
     add('--seed', type=options.seed, default=2_000_003, **number, help='seed of the world and of the noise')
@@ -192,7 +231,13 @@ def parser(prog: str) -> options.Parser:
         help='how far guidance is rescaled (default: set by the model)',
     )
     add('--sheet', type=options.at_least_1, default=8, **number, help='videos on the sheets')
-    add('--keep', type=options.at_least_0, default=8, **number, help='videos kept in videos.npz as JPEG frames')
+    add(
+        '--keep',
+        type=options.at_least_0,
+        default=8,
+        **number,
+        help='videos kept in videos.npz as JPEG frames, for measure and refine',
+    )
     add(
         '--nearest', type=options.at_least_0, default=4096, **number, help='training scenes to compare with; 0 for none'
     )

@@ -62,10 +62,11 @@ def work(arguments: Namespace, run: Run) -> None:
         else:
             claims = [outputs.claimed(name) for name in names]
         jobs = [Job(prompt, locks.enter_context(claim)) for prompt, claim in zip(prompts, claims)]
-        _make_all(jobs, arguments, run)
+        make_all(jobs, arguments, run)
 
 
-def _make_all(jobs, arguments, run):
+def make_all(jobs: 'list[Job]', arguments: Namespace, run: Run) -> None:
+    """Makes the videos of the jobs one after the other; arguments: as of the parser of this verb."""
     from st2v_jax.refinement.scratch import check_room
 
     if arguments.enhance:
@@ -100,6 +101,7 @@ def _make(job, arguments, model, settings, enhancer, run):
     """Makes one video and writes it to its file."""
     metadata = {
         'prompt': job.prompt,
+        'weights': arguments.weights,
         'negative_prompt': arguments.negative_prompt,
         'seed': arguments.seed,
         'num_frames': arguments.num_frames,
@@ -189,7 +191,7 @@ def _prompts(arguments):
     from st2v_jax.streaming.generate import check
 
     several = arguments.prompts_file is not None
-    prompts = _read_prompts(arguments.prompts_file) if several else [arguments.prompt]
+    prompts = read_prompts(arguments.prompts_file) if several else [arguments.prompt]
     check(prompts, [arguments.seed])
     if arguments.output is None:
         names = [f'{_slug(prompt)}-{arguments.seed}.mp4' for prompt in prompts]
@@ -202,8 +204,8 @@ def _prompts(arguments):
     return prompts, names
 
 
-def _read_prompts(name):
-    """The prompts in a file of the user, or in one that ships with the package."""
+def read_prompts(name: str) -> list[str]:
+    """The prompts in a file of the user, or in one that ships with the package; raises BadInput if there are none."""
     file = Path(name) if name not in SHIPPED_PROMPTS or Path(name).is_file() else SHIPPED_PROMPTS[name]
     try:
         prompts = [line for _, line in read_lines(file) if not line.startswith('#')]

@@ -1,7 +1,7 @@
 """A study of long videos: makes them from unseen captions, measures them and draws sheets."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from st2v_jax.models.system import encode_prompt
 from st2v_jax.streaming import stream
 from st2v_jax.streaming.generate import Model, first_frames, load
 from st2v_jax.streaming.settings import SampleSettings
-from st2v_jax.video_io import to_uint8
+from st2v_jax.video_io import VideoWriter, to_uint8
 
+FPS = 8  # of the files of the videos
 SHEET_FRAMES = (1, 8, 16, 32, 64, 120, 180, 240)
 
 
@@ -39,7 +40,7 @@ def study(
     """Makes videos, measures and draws them.
 
     Args:
-      out: folder for results.json, sheets and kept videos.
+      out: folder for results.json, sheets and videos: all as mp4, and some as JPEG frames, which `measure` reads.
       checker_file: npz file of a checker.
       folder: weights; None takes the small model.
       captions: number of videos.
@@ -48,7 +49,7 @@ def study(
       batch: videos made at once.
       dtype: that networks compute in; None takes that of the device.
       sheet: number of videos that are drawn.
-      keep: number of videos that are kept.
+      keep: number of videos that are kept as JPEG frames.
       nearest: number of training scenes to compare with; 0 for none.
       train_seed: of the world in the training.
       command: stored with the results.
@@ -66,7 +67,17 @@ def study(
     indices, scenes = survey.unseen_scenes(seed, captions)
     prompts = survey.captions(scenes)
     began = time.monotonic()
-    videos = make_videos(model, settings, prompts, frames, seed=seed, batch=batch)
+    (out / 'videos').mkdir(exist_ok=True)
+    stored = {'seed': seed, 'num_frames': frames, 'settings': vars(settings), 'command': command}
+
+    def write(first, some):
+        for number, video in enumerate(some, first):
+            with VideoWriter(
+                out / 'videos' / f'{number:03d}.mp4', FPS, (height, width), stored | {'prompt': prompts[number]}
+            ) as file:
+                file.write(video)
+
+    videos = make_videos(model, settings, prompts, frames, seed=seed, batch=batch, on_batch=write)
     results = {
         'made': record.made(command)
         | {
@@ -104,11 +115,19 @@ def shown(frames: int) -> list[int]:
 
 
 def make_videos(
-    model: Model, settings: SampleSettings, prompts: Sequence[str], num_frames: int, *, seed: int, batch: int
+    model: Model,
+    settings: SampleSettings,
+    prompts: Sequence[str],
+    num_frames: int,
+    *,
+    seed: int,
+    batch: int,
+    on_batch: Callable[[int, np.ndarray], None] = lambda first, videos: None,
 ) -> np.ndarray:
     """Makes uint8 videos [n, num_frames, h, w, 3] of n prompts, `batch` at once over all devices.
 
-    A video depends on its prompt, its index and the seed, but not on its batch (except for rounding).
+    A video depends on its prompt, its index and the seed, but not on its batch (except for rounding). on_batch is
+    called with each finished batch, and the index of its first video.
     """
     mesh = sharding.make_mesh({sharding.DATA: -1})
     devices = mesh.shape[sharding.DATA]
@@ -124,6 +143,7 @@ def make_videos(
         chunks = stream.stream(model.system, settings, params, encoded, stream.start(place(keys)))
         frames = [to_uint8(some) for some in first_frames((frames for frames, _ in chunks), num_frames)]
         videos.append(np.concatenate(frames, 1)[: len(prompts) - first])
+        on_batch(first, videos[-1])
         print(f'{first + len(videos[-1])} of {len(prompts)} videos', flush=True)
     return np.concatenate(videos)
 

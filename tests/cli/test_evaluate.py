@@ -7,6 +7,7 @@ import pytest
 
 from st2v_jax.cli.run import main
 from st2v_jax.evaluation import pictures
+from st2v_jax.video_io import read_video
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 pytest.importorskip('cv2')
@@ -34,7 +35,9 @@ def test_from_captions_to_the_page(checker, tiny_folder, tmp_path, capsys):
         'slices.png',
         'nearest.png',
         'videos.npz',
+        'videos',
     }
+    assert [read_video(path).shape[0] for path in sorted((out / 'videos').iterdir())] == [20, 20, 20]
     results = json.loads((out / 'results.json').read_text())
     assert results['made']['captions'] == 3 and list(results['places']) == ['8', '20'] and len(results['videos']) == 3
 

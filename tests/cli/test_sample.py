@@ -141,11 +141,11 @@ def test_several_prompts_from_a_file(run):
 
 
 def test_the_prompts_of_the_paper_ship_by_name(run, tmp_path):
-    prompts = sample._read_prompts('paper')
+    prompts = sample.read_prompts('paper')
     assert len(prompts) == len({*prompts}) == 50 and all(prompts)
     assert {'Chemical reaction.', 'A panda playing guitar on Times Square.'} <= {*prompts}
     (tmp_path / 'paper').write_text(PROMPT)
-    assert sample._read_prompts('paper') == [PROMPT], 'a file of that name comes first'
+    assert sample.read_prompts('paper') == [PROMPT], 'a file of that name comes first'
 
 
 def test_equal_prompts_do_not_share_a_default_name(run, tmp_path):
@@ -284,10 +284,10 @@ def test_prompts_files_of_any_editor_are_read_alike(tmp_path, monkeypatch):
         '# mine\ra red ball\rfalls'.encode('utf-16'),
     ):
         Path('prompts.txt').write_bytes(data)
-        assert sample._read_prompts('prompts.txt') == ['a red ball', 'falls']
+        assert sample.read_prompts('prompts.txt') == ['a red ball', 'falls']
     Path('prompts.txt').write_bytes('# mine\nün café'.encode('latin-1'))
     with pytest.raises(BadInput, match='cannot read the prompts: prompts.txt, line 2: byte 0xfc is not UTF-8'):
-        sample._read_prompts('prompts.txt')
+        sample.read_prompts('prompts.txt')
 
 
 @pytest.mark.slow

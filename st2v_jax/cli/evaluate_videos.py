@@ -1,0 +1,222 @@
+"""`st2v evaluate --videos` and `--compare`: measures videos of any program, and puts methods side by side."""
+
+import argparse
+import dataclasses
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from st2v_jax import stopping
+from st2v_jax.cli import options
+from st2v_jax.cli.progress import Progress, warn
+from st2v_jax.cli.run import Run, require
+from st2v_jax.errors import BadInput, InputError
+from st2v_jax.storage.lock import locked
+from st2v_jax.storage.places import check_folder
+
+METRICS = ('mawe', 'scuts', 'motion', 'steadiness', 'sharpness', 'ssim', 'colour', 'stagnation', 'clip', 'lpips')
+WITHOUT_WEIGHTS = ','.join(METRICS[:-2])
+
+
+def work(arguments: Namespace, run: Run) -> None:
+    """Measures videos, or compares methods."""
+    run.written = 'what is finished stays'
+    check_folder(arguments.output)
+    instruments = chosen(arguments)
+    if arguments.videos:
+        videos = _found(arguments.videos, arguments, instruments)
+        if arguments.vbench is not None:
+            from st2v_jax.evaluation import vbench
+
+            print(f'for VBench: {vbench.write(arguments.vbench, [video for video in videos if video.opens])}')
+        measure_all(arguments.output, videos, instruments, shard=arguments.shard, quiet=arguments.quiet)
+        return
+    if arguments.shard or arguments.vbench:
+        raise BadInput(f'--compare takes no {"--shard" if arguments.shard else "--vbench"}: --videos does')
+    _compare(arguments, instruments)
+
+
+def _compare(arguments, instruments):
+    from st2v_jax.evaluation import results, tables
+
+    names = [os.path.basename(os.path.abspath(folder)) for folder in arguments.compare]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise BadInput(f'--compare takes two or more folders with different names, not {", ".join(names)}')
+    new = {
+        name: _found([folder], arguments, instruments)
+        for name, folder in zip(names, arguments.compare)
+        if not os.path.exists(results.file_of(folder))
+    }
+    methods = {}
+    for name, folder in zip(names, arguments.compare):
+        into = Path(arguments.output, name) if name in new else folder
+        if name in new:
+            measure_all(into, new[name], instruments, quiet=arguments.quiet)
+        records, _ = results.read(into)
+        methods[name] = [records[file] for file in sorted(records)]
+        if not methods[name]:
+            raise BadInput(f'there is no measured video in {into}')
+    with locked(Path(arguments.output, 'comparison.md')):
+        tables.compare(arguments.output, methods)
+    print(f'comparison: {Path(arguments.output, "comparison.md")}')
+
+
+def chosen(arguments: Namespace) -> list:
+    """The instruments of --metrics, with their weights; raises BadInput for what they lack."""
+    names = list(dict.fromkeys(name.strip() for name in arguments.metrics.split(',')))
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise BadInput(f'--metrics are some of {",".join(METRICS)}, not {unknown[0]!r}')
+    if 'clip' in names and arguments.clip is None:
+        raise BadInput('clip needs --clip FOLDER: weights with the text tower and the image tower of one CLIP')
+    if 'lpips' in names and arguments.lpips is None:
+        raise BadInput("lpips needs --lpips FILE FILE: torchvision's alexnet, and alex.pth of the authors")
+    if set(names) - {'clip', 'lpips'} or arguments.size:
+        require('evaluate', 'cv2')
+    if 'scuts' in names:
+        require('evaluate', 'scenedetect')
+    from st2v_jax.evaluation.instruments import WEIGHT_FREE
+
+    known = {instrument.name: instrument for instrument in WEIGHT_FREE}
+    if 'clip' in names:
+        from st2v_jax.evaluation import clip_score
+
+        known['clip'] = clip_score.instrument(arguments.clip)
+    if 'lpips' in names:
+        from st2v_jax.evaluation import lpips_distance
+
+        known['lpips'] = lpips_distance.instrument(*arguments.lpips)
+    found = [known[name] for name in names]
+    return [dataclasses.replace(each, size=arguments.size) for each in found] if arguments.size else found
+
+
+def _found(given, arguments, instruments):
+    """The videos; raises BadInput if an instrument lacks the prompt of one."""
+    from st2v_jax.evaluation import given_videos
+
+    videos = given_videos.find(given, arguments.prompts)
+    bare = given_videos.without_prompt(videos)
+    asking = [instrument.name for instrument in instruments if instrument.needs_prompt]
+    if bare and asking:
+        more = f' (nor have {len(bare) - 1} more)' if len(bare) > 1 else ''
+        raise BadInput(f'{asking[0]} needs the prompt of every video, and {bare[0]} has none{more}: --prompts FILE')
+    return videos
+
+
+def measure_all(
+    output: str | Path, videos: Sequence, instruments: Sequence, *, shard: tuple[int, int] | None = None, quiet: bool
+) -> None:
+    """Measures the videos that are not in the results yet, and writes the tables; a shard only adds its lines.
+
+    Args:
+      output: folder of the results.
+      videos: of `given_videos.find`.
+      instruments: at least one.
+      shard: (i, n) for the i-th of n parts, counted from 1; None for all videos.
+      quiet: no bars, and no line about what was done.
+
+    Raises:
+      BadInput: if no video could be read.
+    """
+    from st2v_jax.evaluation import results
+
+    Path(output).mkdir(parents=True, exist_ok=True)
+    ours = videos if shard is None else videos[shard[0] - 1 :: shard[1]]
+    with locked(results.file_of(output, shard)):
+        records, damaged = results.read(output)
+        if damaged:
+            warn(f'{output}: {damaged} damaged line{"s" * (damaged > 1)} left out; what was in them is measured again')
+        counts = {'measured': 0, 'kept': 0, 'unreadable': 0}
+        for number, video in enumerate(ours, 1):
+            stopping.check()
+            try:
+                record, new = _record(video, records.get(video.file), instruments, f'{number}/{len(ours)}', quiet)
+            except (InputError, FileNotFoundError) as error:
+                counts['unreadable'] += 1
+                warn(f'{error}; skipped')
+                continue
+            if new:
+                results.append(results.file_of(output, shard), record)
+            counts['measured' if new else 'kept'] += 1
+        if shard is None:
+            _write_tables(output, videos)
+    said = ', '.join(
+        f'{count} {text}' for text, count in zip(('measured', 'measured before', 'not readable'), counts.values())
+    )
+    if ours and counts['unreadable'] == len(ours):
+        raise BadInput(f'none of {len(ours)} videos could be read')
+    if not quiet:
+        where = (
+            Path(output, 'table.md') if shard is None else 'tables: the same command without --shard, after all shards'
+        )
+        print(f'{said}; {where}', flush=True)
+
+
+def _record(video, before, instruments, label, quiet):
+    """(the record of a video, whether something of it is new); `before` is what the results have of its file."""
+    from st2v_jax.evaluation.measuring import measure
+
+    stamp = video.stamp()
+    kept = before['measured'] if before and all(before.get(name) == value for name, value in stamp.items()) else {}
+    wanted = [each for each in instruments if kept.get(each.name, {}).get('settings') != each.settings(video.prompt)]
+    if not wanted:
+        return before, False
+    with Progress(os.path.basename(video.file), quiet=quiet) as progress:
+        found = measure(
+            video.path,
+            wanted,
+            video.prompt,
+            begin=lambda frames: progress.stage(f'measuring {label}', frames),
+            on_frames=progress.to,
+        )
+    about = {'file': video.file, **stamp, 'prompt': video.prompt, 'seed': video.seed}
+    return about | found | {'measured': kept | found['measured']}, True
+
+
+def _write_tables(output, videos):
+    from st2v_jax.evaluation import curve_sheet, results, tables
+    from st2v_jax.storage.atomic import replacing
+
+    if not results.read(output)[0]:
+        return
+    records = results.join(output)
+    known = [records[video.file] for video in videos if video.file in records]
+    tables.write(output, known)
+    sheet = curve_sheet.curve_sheet(known)
+    if sheet is not None:
+        with replacing(Path(output, 'curves.png')) as file:
+            sheet.save(file, 'PNG', optimize=True)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """'2/8' -> (2, 8)."""
+    number, _, count = text.partition('/')
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f'must be i/n, from 1/n to n/n, not {text!r}')
+    return int(number), int(count)
+
+
+def add_options(add, what) -> None:
+    """Adds the options of the study; what: a group of which one is needed."""
+    what.add_argument(
+        '--videos',
+        nargs='+',
+        metavar='PATH',
+        help='videos of any program and length: folders, files, or patterns such as "a/*.mp4"',
+    )
+    what.add_argument(
+        '--compare',
+        nargs='+',
+        metavar='FOLDER',
+        help='methods to put side by side: folders of results, or of videos, which are measured first',
+    )
+    add('--output', type=Path, default=Path('results'), metavar='FOLDER', help='folder for the results')
+    add('--metrics', default=WITHOUT_WEIGHTS, metavar='NAMES', help=f'some of {",".join(METRICS)}')
+    add('--prompts', type=Path, metavar='FILE', help='a line {"file": ..., "prompt": ...} for each video, as JSON')
+    add('--clip', metavar='FOLDER', help='weights with both towers of a CLIP, for the metric clip')
+    add('--lpips', nargs=2, metavar='FILE', help="torchvision's alexnet and the authors' alex.pth, for lpips")
+    add('--size', type=options.frame_size, metavar='HxW', help='resize all frames first (default: as each metric says)')
+    add('--shard', type=shard, metavar='I/N', help='measure the I-th of N parts only; other processes do the others')
+    add('--vbench', type=Path, metavar='FOLDER', help='also write a folder of the videos as VBench reads it')
+    add('--quiet', action='store_true', help='print warnings and errors only')
