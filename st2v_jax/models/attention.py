@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from st2v_jax.models.layers import VIDEO, GroupNorm, LayerNorm, Linear
+from st2v_jax.models.layers import VIDEO, GroupNorm, LayerNorm, Linear, per_branch
 from st2v_jax.models.softmax_attention import attend
 
 KeysValues = tuple[jax.Array, jax.Array]  # [b, s, n, d] each
@@ -48,8 +48,11 @@ class Attention(nnx.Module):
         return self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
 
     def __call__(self, x: jax.Array, keys_values: KeysValues) -> jax.Array:
-        """Attention of x [b, t, c] to keys and values [b, s, n, d] -> [b, t, c]."""
-        y = attend(self._split(self.to_q(x)), *keys_values)
+        """Attention of x [b, t, c] to keys and values [b, s, n, d] -> [b, t, c].
+
+        Keys and values may be those of several guidance branches, [k * b, s, n, d], and then so is the result.
+        """
+        y = attend(per_branch(self._split(self.to_q(x)), len(keys_values[0])), *keys_values)
         return self.to_out(einops.rearrange(y, 'b t n d -> b t (n d)'))
 
     def over_frames(self, x: jax.Array) -> jax.Array:
@@ -80,7 +83,8 @@ class FeedForward(nnx.Module):
 class SpatialTransformer(nnx.Module):
     """Self-attention over the pixels of a frame, cross-attention to the context and a feed-forward, with a residual.
 
-    x [b, f, h, w, c] -> the same shape. keys_values are those of this layer's context, from `attn2.keys_values`.
+    x [b, f, h, w, c] -> the same shape. keys_values are those of this layer's context, from `attn2.keys_values`, perhaps
+    of several guidance branches, [k * b, s, n, d]; then so is the result.
     """
 
     def __init__(
@@ -109,7 +113,8 @@ class SpatialTransformer(nnx.Module):
         y = y + self.attn1(pixels, self.attn1.keys_values(pixels))
         # All frames of a video read the same context, so they are one long sequence of queries.
         y = einops.rearrange(y, '(b f) p c -> b (f p) c', b=b)
-        y = y + self.attn2(self.norm2(y), keys_values)
+        x, attended = (per_branch(value, len(keys_values[0])) for value in (x, y))
+        y = attended + self.attn2(self.norm2(y), keys_values)
         y = y + self.ff(self.norm3(y))
         return x + self.proj_out(einops.rearrange(y, 'b (f h w) c -> b f h w c', f=f, h=h, w=w))
 

@@ -23,6 +23,23 @@ FRAME = (-3, -2)  # axes (h, w): each frame on its own
 VIDEO = (-4, -3, -2)  # axes (f, h, w): the frames together
 
 
+def per_branch(x: jax.Array, rows: int, videos: int | None = None) -> jax.Array:
+    """x of some guidance branches [k * b, ...] -> of all of them, [rows, ...]; rows are ordered (branch, video).
+
+    The branches of a guided step have the same noisy latents. They differ from the first cross-attention on, so what
+    lies before it is computed once for a video, and repeated where a branch's own values meet it.
+
+    Args:
+      x: [k * b, ...]; the branches that it lacks have the values of its last one.
+      rows: n * b.
+      videos: b; None means that x is the same for all branches, k = 1.
+    """
+    if len(x) == rows:
+        return x
+    videos = len(x) if videos is None else videos
+    return jnp.concatenate([x, *[x[-videos:]] * ((rows - len(x)) // videos)])
+
+
 class GroupNorm(nnx.Module):
     """Group norm of x [..., c] over `axes` and the channels of a group, in float32, with one read for both moments.
 
@@ -87,7 +104,8 @@ class TimeEmbedding(nnx.Module):
 class ResidualBlock(nnx.Module):
     """Twice group norm, SiLU and 3x3 convolution on each frame, with the time embedding added in between.
 
-    x [b, f, h, w, in_channels], time [b, time_width] -> [b, f, h, w, out_channels].
+    x [b, f, h, w, in_channels], time [b, time_width] -> [b, f, h, w, out_channels]. x may be that of several guidance
+    branches, which share their time.
     """
 
     def __init__(
@@ -113,7 +131,7 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
         y = self.conv1(nnx.silu(self.norm1(x)))
-        y = y + self.time_emb_proj(nnx.silu(time))[:, None, None, None, :]
+        y = y + per_branch(self.time_emb_proj(nnx.silu(time)), len(y))[:, None, None, None, :]
         y = self.conv2(nnx.silu(self.norm2(y)))
         return y + (self.conv_shortcut(x) if self.has_shortcut else x)
 
