@@ -5,6 +5,7 @@ from functools import partial
 import einops
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -68,23 +69,47 @@ class Attention(nnx.Module):
         return einops.rearrange(x, 'b s (n d) -> b s n d', n=self.heads)
 
 
+@jax.custom_vjp
+def geglu(x: jax.Array) -> jax.Array:
+    """value * GELU(gate) of x = (value, gate), [..., 2 * c] -> [..., c], in float32 inside.
+
+    The gradient needs x alone and computes the rest again: what it would keep is several times as large.
+    """
+    value, gate = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return (value * gate * _normal_cdf(gate)).astype(x.dtype)
+
+
+def _geglu_backward(x, dy):
+    value, gate = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cdf, density = _normal_cdf(gate), jnp.exp(-0.5 * jnp.square(gate)) * (2 * np.pi) ** -0.5
+    dy = dy.astype(jnp.float32)
+    dx = jnp.concatenate([dy * gate * cdf, dy * value * (cdf + gate * density)], axis=-1)
+    return (dx.astype(x.dtype),)
+
+
+def _normal_cdf(x):
+    return 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+geglu.defvjp(lambda x: (geglu(x), x), _geglu_backward)
+
+
 class FeedForward(nnx.Module):
-    """GEGLU: value * gelu(gate) with four times the width; the value is the first half of the projection."""
+    """Projection to two times four times the width, GEGLU, and back."""
 
     def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.proj = Linear(channels, 8 * channels, dtype=dtype, rngs=rngs)
         self.out = Linear(4 * channels, channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        value, gate = jnp.split(self.proj(x), 2, axis=-1)
-        return self.out(value * nnx.gelu(gate, approximate=False))
+        return self.out(geglu(self.proj(x)))
 
 
 class SpatialTransformer(nnx.Module):
     """Self-attention over the pixels of a frame, cross-attention to the context and a feed-forward, with a residual.
 
-    x [b, f, h, w, c] -> the same shape. keys_values are those of this layer's context, from `attn2.keys_values`, perhaps
-    of several guidance branches, [k * b, s, n, d]; then so is the result.
+    x [b, f, h, w, c] -> the same shape. keys_values are those of this layer's context, from `attn2.keys_values`.
+    Those of several branches of guidance are [k * b, s, n, d], and so is the result.
     """
 
     def __init__(
