@@ -259,7 +259,7 @@ class UNetDecoder(nnx.Module):
                 x = _run(layer, x, time, keys_values, remat)
             if i < len(self.upsamplers):
                 x = self.upsamplers[i](x, skips[-1].shape[2:4])
-        return self.conv_out(nnx.silu(self.conv_norm_out(x))).astype(jnp.float32)
+        return self.conv_out(self.conv_norm_out(x, silu=True)).astype(jnp.float32)
 
 
 class UNet3D(nnx.Module):
