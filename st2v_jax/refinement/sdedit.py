@@ -145,7 +145,7 @@ class Job:
         """
 
         def network(x, t):
-            spread = lambda leaf: repeat(leaf, '(n b) ... -> (n g b) ...', n=2, g=len(x) // len(leaf))
+            spread = lambda leaf: repeat(leaf, '(n b) ... -> (n g b) ...', n=2, g=2 * len(x) // len(leaf))
             return self.refiner.unet(self.params, x, t, jax.tree.map(spread, self.condition))
 
         guided = text_guidance(self.settings.guidance, self.settings.rescale)(network)
