@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import __version__, video_io
-from st2v_jax.cli import options, outputs
+from st2v_jax.cli import options, outputs, schedules
 from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import check_words, enhanced, name_device, save
@@ -59,11 +59,12 @@ def _make(arguments, video, run):
     settings = _settings(arguments, enhancer)
     if video.frames is not None:
         check_room(enhancer.scratch_bytes(settings, video.size, video.frames))
-    check_words(enhancer.tokenizer, [arguments.prompt], arguments.negative_prompt)
+    prompts = schedules.from_options(arguments)
+    check_words(enhancer.tokenizer, prompts.prompts, arguments.negative_prompt)
     run.lower = ('--decode-frames 1',) * (arguments.decode_frames > 1) + ('--weights with a smaller model',)
     profile = arguments.profile or enhancer.config.profile
     metadata = {
-        'prompt': arguments.prompt,
+        **schedules.spelled(prompts),
         'negative_prompt': arguments.negative_prompt,
         'seed': arguments.seed,
         'input': arguments.input,
@@ -78,7 +79,7 @@ def _make(arguments, video, run):
         pieces = enhanced(
             enhancer,
             _read(video, progress),
-            arguments.prompt,
+            prompts,
             progress,
             settings,
             seed=arguments.seed,
@@ -91,10 +92,10 @@ def _make(arguments, video, run):
 
 def _input(arguments):
     """The opened input, which the output must not replace."""
-    from st2v_jax.streaming.generate import check
-
-    check([arguments.prompt], [arguments.seed])
+    prompts = schedules.from_options(arguments)
     video = video_io.VideoReader(arguments.input, arguments.fps)
+    if video.frames is not None:
+        prompts.check(video.frames)
     video_io.check_rate(arguments.output or '.mp4', video.fps)
     if arguments.output is not None:
         written = Path(arguments.output)
@@ -147,6 +148,7 @@ def parser(prog: str) -> options.Parser:
     add = parser.add_argument
     add('--input', required=True, metavar='PATH', help='a video file, or a folder of pictures')
     add('--prompt', required=True, metavar='TEXT', help='what the video shows, in one sentence')
+    schedules.add_options(add)
     add('--plan', action='store_true', help='print the time and memory needed on this device, and exit')
     add(
         '--output',

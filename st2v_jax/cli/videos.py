@@ -20,6 +20,7 @@ from st2v_jax.tokenizer import Tokenizer, in_short, lost_message
 if TYPE_CHECKING:  # these import jax, for which --help does not wait
     from st2v_jax.refinement.enhancer import Enhancer
     from st2v_jax.refinement.sdedit import RefineSettings
+    from st2v_jax.streaming.prompt_schedule import PromptSchedule
 
 
 def name_device(dtype: str | None) -> None:
@@ -71,7 +72,7 @@ def _known(tokenizer):
 def enhanced(
     enhancer: Enhancer,
     frames: Iterable[np.ndarray],
-    prompt: str,
+    prompt: PromptSchedule,
     progress: Progress,
     settings: RefineSettings,
     **options: Any,

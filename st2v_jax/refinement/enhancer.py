@@ -16,10 +16,13 @@ from st2v_jax import sharding
 from st2v_jax.devices import check_finite, default_dtype
 from st2v_jax.models import build
 from st2v_jax.models.attention import KeysValues
+from st2v_jax.models.contract import Contract
+from st2v_jax.models.system import between
 from st2v_jax.open_model import OpenModel, on_device, open_model
 from st2v_jax.refinement import blend, scratch, sdedit
 from st2v_jax.refinement.canvas import Canvas, crop, fit, to_canvas
-from st2v_jax.streaming.generate import check
+from st2v_jax.streaming.generate import check_seeds, text_ids
+from st2v_jax.streaming.prompt_schedule import PromptSchedule, Text, as_schedules
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.video_io import to_floats
 from st2v_jax.weights import layout
@@ -117,10 +120,11 @@ def enhancer_of(
 def enhance(
     enhancer: Enhancer,
     frames: np.ndarray | Iterable[np.ndarray],
-    prompt: str,
+    prompt: str | PromptSchedule,
     *,
     seed: int = 0,
     negative_prompt: str = '',
+    contract: Contract | None = None,
     profile: str | None = None,
     decode_frames: int = 4,
     folder: str | Path | None = None,
@@ -133,9 +137,10 @@ def enhance(
       enhancer: as from `load_enhancer`.
       frames: an array [F, H, W, 3], or an iterable of such pieces as from `generate`; float in [-1, 1] or uint8. They
         are read once, and never all at once.
-      prompt: what the video shows.
+      prompt: what the video shows. Where it changes on the way, a chunk takes the text in force at its middle frame.
       seed: 0 .. 2**32 - 1; the same seed, settings and device give the same video.
       negative_prompt: what guidance leads away from.
+      contract: of the model that the video was sampled with, in whose chunks the prompt changed; None is at the frame.
       profile: 'paper' or 'release', which decides how frames are enlarged and chunks blended; None is the model's own.
       decode_frames: frames encoded or decoded at once; bounds memory, changes nothing else.
       folder: where temporary files hold the latents during the work, about 1 MB for each frame of 720x1280.
@@ -152,15 +157,17 @@ def enhance(
       OSError: during the iteration, if the temporary files do not fit; it names them.
       OutOfRange: during the iteration, for numbers that are not finite in the type that the networks compute in.
     """
-    check([prompt], [seed])
+    check_seeds([seed])
     profile = enhancer.config.profile if profile is None else profile
     if profile not in blend.BLENDING:
         raise ValueError(f'profile is one of {blend.BLENDING}, not {profile!r}')
     if decode_frames < 1:
         raise ValueError(f'at least 1 frame is decoded at once, not {decode_frames}')
     chosen = enhancer.settings(**{'variant': profile} | settings)
+    (schedule,) = as_schedules(prompt)
     # The release gives its Refiner the prompt with a comma after it.
-    ids = enhancer.tokenizer.ids([negative_prompt, f'{prompt}, '])
+    null_ids, *ids = enhancer.tokenizer.ids([negative_prompt, *(f'{prompt}, ' for prompt in schedule.prompts)])
+    ids = dict(zip(schedule.prompts, ids, strict=True))
     keys = blend.split_keys(jax.random.key(seed)[None])
     pieces = _pieces([frames] if isinstance(frames, np.ndarray) else frames, decode_frames)
 
@@ -173,9 +180,10 @@ def enhance(
         with scratch.scratch(folder) as files:
             latents, canvas = _encoded(enhancer, profile, pieces, files)
             count = latents.shape[1]
-            job = enhancer.job(chosen, encode_texts(enhancer, ids), keys)
+            distinct, texts = texts_of_chunks(schedule, contract, chosen.plan(count))
+            job = enhancer.job(chosen, encode_texts(enhancer, *_with_null(text_ids(ids, distinct), null_ids)), keys)
             progress = sdedit.begin(job, latents, folder=files)
-            latents = sdedit.refine(job, progress, count, folder=files, on_step=told)
+            latents = sdedit.refine(job, progress, count, texts=texts, folder=files, on_step=told)
             size = min(count, decode_frames)
             for first in range(0, count, size):
                 piece = latents[0, first : first + size]
@@ -223,11 +231,41 @@ def _encoded(enhancer, profile, pieces, folder):
     return np.memmap(file, np.float32, 'r', shape=(1, count, *latents.shape[1:])), canvas
 
 
+def texts_of_chunks(
+    schedule: PromptSchedule, contract: Contract | None, plan: blend.Plan
+) -> tuple[list[Text], np.ndarray | None]:
+    """The different texts that the chunks of a video take, and which of them each takes, [n]; None if there is one.
+
+    A chunk takes the text in force at its middle frame. contract: as for `enhance`.
+    """
+    middle = plan.indices[:, plan.indices.shape[1] // 2]
+    text = schedule.at if contract is None else functools.partial(schedule.of_frame, contract)
+    texts = [text(int(frame)) for frame in middle]
+    distinct = list(dict.fromkeys(texts))
+    return distinct, None if len(distinct) == 1 else np.array([distinct.index(text) for text in texts], np.int32)
+
+
+def _with_null(told, null_ids):
+    """The arguments of `encode_texts` after the enhancer."""
+    ids = np.stack([null_ids, *told.ids])
+    if not told.share.any():
+        return (ids,)
+    return ids, np.stack([null_ids, *told.following]), np.append(np.float32(0), told.share)
+
+
 @jax.jit
-def encode_texts(enhancer: Enhancer, ids: jax.Array) -> list[KeysValues]:
-    """Keys and values, for all steps, of the texts [unconditional, conditional] with token ids [2, t]."""
+def encode_texts(
+    enhancer: Enhancer, ids: jax.Array, following: jax.Array | None = None, share: jax.Array | None = None
+) -> list[KeysValues]:
+    """Keys and values, for all steps, of the texts [unconditional, conditional, ...] with token ids [n, t].
+
+    With `following` [n, t], texts lie at share [n] of the way from the ones to the others.
+    """
     params = enhancer.params
-    return enhancer.refiner.unet(params['refiner'], enhancer.text(params['text'], ids), method='keys_values')
+    states = enhancer.text(params['text'], ids)
+    if following is not None:
+        states = between(states, enhancer.text(params['text'], following), share)
+    return enhancer.refiner.unet(params['refiner'], states, method='keys_values')
 
 
 @functools.partial(jax.jit, static_argnames=('canvas', 'profile'))

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import repeat
 
 from st2v_jax import stopping
 from st2v_jax.diffusion import predict
@@ -120,7 +119,8 @@ class Job:
     Attributes:
       refiner, settings: how the video is refined.
       params: those of the Refiner's network.
-      condition: keys and values of the texts, computed once for a video.
+      condition: keys and values [(t b), ...] of the texts of b videos, computed once: the unconditional one, then those
+        that chunks may have.
       keys: [b] those of the noise and of the cuts.
       mesh: the chunks of a group are spread over its data axis; None is one device.
     """
@@ -138,15 +138,20 @@ class Job:
         at = lambda entry: Level(*(jnp.asarray(leaf[entry]) for leaf in levels))
         return Step(jnp.int32(number), at(max(number - 1, 0)), at(number), at(number + 1))
 
-    def denoise(self, x: jax.Array, level: Level) -> jax.Array:
+    def denoise(self, x: jax.Array, level: Level, texts: jax.Array | None) -> jax.Array:
         """The guided clean prediction, like x, of any number of chunks of each video, x [n, m, h, w, c].
 
-        As released, the network's t and the level at which v is read are whole steps.
+        texts [n] says which text each has; 0 is the first after the unconditional one, and None is 0 for all. As
+        released, the network's t and the level at which v is read are whole steps.
         """
+        videos = len(self.keys.noise)
+        video = jnp.arange(len(x)) % videos
+        rows = jnp.concatenate([video, (1 if texts is None else 1 + texts) * videos + video])
 
         def network(x, t):
-            spread = lambda leaf: repeat(leaf, '(n b) ... -> (n g b) ...', n=2, g=len(x) // len(leaf))
-            return self.refiner.unet(self.params, x, t, jax.tree.map(spread, self.condition))
+            return self.refiner.unet(
+                self.params, x, t, jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), self.condition)
+            )
 
         guided = text_guidance(self.settings.guidance, self.settings.rescale)(network)
         return predict.at_entries(predict.denoiser(guided, 'v'), self.refiner.table)(x, level)
@@ -176,6 +181,7 @@ class Span(NamedTuple):
       frames: [f], their absolute numbers, which may exceed the end of the video.
       left, shift: [b, n] and [n], the cuts of the chunks, and by how many frames each was shifted back.
       tail: [b, O, h, w, c], this step's prediction of the frames to its left.
+      texts: [n], the number of each chunk's text; None where all have the first.
     """
 
     chunks: jax.Array
@@ -185,6 +191,7 @@ class Span(NamedTuple):
     left: jax.Array
     shift: jax.Array
     tail: jax.Array
+    texts: jax.Array | None
 
 
 def begin(job: Job, latents: np.ndarray, *, folder: str | Path | None = None) -> Progress:
@@ -215,6 +222,7 @@ def refine(
     progress: Progress,
     frames: int,
     *,
+    texts: np.ndarray | None = None,
     folder: str | Path | None = None,
     on_step: Callable[[Progress, int], None] | None = None,
 ) -> np.ndarray:
@@ -224,6 +232,7 @@ def refine(
       job: how to refine.
       progress: where to continue, as from `begin` or `on_step`. Its arrays are overwritten.
       frames: of the video.
+      texts: [n] int32, which of the job's texts each chunk has, from 0; None is the first for all.
       folder: as for `begin`.
       on_step: called as on_step(progress, steps) after every step. From a copy of that progress a refinement continues
         as if it had not stopped.
@@ -235,9 +244,9 @@ def refine(
         stopping.check()
         step, (x, x0, done) = job.step(progress.done), progress
         if whole:
-            x, x0 = map(np.array, whole_step(plan, job, step, x, x0))
+            x, x0 = map(np.array, whole_step(plan, job, step, x, x0, texts))
         else:
-            _step_by_spans(plan, job, step, x, x0, spare)
+            _step_by_spans(plan, job, step, x, x0, spare, texts)
             x, spare = spare, x
         progress = Progress(x, x0, done + 1)
         if on_step is not None:
@@ -256,7 +265,7 @@ def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int
         if settings.variant in blend.BASELINES:
             latents = jax.eval_shape(lambda latents: latents[:, plan.indices], latents)
         return functools.partial(whole_step, plan), (job, step, latents, latents), 1
-    first = lambda job, x: _span(plan, job, step, x, x, 0, x[:, : plan.overlap])
+    first = lambda job, x: _span(plan, job, step, x, x, 0, x[:, : plan.overlap], None)
     return span_step, (job, step, jax.eval_shape(first, job, latents)), math.ceil(plan.count / settings.span)
 
 
@@ -273,10 +282,14 @@ def _stays_whole(settings, plan):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def whole_step(plan: blend.Plan, job: Job, step: Step, x: jax.Array, x0: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x and x0 of a `Progress` after one step, with all chunks on the device."""
+def whole_step(
+    plan: blend.Plan, job: Job, step: Step, x: jax.Array, x0: jax.Array, texts: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """x and x0 of a `Progress` after one step, with all chunks on the device; texts [n] as for `refine`."""
     settings = job.settings
-    advance = blend.denoising_step(job.denoise, plan, settings.variant, job.keys, group=settings.group, mesh=job.mesh)
+    advance = blend.denoising_step(
+        job.denoise, plan, settings.variant, job.keys, texts=texts, group=settings.group, mesh=job.mesh
+    )
     x, x0, _ = advance(Trajectory(x, x0, step.last), (step.number, step.now, step.next))
     return x, x0
 
@@ -301,6 +314,7 @@ def span_step(job: Job, step: Step, span: Span) -> tuple[jax.Array, jax.Array]:
             span.shift,
             span.left,
             span.tail,
+            texts=span.texts,
             group=settings.group,
             mesh=job.mesh,
         )
@@ -311,26 +325,27 @@ def span_step(job: Job, step: Step, span: Span) -> tuple[jax.Array, jax.Array]:
     return x, x0
 
 
-def _step_by_spans(plan, job, step, x, x0, out):
+def _step_by_spans(plan, job, step, x, x0, out, texts):
     """One step of a long video. The new x goes to `out`, since the next span still reads the old one; x0 is updated."""
     tail = np.zeros_like(x[:, : plan.overlap])
     for first in range(0, plan.count, job.settings.span):
         stopping.check()
-        new, predicted = map(np.asarray, span_step(job, step, _span(plan, job, step, x, x0, first, tail)))
+        new, predicted = map(np.asarray, span_step(job, step, _span(plan, job, step, x, x0, first, tail, texts)))
         tail = predicted[:, -plan.overlap :]
         begins, after = first * plan.stride, first + job.settings.span
         ends = after * plan.stride if after < plan.count else plan.frames
         out[:, begins:ends], x0[:, begins:ends] = new[:, : ends - begins], predicted[:, : ends - begins]
 
 
-def _span(plan, job, step, x, x0, first, tail) -> Span:
+def _span(plan, job, step, x, x0, first, tail, texts) -> Span:
     """The Span of the chunks from number `first`, of latents and predictions of the whole video [b, F, h, w, c]."""
     numbers = np.arange(first, first + job.settings.span)
     indices, shift = plan.rows(numbers)
     frames = np.arange(first * plan.stride, (first + len(numbers)) * plan.stride + plan.overlap)
     at = np.minimum(frames, plan.frames - 1)
     left = _frames_from_left(job.settings.variant, job.keys.cuts, step.number, plan, numbers)
-    return Span(x[:, indices.ravel()], x[:, at], x0[:, at], frames, left, shift, tail)
+    told = None if texts is None else texts[np.minimum(numbers, plan.count - 1)]
+    return Span(x[:, indices.ravel()], x[:, at], x0[:, at], frames, left, shift, tail, told)
 
 
 _frames_from_left = jax.jit(blend.frames_from_left, static_argnums=(0, 3))

@@ -155,6 +155,7 @@ BAD = {
     'the input': (lambda: None, ['--input', 'ball.mp4', '--output', './ball.mp4'], 'ball.mp4 is the input'),
     'unknown ending': (lambda: None, ['--input', 'ball.mp4', '--output', 'a.avi'], 'cannot write a.avi: its ending'),
     'steps': (lambda: None, ['--input', 'ball.mp4', '--steps', '600'], 'sampled in 1 to 599 steps, not 600'),
+    'a change after the end': (lambda: None, ['--input', 'ball.mp4', '--at', '7', 'sand'], 'the last of 7 frames is 6'),
     'devices': (lambda: None, ['--input', 'ball.mp4', '--devices', '9'], 'there are 8 devices to spread chunks over'),
     'plan': (lambda: None, ['--input', 'ball.mp4', '--plan', '--devices', '2'], '--plan works for one device, not 2'),
     'variant': (lambda: None, ['--input', 'ball.mp4', '--variant', 'S'], "variant is one of .*, not 'S'"),

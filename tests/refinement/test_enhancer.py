@@ -13,6 +13,8 @@ import pytest
 
 import st2v_jax
 from st2v_jax import errors
+from st2v_jax.refinement.enhancer import texts_of_chunks
+from st2v_jax.streaming.prompt_schedule import Text
 from st2v_jax.weights.layout import abstract
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
@@ -59,6 +61,26 @@ def test_text_and_negative_prompt_reach_the_video(enhancer):
     plain = run(enhancer)
     for change in ({'prompt': 'a blue star'}, {'negative_prompt': 'sand'}):
         assert np.abs(run(enhancer, **change) - plain).max() > 1e-5
+
+
+def test_chunks_take_the_prompt_in_force_at_their_middle_frame(enhancer):
+    plan = enhancer.settings().plan(31)  # chunks of 6 frames at 0, 4, ... 24 and 25
+    changing = st2v_jax.PromptSchedule('A', ((12, 'B'), (20, 'C')))
+    for contract, prompts in ((None, 'AAABBCCC'), (enhancer.config.contract, 'AAAABBCC')):  # which begin at 16 and 24
+        distinct, texts = texts_of_chunks(changing, contract, plan)
+        assert ''.join(distinct[text].prompt for text in texts) == prompts
+    assert texts_of_chunks(changing, None, enhancer.settings().plan(6)) == ([Text('A')], None)
+
+
+@pytest.mark.slow
+def test_prompts_that_change_reach_their_chunks(enhancer):
+    video, apart = moving(10), {'variant': 'B'}  # chunks at 0 and 4, which know nothing of each other
+    plain, other = run(enhancer, video, **apart), run(enhancer, video, 'a blue star', **apart)
+    changed = run(enhancer, video, st2v_jax.PromptSchedule(PROMPT, ((7, 'a blue star'),)), **apart)
+    np.testing.assert_allclose(changed[:6], plain[:6], atol=1e-5)
+    np.testing.assert_allclose(changed[6:], other[6:], atol=1e-5)
+    blended = run(enhancer, video, st2v_jax.PromptSchedule(PROMPT, ((7, 'a blue star'),), 8), **apart)[6:]
+    assert min(np.abs(blended - one[6:]).max() for one in (plain, other)) > 1e-5
 
 
 def test_the_refiner_reads_the_prompt_and_a_comma(enhancer):

@@ -36,13 +36,23 @@ def averaging(params, x, t, condition):
 TOYS = {'pointwise': Refiner(pointwise), 'averaging': Refiner(averaging)}  # made once: each is a compiled program
 
 
-def run(frames=31, toy='averaging', folder=None, mesh=None, on_step=None, progress=None, **settings):
-    condition = (jnp.full((4, 1, 1, 1, 1), 0.05),)
+def run(
+    frames=31,
+    toy='averaging',
+    folder=None,
+    mesh=None,
+    on_step=None,
+    progress=None,
+    told=(0.05,),
+    texts=None,
+    **settings,
+):
+    condition = (jnp.repeat(jnp.array([0.05, *told]), 2)[:, None, None, None, None],)
     job = Job(TOYS[toy], RefineSettings(**SMALL | settings), jnp.float32(0.4), condition, KEYS, mesh)
     if progress is None:
         latents = np.random.default_rng(0).standard_normal((2, 1200, *SHAPE), np.float32)[:, :frames]
         progress = begin(job, latents, folder=folder)
-    return np.array(refine(job, progress, frames, folder=folder, on_step=on_step))
+    return np.array(refine(job, progress, frames, texts=texts, folder=folder, on_step=on_step))
 
 
 @pytest.mark.parametrize('variant', blend.VARIANTS)
@@ -97,6 +107,26 @@ def test_through_the_real_unet_groups_and_devices_change_only_rounding(through_t
     for other in (through_the_unet(span=2), through_the_unet(group=4), through_the_unet(mesh, group=2)):
         error = np.linalg.norm(other - one) / np.linalg.norm(one)
         assert error < 1e-5
+
+
+TEXTS = dict(told=(0.3, -0.4), texts=np.array([0, 1, 1, 0, 0, 1, 0, 1], np.int32))  # of the 8 chunks of 31 frames
+
+
+@pytest.mark.parametrize('variant, span, group', [('B', 8, 1), ('B+S', 8, 3), ('paper', 8, 1), ('paper', 3, 1)])
+def test_each_chunk_has_its_own_text(variant, span, group):
+    settings = dict(toy='pointwise', variant=variant, span=span * group, group=group)
+    both, *each = run(**settings, **TEXTS), *(run(**settings, told=(told,)) for told in TEXTS['told'])
+    assert np.abs(each[0] - each[1]).min(axis=(0, 2, 3, 4)).max() > 1e-3
+    for number, text in enumerate(TEXTS['texts']):
+        own = slice(4 * number + 2, 4 * number + 4)  # frames of no other chunk; the last has more
+        np.testing.assert_array_equal(both[:, own], each[text][:, own])
+
+
+@pytest.mark.parametrize('devices, span, group', [(1, 2, 2), (1, 3, 1), (2, 4, 2)])
+def test_texts_of_chunks_do_not_depend_on_groups_spans_and_devices(devices, span, group):
+    mesh = sharding.make_mesh({'data': devices}, jax.devices()[:devices]) if devices > 1 else None
+    whole = run(toy='pointwise', **TEXTS)
+    np.testing.assert_array_equal(run(toy='pointwise', span=span, group=group, mesh=mesh, **TEXTS), whole)
 
 
 @pytest.mark.parametrize('span', [2, 8])
