@@ -1,7 +1,8 @@
 """The refinement stage: SDEdit of a long video with the Refiner, in overlapping chunks.
 
 Latents are diffused part of the way (T' of T steps) and denoised again. Each step goes through the whole video, span
-by span of chunks. Between steps the latents are on the host, so the span bounds the device memory, not the video.
+by span of chunks. Between steps the latents are on the host, so the span bounds the device memory, not the video, and a
+run that was killed goes on with the span that it was at.
 """
 
 import dataclasses
@@ -26,7 +27,8 @@ from st2v_jax.diffusion.schedule import Level
 from st2v_jax.models.attention import KeysValues
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.refiner import RefinerConfig
-from st2v_jax.refinement import blend, scratch
+from st2v_jax.refinement import blend
+from st2v_jax.refinement.levels import Levels
 
 
 @dataclass(frozen=True)
@@ -157,20 +159,6 @@ class Job:
         return predict.at_entries(predict.denoiser(guided, 'v'), self.refiner.table)(x, level)
 
 
-class Progress(NamedTuple):
-    """The state of a refinement between two steps: arrays on the host, which may be files.
-
-    Attributes:
-      x, x0: [b, F, h, w, c], the long latent and its last clean prediction; for a baseline chunk by chunk,
-        [b, n, m, h, w, c].
-      done: steps done.
-    """
-
-    x: np.ndarray
-    x0: np.ndarray
-    done: int
-
-
 class Span(NamedTuple):
     """What a span of n neighbouring chunks reads in a step.
 
@@ -194,7 +182,7 @@ class Span(NamedTuple):
     texts: jax.Array | None
 
 
-def begin(job: Job, latents: np.ndarray, *, folder: str | Path | None = None) -> Progress:
+def begin(job: Job, latents: np.ndarray, *, folder: str | Path | None = None) -> Levels:
     """SDEdit's start (Meng et al. 2021, arXiv:2108.01073): latents noised to entry `start`.
 
     Args:
@@ -203,55 +191,59 @@ def begin(job: Job, latents: np.ndarray, *, folder: str | Path | None = None) ->
       folder: where to keep arrays as files; None keeps them in memory.
     """
     settings, key, shape = job.settings, job.keys.noise, latents.shape[2:]
-    plan = settings.plan(latents.shape[1])
+    plan, levels = settings.plan(latents.shape[1]), Levels(*level_shapes(job.settings, latents.shape), folder)
     level = Level(*(leaf[settings.start] for leaf in job.refiner.table))
     factor = level.sigma if settings.scaled_start else 1
     noised = lambda latents, noise: factor * predict.add_noise(jnp.asarray(latents), noise, level)
     if settings.variant in blend.BASELINES:
-        x = np.asarray(noised(latents[:, plan.indices], blend.noise(settings.variant, key, 0, plan, shape)))
-        return Progress(x, np.zeros_like(x), 0)
-    x, x0 = (_allocate(folder, name, latents.shape) for name in ('x', 'x0'))
-    for piece in _pieces(plan, settings.span):
-        noise = frame_noise(key, 0, np.arange(piece.start, piece.stop), shape)
-        x[:, piece], x0[:, piece] = noised(latents[:, piece], noise), 0
-    return Progress(x, x0, 0)
+        x = noised(latents[:, plan.indices], blend.noise(settings.variant, key, 0, plan, shape))
+        levels.write(slice(None), x, 0)
+    else:
+        for piece in _pieces(plan, settings.span):
+            noise = frame_noise(key, 0, np.arange(piece.start, piece.stop), shape)
+            levels.write(piece, noised(latents[:, piece], noise), 0)
+    levels.finish()
+    return levels
 
 
 def refine(
     job: Job,
-    progress: Progress,
+    levels: Levels,
     frames: int,
     *,
     texts: np.ndarray | None = None,
-    folder: str | Path | None = None,
-    on_step: Callable[[Progress, int], None] | None = None,
+    on_step: Callable[[Levels, int], None] | None = None,
 ) -> np.ndarray:
     """The refined latents [b, F, h, w, c] of a video of F = `frames` frames.
 
     Args:
       job: how to refine.
-      progress: where to continue, as from `begin` or `on_step`. Its arrays are overwritten.
+      levels: where to go on, as from `begin`, or as found in a folder with `level_shapes`. It is overwritten.
       frames: of the video.
       texts: [n] int32, which of the job's texts each chunk has, from 0; None is the first for all.
-      folder: as for `begin`.
-      on_step: called as on_step(progress, steps) after every step. From a copy of that progress a refinement continues
-        as if it had not stopped.
+      on_step: called as on_step(levels, steps) after every step.
     """
     settings, plan = job.settings, job.settings.plan(frames)
-    whole = _stays_whole(settings, plan)
-    spare = None if whole else _allocate(folder, 'next', progress.x.shape)
-    while progress.done < settings.steps:
+    while levels.done < settings.steps:
         stopping.check()
-        step, (x, x0, done) = job.step(progress.done), progress
-        if whole:
-            x, x0 = map(np.array, whole_step(plan, job, step, x, x0, texts))
+        step = job.step(levels.done)
+        if _stays_whole(settings, plan) and not levels.chunk:
+            levels.write(slice(None), *map(np.asarray, whole_step(plan, job, step, levels.x, levels.x0, texts)))
         else:
-            _step_by_spans(plan, job, step, x, x0, spare, texts)
-            x, spare = spare, x
-        progress = Progress(x, x0, done + 1)
+            _step_by_spans(plan, job, step, levels, texts)
+        levels.finish()
         if on_step is not None:
-            on_step(progress, settings.steps)
-    return blend.join(progress.x, plan) if settings.variant in blend.BASELINES else progress.x
+            on_step(levels, settings.steps)
+    levels.keep_result()
+    return blend.join(levels.x, plan) if settings.variant in blend.BASELINES else levels.x
+
+
+def level_shapes(settings: RefineSettings, latents: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of all and of the tail of the Levels of latents [b, F, h, w, c]."""
+    videos, frames, *frame = latents
+    plan = settings.plan(frames)
+    all_frames = plan.indices.shape if settings.variant in blend.BASELINES else (frames,)
+    return (videos, *all_frames, *frame), (videos, plan.overlap, *frame)
 
 
 def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int]:
@@ -269,13 +261,6 @@ def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int
     return span_step, (job, step, jax.eval_shape(first, job, latents)), math.ceil(plan.count / settings.span)
 
 
-def files(settings: RefineSettings, frames: int) -> int:
-    """How many arrays of a video's latents `begin` and `refine` keep in their folder."""
-    if settings.variant in blend.BASELINES:
-        return 0
-    return 2 if _stays_whole(settings, settings.plan(frames)) else 3
-
-
 def _stays_whole(settings, plan):
     """Whether a step takes all chunks at once: true for a video of one span, and always for the baselines."""
     return plan.count <= settings.span or settings.variant in blend.BASELINES
@@ -285,7 +270,7 @@ def _stays_whole(settings, plan):
 def whole_step(
     plan: blend.Plan, job: Job, step: Step, x: jax.Array, x0: jax.Array, texts: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """x and x0 of a `Progress` after one step, with all chunks on the device; texts [n] as for `refine`."""
+    """x and x0 of `Levels` after one step, with all chunks on the device; texts [n] as for `refine`."""
     settings = job.settings
     advance = blend.denoising_step(
         job.denoise, plan, settings.variant, job.keys, texts=texts, group=settings.group, mesh=job.mesh
@@ -325,16 +310,19 @@ def span_step(job: Job, step: Step, span: Span) -> tuple[jax.Array, jax.Array]:
     return x, x0
 
 
-def _step_by_spans(plan, job, step, x, x0, out, texts):
-    """One step of a long video. The new x goes to `out`, since the next span still reads the old one; x0 is updated."""
-    tail = np.zeros_like(x[:, : plan.overlap])
-    for first in range(0, plan.count, job.settings.span):
+def _step_by_spans(plan, job, step, levels, texts):
+    """One step of a long video, or what is left of it."""
+    tail = levels.tail
+    for first in range(levels.chunk, plan.count, job.settings.span):
         stopping.check()
-        new, predicted = map(np.asarray, span_step(job, step, _span(plan, job, step, x, x0, first, tail, texts)))
+        span = _span(plan, job, step, levels.x, levels.x0, first, tail, texts)
+        new, predicted = map(np.asarray, span_step(job, step, span))
         tail = predicted[:, -plan.overlap :]
         begins, after = first * plan.stride, first + job.settings.span
         ends = after * plan.stride if after < plan.count else plan.frames
-        out[:, begins:ends], x0[:, begins:ends] = new[:, : ends - begins], predicted[:, : ends - begins]
+        levels.write(slice(begins, ends), new[:, : ends - begins], predicted[:, : ends - begins])
+        if after < plan.count:
+            levels.pass_on(after, ends, tail)
 
 
 def _span(plan, job, step, x, x0, first, tail, texts) -> Span:
@@ -355,8 +343,3 @@ def _pieces(plan, span):
     """Slices of the video's frames, each as long as a span of chunks adds."""
     size = span * plan.stride
     return [slice(begins, min(begins + size, plan.frames)) for begins in range(0, plan.frames, size)]
-
-
-def _allocate(folder, name, shape):
-    """An array of this shape, in memory or as a file in the folder."""
-    return np.empty(shape, np.float32) if folder is None else scratch.allocate(Path(folder, name), shape)
