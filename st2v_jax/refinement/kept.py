@@ -11,7 +11,7 @@ import numpy as np
 
 from st2v_jax.errors import OutputError
 from st2v_jax.refinement import levels, scratch
-from st2v_jax.refinement.levels import damaged
+from st2v_jax.refinement.levels import damaged, map_file
 from st2v_jax.storage import atomic
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
@@ -46,10 +46,7 @@ class Encoded(NamedTuple):
 
     def read(self, folder: Path) -> np.ndarray:
         """The latents [F, h, w, c]. Raises OutputError if they are not as they were written."""
-        try:
-            array = np.memmap(folder / LATENTS, np.float32, 'r', shape=tuple(self.latents))
-        except (OSError, ValueError) as error:
-            raise damaged(folder, f'{LATENTS} is missing or too short ({error})') from None
+        array = map_file(folder, LATENTS, self.latents, 'r')
         if zlib.crc32(array) != self.checksum:
             raise damaged(folder, f'{LATENTS} has other numbers than were written')
         return array

@@ -5,6 +5,7 @@ is complete. So a run that is killed at any moment loses one span at most: what 
 again, and nothing that is read is ever overwritten.
 """
 
+import math
 import zlib
 from pathlib import Path
 
@@ -127,10 +128,7 @@ class Levels:
     def _map(self, generation, number, frames):
         """Opens a file of a generation, of which so many frames have to be as they were written."""
         name = FILES[generation][number]
-        try:
-            array = np.memmap(self._folder / name, np.float32, 'r+', shape=self._shape)
-        except (OSError, ValueError) as error:
-            raise damaged(self._folder, f'{name} is missing or too short ({error})') from None
+        array = map_file(self._folder, name, self._shape, 'r+')
         wrong = np.flatnonzero(self._sums[generation, number, :frames] != _sums(array[:, :frames]))
         if len(wrong):
             raise damaged(self._folder, f'{name} has other numbers than were written, from frame {wrong[0]} on')
@@ -141,6 +139,15 @@ def remove(folder: str | Path) -> None:
     """Removes the files of a refinement from a folder."""
     for name in (JOURNAL, *FILES[0], *FILES[1]):  # the journal first: without it, the rest means nothing
         Path(folder, name).unlink(missing_ok=True)
+
+
+def map_file(folder: Path, name: str, shape: tuple[int, ...], mode: str) -> np.ndarray:
+    """A float32 array of a file that has just this size; raises OutputError if it does not, or is missing."""
+    file, size = folder / name, math.prod(shape) * np.dtype(np.float32).itemsize
+    found = file.stat().st_size if file.is_file() else 0
+    if found != size:  # numpy would make a short file longer
+        raise damaged(folder, f'{name} has {found:,} bytes, not {size:,}')
+    return np.memmap(file, np.float32, mode, shape=shape)
 
 
 def _sums(array):
