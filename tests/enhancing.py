@@ -28,7 +28,7 @@ def enhance(weights: Path, folder: Path, steps: int) -> None:
 
     sdedit.span_step = counted
     prompt = PromptSchedule('a red ball moves left', ((30, 'a blue star'),), blend_frames=8)
-    settings = dict(folder=folder, keep={'video': 'moving'}, steps=steps, span=2)
+    settings = dict(folder=folder, keep='moving', steps=steps, span=2)
     frames = np.concatenate(list(enhancer.enhance(load_enhancer(weights), moving(60), prompt, **settings)))
     np.save(f'{folder}.part.npy', frames)
     os.replace(f'{folder}.part.npy', f'{folder}.npy')

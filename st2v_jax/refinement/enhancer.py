@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from st2v_jax.refinement.levels import Levels
 from st2v_jax.streaming.generate import check_seeds, text_ids
 from st2v_jax.streaming.prompt_schedule import PromptSchedule, Text, as_schedules
 from st2v_jax.tokenizer import Tokenizer
-from st2v_jax.trees import computed_in
+from st2v_jax.trees import computed_in, leaves
 from st2v_jax.video_io import to_floats
 from st2v_jax.weights import layout
 
@@ -55,6 +57,15 @@ class Enhancer:
     vae: build.Network
     text: build.Network
     mesh: jax.sharding.Mesh | None = None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of its config and its parameters, in the type that they compute in."""
+        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        for path, leaf in sorted(leaves(self.params)):
+            digest.update(f'{path} {leaf.dtype} {leaf.shape}'.encode())
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()
 
     def settings(self, **overrides: Any) -> sdedit.RefineSettings:
         """How this model refines: its own settings with one chunk on each device at a time, then the overrides.
@@ -136,7 +147,7 @@ def enhance(
     profile: str | None = None,
     decode_frames: int = 4,
     folder: str | Path | None = None,
-    keep: Mapping[str, Any] | None = None,
+    keep: str | None = None,
     on_step: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> Iterator[np.ndarray]:
@@ -153,10 +164,10 @@ def enhance(
       profile: 'paper' or 'release', which decides how frames are enlarged and chunks blended; None is the model's own.
       decode_frames: frames encoded or decoded at once; bounds memory, changes nothing else.
       folder: where temporary files hold the latents during the work, about 1 MB for each frame of 720x1280.
-      keep: what determines frames and model, such as {'video': hash, 'model': hash}, as JSON values. With it, `folder`
-        belongs to this enhancement and stays: after a kill at any moment, the same call does no span of chunks again
-        that was complete, and gives the same frames, bit for bit. Once all steps are done, frames are not read again.
-        Groups, spans, devices and decode_frames may be others, which may change rounding. `kept.remove` removes it.
+      keep: what the frames are, such as their hash. With it, `folder` belongs to this enhancement and stays: after a
+        kill at any moment the same call goes on, does at most one span of chunks again, and gives the same frames, bit
+        for bit on the same machine. Once they are encoded, frames are not read again. Groups, spans, devices and
+        decode_frames may be others, which may change rounding. `kept.remove` removes the folder.
       on_step: called as on_step(step, steps) after every denoising step, each of which takes the whole video, and at
         the beginning if steps were done before.
       settings: those of `RefineSettings`, such as steps=20, variant='B+S', guidance=5.0.
@@ -189,7 +200,7 @@ def enhance(
         place = scratch.scratch(folder)
     else:
         made_of = _made_of(enhancer, schedule, negative_prompt, contract, profile, seed, chosen)
-        place = kept.kept(folder, {**keep, **made_of})
+        place = kept.kept(folder, {'video': keep} | made_of)
 
     def told(levels, steps):
         check_finite(levels.x, f'the latents after step {levels.done}', enhancer.params)
@@ -220,12 +231,13 @@ def enhance(
 
 
 def _made_of(enhancer, schedule, negative_prompt, contract, profile, seed, settings):
-    """What else determines enhanced frames, beside the frames and the model, as JSON values."""
+    """What determines enhanced frames beside the video, as JSON values."""
     chosen = dataclasses.asdict(settings)
     for name in ('group', 'span'):  # how it is computed
         del chosen[name]
     chunks = None if contract is None else [contract.first_frames, contract.stride]
     return {
+        'model': enhancer.fingerprint,
         'prompts': dataclasses.asdict(schedule) | {'chunks': chunks},
         'negative_prompt': negative_prompt,
         'seed': seed,
