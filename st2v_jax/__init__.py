@@ -13,6 +13,7 @@ What is where:
     stream, StreamState          chunk by chunk, with the state      st2v_jax.streaming.generate
     load_enhancer, enhance,
     Enhancer                     frames to larger, sharper ones      st2v_jax.refinement.enhancer
+    PromptSchedule               prompts that change on the way      st2v_jax.streaming.prompt_schedule
     SampleSettings               how a video is sampled              st2v_jax.streaming.settings
     RefineSettings               overlapping chunks, blended         st2v_jax.refinement.sdedit
     load_weights, save_weights   folders of parameters               st2v_jax.open_model, st2v_jax.weights.folder
@@ -32,6 +33,7 @@ _WHERE = {
     'Enhancer': 'refinement.enhancer:Enhancer',
     'Model': 'streaming.generate:Model',
     'ModelConfig': 'models.build:ModelConfig',
+    'PromptSchedule': 'streaming.prompt_schedule:PromptSchedule',
     'RefineSettings': 'refinement.sdedit:RefineSettings',
     'StreamState': 'streaming.stream:StreamState',
     'SampleSettings': 'streaming.settings:SampleSettings',

@@ -1,12 +1,13 @@
 """`st2v enhance --input video.mp4 --prompt "..."`: the video again, larger and sharper."""
 
 import dataclasses
+import hashlib
 import os
 from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import __version__, video_io
-from st2v_jax.cli import options, outputs
+from st2v_jax.cli import options, outputs, schedules
 from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import check_words, enhanced, name_device, save
@@ -24,11 +25,12 @@ EXAMPLES = """\
 examples:
   {run} --input ball.mp4 --prompt "a red ball bounces over a meadow"
   {run} --input frames/ --fps 12 --prompt "a blue star spins" --output star.gif --seed 7
+  {run} --input long.mp4 --prompt "a blue star spins" --output large.mp4 --resume large-work
 
 The input is any video file that ffmpeg reads, or a folder of pictures (png, jpg, webp, bmp or tif). A video with a
 variable frame rate is resampled to its mean rate, and any video to the rate of --fps; the duration stays. The ending of
 the output decides what is written, as for sample. Frames are written after the last step; until then, latents are kept
-in a temporary folder (in $TMPDIR). --plan says how large it becomes.
+in a temporary folder (in $TMPDIR), or in that of --resume. --plan says how large it becomes.
 """
 
 
@@ -50,6 +52,7 @@ def work(arguments: Namespace, run: Run) -> None:
 
 
 def _make(arguments, video, run):
+    from st2v_jax.refinement import kept
     from st2v_jax.refinement.enhancer import load_enhancer
     from st2v_jax.refinement.scratch import check_room
 
@@ -57,13 +60,14 @@ def _make(arguments, video, run):
         name_device(arguments.dtype)
     enhancer = load_enhancer(arguments.weights, arguments.dtype, devices=arguments.devices)
     settings = _settings(arguments, enhancer)
-    if video.frames is not None:
+    if video.frames is not None and arguments.resume is None:
         check_room(enhancer.scratch_bytes(settings, video.size, video.frames))
-    check_words(enhancer.tokenizer, [arguments.prompt], arguments.negative_prompt)
+    prompts = schedules.from_options(arguments)
+    check_words(enhancer.tokenizer, prompts.prompts, arguments.negative_prompt)
     run.lower = ('--decode-frames 1',) * (arguments.decode_frames > 1) + ('--weights with a smaller model',)
     profile = arguments.profile or enhancer.config.profile
     metadata = {
-        'prompt': arguments.prompt,
+        **schedules.spelled(prompts),
         'negative_prompt': arguments.negative_prompt,
         'seed': arguments.seed,
         'input': arguments.input,
@@ -78,23 +82,37 @@ def _make(arguments, video, run):
         pieces = enhanced(
             enhancer,
             _read(video, progress),
-            arguments.prompt,
+            prompts,
             progress,
             settings,
             seed=arguments.seed,
             negative_prompt=arguments.negative_prompt,
             profile=profile,
             decode_frames=arguments.decode_frames,
+            folder=arguments.resume,
+            keep=None if arguments.resume is None else _hash(arguments.input, video.fps),
         )
         save(pieces, arguments.output, video.fps, metadata, progress, run)
+    if arguments.resume is not None:
+        kept.remove(arguments.resume)
+
+
+def _hash(path, fps):
+    """The SHA-256 of an input at a frame rate."""
+    files = sorted(file for file in Path(path).iterdir() if file.is_file()) if os.path.isdir(path) else [path]
+    digest = hashlib.sha256(f'{float(fps)}'.encode())
+    for name in files:
+        with open(name, 'rb') as file:
+            digest.update(hashlib.file_digest(file, 'sha256').digest())
+    return digest.hexdigest()
 
 
 def _input(arguments):
     """The opened input, which the output must not replace."""
-    from st2v_jax.streaming.generate import check
-
-    check([arguments.prompt], [arguments.seed])
+    prompts = schedules.from_options(arguments)
     video = video_io.VideoReader(arguments.input, arguments.fps)
+    if video.frames is not None:
+        prompts.check(video.frames)
     video_io.check_rate(arguments.output or '.mp4', video.fps)
     if arguments.output is not None:
         written = Path(arguments.output)
@@ -147,6 +165,7 @@ def parser(prog: str) -> options.Parser:
     add = parser.add_argument
     add('--input', required=True, metavar='PATH', help='a video file, or a folder of pictures')
     add('--prompt', required=True, metavar='TEXT', help='what the video shows, in one sentence')
+    schedules.add_options(add)
     add('--plan', action='store_true', help='print the time and memory needed on this device, and exit')
     add(
         '--output',
@@ -195,6 +214,11 @@ def parser(prog: str) -> options.Parser:
         default=1,
         metavar='N',
         help='number of devices that share the chunks (default: 1)',
+    )
+    add(
+        '--resume',
+        metavar='FOLDER',
+        help='keep the work in this new folder: after a crash or a kill the same command goes on where it was',
     )
     add(
         '--decode-frames',

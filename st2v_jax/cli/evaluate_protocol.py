@@ -14,6 +14,7 @@ from st2v_jax.cli.outputs import claimed
 from st2v_jax.cli.run import Run
 from st2v_jax.errors import InputError
 from st2v_jax.storage.places import check_folder
+from st2v_jax.streaming.prompt_schedule import PromptSchedule
 
 METRICS = 'mawe,scuts,clip'
 SETTINGS = ('weights', 'seed', 'num_frames', 'steps', 'profile', 'dtype')  # options of sample, under the same names
@@ -27,12 +28,13 @@ def work(arguments: Namespace, run: Run) -> None:
     check_folder(arguments.output)
     folder = Path(arguments.output, 'videos')
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [sample.Job(prompt, str(folder / f'{number:03d}.mp4')) for number, prompt in enumerate(prompts)]
+    outputs = (str(folder / f'{number:03d}.mp4') for number in range(len(prompts)))
+    jobs = [sample.Job(PromptSchedule(prompt), output) for prompt, output in zip(prompts, outputs, strict=True)]
     ours = jobs if arguments.shard is None else jobs[arguments.shard[0] - 1 :: arguments.shard[1]]
     _make(ours, arguments, run)
     from st2v_jax.evaluation.given_videos import GivenVideo
 
-    videos = [GivenVideo(Path(job.output), Path(job.output).name, job.prompt, arguments.seed) for job in jobs]
+    videos = [GivenVideo(Path(job.output), Path(job.output).name, job.prompts.prompt, arguments.seed) for job in jobs]
     evaluate_videos.measure_all(arguments.output, videos, instruments, shard=arguments.shard, quiet=arguments.quiet)
 
 
@@ -66,7 +68,13 @@ def complete(job: sample.Job, wanted: Namespace) -> bool:
     except InputError:
         return False
     settings = stored.get('settings') or {}
-    same = {'prompt': job.prompt, 'weights': wanted.weights, 'seed': wanted.seed, 'num_frames': wanted.num_frames}
+    same = {
+        'prompt': job.prompts.prompt,
+        'at': None,
+        'weights': wanted.weights,
+        'seed': wanted.seed,
+        'num_frames': wanted.num_frames,
+    }
     return (
         frames == wanted.num_frames
         and all(stored.get(name) == value for name, value in same.items())

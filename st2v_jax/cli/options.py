@@ -72,6 +72,9 @@ class Parser(argparse.ArgumentParser):
             if value is None or name == 'quiet' or (name not in named and value == self.get_default(name)):
                 continue
             option = f'--{name.replace("_", "-")}'
+            if isinstance(value, list):  # an option that may be repeated, with several words each time
+                parts += [f'{option} {shlex.join(map(str, words))}' for words in value]
+                continue
             # joined by =, for a value may begin with a dash
             parts.append(option if value is True else f'{option}={shlex.quote(_spelled(value))}')
         return ' '.join([self.prog, *parts])

@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import __version__, video_io
-from st2v_jax.cli import options, outputs
+from st2v_jax.cli import options, outputs, schedules
 from st2v_jax.cli.progress import Progress
 from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import check_words, enhanced, name_device, save
@@ -17,6 +17,7 @@ from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
 from st2v_jax.storage.names import fit
 from st2v_jax.storage.text import read_lines
+from st2v_jax.streaming.prompt_schedule import PromptSchedule
 
 # Lists of prompts that ship with the package, by the names that --prompts-file knows them under
 SHIPPED_PROMPTS = {'paper': Path(__file__).parents[1] / 'assets' / 'prompts' / 'paper.txt'}
@@ -33,6 +34,7 @@ examples:
   {run} --prompt "{0}"
   {run} --num-frames 240 --output long.mp4 --prompt "{1}"
   {run} --output night.gif --seed 7 --prompt "{2}"
+  {run} --num-frames 144 --prompt "{0}" --at 72 "{1}"   # another prompt from frame 72 on
   {run} --prompts-file prompts.txt --output videos/clip.mp4   # writes clip-000.mp4, clip-001.mp4, ...
   {run} --prompts-file paper --weights weights/st2v           # the 50 prompts of the paper
 
@@ -55,13 +57,13 @@ def work(arguments: Namespace, run: Run) -> None:
     if arguments.plan:
         for name in names:
             video_io.check_output(name)
-        return _plan(arguments, len(prompts))
+        return _plan(arguments, prompts)
     with contextlib.ExitStack() as locks:
         if arguments.output is None:
             claims = [outputs.unused(name) for name in names]
         else:
             claims = [outputs.claimed(name) for name in names]
-        jobs = [Job(prompt, locks.enter_context(claim)) for prompt, claim in zip(prompts, claims)]
+        jobs = [Job(schedule, locks.enter_context(claim)) for schedule, claim in zip(prompts, claims)]
         make_all(jobs, arguments, run)
 
 
@@ -72,14 +74,18 @@ def make_all(jobs: 'list[Job]', arguments: Namespace, run: Run) -> None:
     if arguments.enhance:
         for job in jobs:
             outputs.Draft(job.output).check()
+    opened = _opened(arguments, [job.prompts for job in jobs])
     if not arguments.quiet:
+        for job in jobs:
+            if job.prompts.changes:
+                print(schedules.described(job.prompts, opened.config.contract, arguments.num_frames), flush=True)
         name_device(arguments.dtype)
-    model, enhancer = _load(arguments)
+    model, enhancer = _load(opened, arguments)
     settings = _settings(arguments, model)
     if enhancer is not None:
         refinement = enhancer.settings(variant=settings.profile)
         check_room(enhancer.scratch_bytes(refinement, model.config.frame_size, arguments.num_frames))
-    check_words(model.tokenizer, [job.prompt for job in jobs], arguments.negative_prompt)
+    check_words(model.tokenizer, [prompt for job in jobs for prompt in job.prompts.prompts], arguments.negative_prompt)
     if settings.decode_frames > 1:
         run.lower += ('--decode-frames 1',)
     if settings.profile == 'paper' and model.config.apm is not None:
@@ -93,14 +99,15 @@ def make_all(jobs: 'list[Job]', arguments: Namespace, run: Run) -> None:
 class Job:
     """One video to make."""
 
-    prompt: str
+    prompts: PromptSchedule
     output: str
 
 
 def _make(job, arguments, model, settings, enhancer, run):
     """Makes one video and writes it to its file."""
+    prompts = schedules.spelled(job.prompts)
     metadata = {
-        'prompt': job.prompt,
+        **prompts,
         'weights': arguments.weights,
         'negative_prompt': arguments.negative_prompt,
         'seed': arguments.seed,
@@ -108,7 +115,7 @@ def _make(job, arguments, model, settings, enhancer, run):
         'settings': dataclasses.asdict(settings),
         'command': run.parser.again(
             arguments,
-            prompt=job.prompt,
+            **prompts,
             prompts_file=None,
             output=job.output,
             seed=arguments.seed,
@@ -118,7 +125,7 @@ def _make(job, arguments, model, settings, enhancer, run):
         ),
         'st2v_jax': __version__,
     }
-    progress = Progress(job.prompt, quiet=arguments.quiet)
+    progress = Progress(job.prompts.prompt, quiet=arguments.quiet)
     with progress, outputs.Draft(job.output) as draft:
         frames = _streamed(model, job, arguments, settings, progress)
         if enhancer is None:
@@ -128,11 +135,12 @@ def _make(job, arguments, model, settings, enhancer, run):
         frames = enhanced(
             enhancer,
             frames,
-            job.prompt,
+            job.prompts,
             progress,
             refinement,
             seed=arguments.seed,
             negative_prompt=arguments.negative_prompt,
+            contract=model.config.contract,
             profile=settings.profile,
             decode_frames=settings.decode_frames,
         )
@@ -161,7 +169,7 @@ def _streamed(model, job, arguments, settings, progress):
         warnings.filterwarnings('ignore', 'the prompt is longer')  # check_words has said so
         frames = generate(
             model,
-            job.prompt,
+            job.prompts,
             total,
             seed=arguments.seed,
             negative_prompt=arguments.negative_prompt,
@@ -187,14 +195,13 @@ def _kept(frames, draft, fps, metadata, run):
 
 
 def _prompts(arguments):
-    """The prompts, and the name of a video for each; those that the user did not choose may be taken already."""
-    from st2v_jax.streaming.generate import check
-
+    """The prompts of each video, and its name; names that the user did not choose may be taken already."""
     several = arguments.prompts_file is not None
-    prompts = read_prompts(arguments.prompts_file) if several else [arguments.prompt]
-    check(prompts, [arguments.seed])
+    if several and (arguments.at or arguments.blend_frames):
+        raise BadInput('--at and --blend-frames go with --prompt; in a --prompts-file, lines of JSON have them')
+    prompts = _read_schedules(arguments.prompts_file) if several else [schedules.from_options(arguments)]
     if arguments.output is None:
-        names = [f'{_slug(prompt)}-{arguments.seed}.mp4' for prompt in prompts]
+        names = [f'{_slug(schedule.prompt)}-{arguments.seed}.mp4' for schedule in prompts]
     elif several:
         names = [outputs.numbered(arguments.output, number) for number in range(len(prompts))]
     else:
@@ -202,6 +209,18 @@ def _prompts(arguments):
     for name in names:
         video_io.check_rate(name, arguments.fps)
     return prompts, names
+
+
+def _read_schedules(name):
+    if Path(name).suffix.lower() != '.jsonl':
+        return [PromptSchedule(prompt) for prompt in read_prompts(name)]
+    try:
+        found = schedules.from_file(name)
+    except (OSError, ValueError) as error:
+        raise BadInput(f'cannot read the prompts: {error}') from error
+    if not found:
+        raise BadInput(f'{name} has no prompts: write one JSON object per line')
+    return found
 
 
 def read_prompts(name: str) -> list[str]:
@@ -221,12 +240,20 @@ def _slug(prompt):
     return fit(words, longest=60).rstrip('-') or 'video'
 
 
-def _load(arguments):
-    """The model, and the enhancer or None."""
+def _opened(arguments, prompts):
+    """The opened model, whose chunks the prompts fit."""
     from st2v_jax.open_model import open_model
-    from st2v_jax.streaming.generate import load
 
     opened = open_model(arguments.weights)
+    for schedule in prompts:
+        schedule.check(arguments.num_frames, opened.config.contract)
+    return opened
+
+
+def _load(opened, arguments):
+    """The model, and the enhancer or None."""
+    from st2v_jax.streaming.generate import load
+
     if not arguments.enhance:
         return load(opened, arguments.dtype), None
     from st2v_jax.refinement.enhancer import load_enhancer
@@ -234,16 +261,15 @@ def _load(arguments):
     return load(opened, arguments.dtype), load_enhancer(opened, arguments.dtype)
 
 
-def _plan(arguments, videos):
+def _plan(arguments, prompts):
     from st2v_jax.cli import needs
-    from st2v_jax.open_model import open_model
     from st2v_jax.planning.video import abstract_enhancer, abstract_model
 
+    opened = _opened(arguments, prompts)
     name_device(arguments.dtype)
-    opened = open_model(arguments.weights)
     model = abstract_model(opened, arguments.dtype)
     enhancer = abstract_enhancer(opened, arguments.dtype) if arguments.enhance else None
-    needs.show(model, _settings(arguments, model), arguments.num_frames, videos, enhancer)
+    needs.show(model, _settings(arguments, model), arguments.num_frames, len(prompts), enhancer)
 
 
 def _settings(arguments, model):
@@ -276,7 +302,7 @@ def parser(prog: str) -> options.Parser:
         '--prompts-file',
         metavar='FILE',
         help='a file with one prompt per line; # starts a comment. The name paper means the 50 prompts of the paper, '
-        'which ship with the package',
+        'which ship with the package. A .jsonl file has prompts that change',
     )
     what.add_argument('--list-words', action='store_true', help='print the words that the model knows, and exit')
     add = parser.add_argument
@@ -287,6 +313,7 @@ def parser(prog: str) -> options.Parser:
         metavar='N',
         help='length of the video in frames (default: 48)',
     )
+    schedules.add_options(add)
     add('--enhance', action='store_true', help='redraw the finished video, larger and sharper')
     add('--plan', action='store_true', help='print the time and memory needed on this device, and exit')
     add(

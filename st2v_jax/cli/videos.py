@@ -20,6 +20,7 @@ from st2v_jax.tokenizer import Tokenizer, in_short, lost_message
 if TYPE_CHECKING:  # these import jax, for which --help does not wait
     from st2v_jax.refinement.enhancer import Enhancer
     from st2v_jax.refinement.sdedit import RefineSettings
+    from st2v_jax.streaming.prompt_schedule import PromptSchedule
 
 
 def name_device(dtype: str | None) -> None:
@@ -71,7 +72,7 @@ def _known(tokenizer):
 def enhanced(
     enhancer: Enhancer,
     frames: Iterable[np.ndarray],
-    prompt: str,
+    prompt: PromptSchedule,
     progress: Progress,
     settings: RefineSettings,
     **options: Any,
@@ -82,19 +83,26 @@ def enhanced(
     """
     from st2v_jax.refinement.enhancer import enhance
 
-    count = 0
+    count, begun = 0, False
+
+    def begin():
+        nonlocal begun
+        begun = True
+        progress.stage('enhancing, compiling', settings.steps, 'steps')
 
     def read():
         nonlocal count
         for some in frames:
             yield some
             count += len(some)
-        progress.stage('enhancing, compiling', settings.steps, 'steps')
+        begin()
 
     def on_step(step, steps):
+        if not begun:  # an enhancement that goes on reads no frames
+            begin()
         progress.to(step, f'enhancing step {step}/{steps}')
         if step == steps:
-            progress.stage('writing', count)
+            progress.stage('writing', count or None)
 
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'the prompt is longer')  # check_words has said so

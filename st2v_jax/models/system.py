@@ -65,6 +65,14 @@ def encode_prompt(system: System, params: dict[str, Any], ids: jax.Array, null_i
     return Prompt(*jnp.split(text, 2), null_anchor)
 
 
+@jax.jit
+def between(text: jax.Array, following: jax.Array, share: jax.Array) -> jax.Array:
+    """Text states [b, n, d] on the straight line from `text` to `following`, at share [b] of the way."""
+    share = share[:, None, None]
+    mixed = (1 - share) * text.astype(jnp.float32) + share * following.astype(jnp.float32)
+    return mixed.astype(text.dtype)
+
+
 def encode_image(system: System, params: dict[str, Any], frames: jax.Array) -> jax.Array:
     """CLIP embeddings [b, e] of frames [b, H, W, 3] in [-1, 1] of any size."""
     return system.image(params['image'], preprocess(frames, system.config.image.image_size))

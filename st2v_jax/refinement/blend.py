@@ -127,22 +127,26 @@ def frames_from_left(
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(key, numbers)
 
 
-def denoise_group(denoise: Callable, level: Level, chunks: jax.Array, mesh: Mesh | None = None) -> jax.Array:
+def denoise_group(
+    denoise: Callable, level: Level, chunks: jax.Array, texts: jax.Array | None = None, mesh: Mesh | None = None
+) -> jax.Array:
     """Clean predictions of chunks [g, b, m, h, w, c]: one batch of g * b, or of its share on each device of the mesh.
 
-    denoise: (x [n, m, h, w, c], level) -> x0; n counts chunks, and videos within each chunk.
+    denoise: (x [n, m, h, w, c], level, texts [n]) -> x0; n counts chunks, and videos within each chunk. `texts` [g] are
+    the numbers of the chunks' texts, for `denoise` to read; None where there is nothing to choose.
 
     The devices work separately in `shard_map`, and there is no vmap over chunks, because cuDNN's attention supports
     neither keys that are split in another way than the queries nor keys that all chunks share.
     """
 
-    def own(chunks):
-        return denoise(rearrange(chunks, 'g b ... -> (g b) ...'), level).reshape(chunks.shape)
+    def own(chunks, texts):
+        texts = None if texts is None else jnp.repeat(texts, chunks.shape[1])
+        return denoise(rearrange(chunks, 'g b ... -> (g b) ...'), level, texts).reshape(chunks.shape)
 
     if mesh is not None:
         split = sharding.split_rows(mesh).spec
         own = jax.shard_map(own, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
-    return own(chunks)
+    return own(chunks, texts)
 
 
 def predict_group(
@@ -154,6 +158,7 @@ def predict_group(
     left: jax.Array,
     tail: jax.Array,
     *,
+    texts: jax.Array | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Clean predictions of g neighbouring chunks, blended with each other and with the chunk to their left.
@@ -166,13 +171,14 @@ def predict_group(
       shift: [g] frames by which a chunk was shifted back.
       left: [g, b] as from `frames_from_left`.
       tail: [b, O, h, w, c], the prediction of the last frames of the chunk to their left.
+      texts: [g] as for `denoise_group`.
       mesh: spreads the chunks over its data axis.
 
     Returns:
       The frames that are now decided, [g, b, m-O, h, w, c], and the tail that the next group needs.
     """
     overlap = plan.overlap
-    x0 = denoise_group(denoise, level, chunks, mesh)
+    x0 = denoise_group(denoise, level, chunks, texts, mesh)
     # A shifted chunk moves to where it would be without the shift; what exceeds the end of the video is cut off later.
     x0 = jax.vmap(partial(jnp.roll, axis=1))(x0, -shift)
     tails = jnp.concatenate([tail[None], x0[:-1, :, -overlap:]])
@@ -191,6 +197,7 @@ def predict_groups(
     left: jax.Array,
     tail: jax.Array,
     *,
+    texts: jax.Array | None = None,
     group: int = 1,
     mesh: Mesh | None = None,
 ) -> jax.Array:
@@ -208,6 +215,7 @@ def predict_groups(
       shift: [n] as for `predict_group`.
       left: [b, n] as from `frames_from_left`.
       tail: [b, O, h, w, c] as for `predict_group`.
+      texts: [n] as for `denoise_group`.
       group: chunks that are computed together.
       mesh: spreads the chunks of a group over its data axis.
     """
@@ -215,15 +223,16 @@ def predict_groups(
         sharding.check_rows(group, mesh)
 
     def body(tail, inputs):
-        indices, shift, left = inputs
+        indices, shift, left, texts = inputs
         chunks = rearrange(x[:, indices], 'b g f h w c -> g b f h w c')
-        decided, tail = predict_group(denoise, plan, level, chunks, shift, left, tail, mesh=mesh)
+        decided, tail = predict_group(denoise, plan, level, chunks, shift, left, tail, texts=texts, mesh=mesh)
         return tail, rearrange(decided, 'g b f h w c -> b (g f) h w c')
 
     grouped = (
         rearrange(indices, '(k g) f -> k g f', g=group),
         rearrange(shift, '(k g) -> k g', g=group),
         rearrange(left, 'b (k g) -> k g b', g=group),
+        None if texts is None else rearrange(texts, '(k g) -> k g', g=group),
     )
     tail, decided = jax.lax.scan(body, tail, grouped)
     x0 = jnp.concatenate([rearrange(decided, 'k b f h w c -> b (k f) h w c'), tail], 1)
@@ -238,28 +247,35 @@ def predict(
     level: Level,
     left: jax.Array,
     *,
+    texts: jax.Array | None = None,
     group: int = 1,
     mesh: Mesh | None = None,
 ) -> jax.Array:
     """Clean prediction of the long latent x [b, F, h, w, c], chunk by chunk with randomized blending (eq. 8).
 
-    left [b, n] says where the cuts fall, as from `frames_from_left`; group and mesh as for `predict_groups`.
+    left [b, n] says where the cuts fall, as from `frames_from_left`; texts, group and mesh as for `predict_groups`.
     """
     if plan.count == 1:
-        return denoise(x, level)
+        return denoise_group(denoise, level, x[None], texts)[0]
     extra = -plan.count % group
     indices, shift = plan.rows(np.arange(plan.count + extra))
     left = jnp.pad(left, ((0, 0), (0, extra)), constant_values=plan.overlap)
+    texts = None if texts is None else jnp.pad(texts, (0, extra), mode='edge')
     tail = jnp.zeros_like(x[:, : plan.overlap])
-    return predict_groups(denoise, plan, level, x, indices, shift, left, tail, group=group, mesh=mesh)[:, : plan.frames]
+    x0 = predict_groups(denoise, plan, level, x, indices, shift, left, tail, texts=texts, group=group, mesh=mesh)
+    return x0[:, : plan.frames]
 
 
-def predict_apart(denoise: Callable, chunks: jax.Array, level: Level, *, group: int = 1) -> jax.Array:
-    """Clean predictions of separate chunks [b, n, m, h, w, c], `group` at a time, for the baselines."""
+def predict_apart(
+    denoise: Callable, chunks: jax.Array, level: Level, *, texts: jax.Array | None = None, group: int = 1
+) -> jax.Array:
+    """Clean predictions of separate chunks [b, n, m, h, w, c] with texts [n], `group` at a time, for the baselines."""
     count = chunks.shape[1]
     padded = jnp.pad(chunks, [(0, 0), (0, -count % group)] + [(0, 0)] * (chunks.ndim - 2), mode='edge')
     groups = rearrange(padded, 'b (k g) ... -> k g b ...', g=group)
-    x0 = jax.lax.map(lambda group: denoise_group(denoise, level, group), groups)
+    if texts is not None:
+        texts = rearrange(jnp.pad(texts, (0, -count % group), mode='edge'), '(k g) -> k g', g=group)
+    x0 = jax.lax.map(lambda group: denoise_group(denoise, level, *group), (groups, texts))
     return rearrange(x0, 'k g b ... -> b (k g) ...')[:, :count]
 
 
@@ -297,9 +313,16 @@ def split_keys(key: jax.Array) -> Keys:
 
 
 def denoising_step(
-    denoise: Callable, plan: Plan, variant: str, keys: Keys, *, group: int = 1, mesh: Mesh | None = None
+    denoise: Callable,
+    plan: Plan,
+    variant: str,
+    keys: Keys,
+    *,
+    texts: jax.Array | None = None,
+    group: int = 1,
+    mesh: Mesh | None = None,
 ) -> Callable:
-    """The `stepper` of a variant: 'paper', 'release', 'B' or 'B+S'.
+    """The `stepper` of a variant: 'paper', 'release', 'B' or 'B+S'; texts [n] of the chunks, as for `denoise_group`.
 
     The trajectory is that of the long latent [b, F, h, w, c], or for a baseline that of its chunks [b, n, m, h, w, c].
     """
@@ -307,9 +330,9 @@ def denoising_step(
 
     def predicted(x, level, i):
         if variant in BASELINES:
-            return predict_apart(denoise, x, level, group=group)
+            return predict_apart(denoise, x, level, texts=texts, group=group)
         left = frames_from_left(variant, keys.cuts, i, plan)
-        return predict(denoise, plan, x, level, left, group=group, mesh=mesh)
+        return predict(denoise, plan, x, level, left, texts=texts, group=group, mesh=mesh)
 
     def step(trajectory, inputs):
         shape = trajectory.x.shape[-3:]

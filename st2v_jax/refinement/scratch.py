@@ -1,4 +1,4 @@
-"""Temporary files, which hold the latents of a video between two steps.
+"""Large files, which hold the latents of a video between two steps, and the folder for those that are temporary.
 
 Their space is taken before they are mapped into memory: writing to a page that the disk has no room for would end the
 process without a word (SIGBUS).
@@ -20,9 +20,18 @@ BLOCK = 2**20  # bytes written at a time where the file system cannot be asked t
 
 @contextmanager
 def scratch(folder: str | Path | None = None) -> Iterator[Path]:
-    """A folder in `folder`, or in $TMPDIR, for the files of one run; it goes with them at the end of the block."""
+    """A folder in `folder`, or in $TMPDIR, for the files of one run; it goes with them at the end of the block.
+
+    Errors of the operating system about these files say what decides where they are.
+    """
     with tempfile.TemporaryDirectory(prefix='st2v-', dir=folder, ignore_cleanup_errors=True) as made:
-        yield Path(made)
+        try:
+            yield Path(made)
+        except OSError as error:
+            if error.filename is None or Path(made) not in Path(error.filename).parents:
+                raise
+            told = f'{error.strerror}; $TMPDIR chooses the folder for temporary files'
+            raise OSError(error.errno, told, error.filename) from error
 
 
 def allocate(file: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -38,13 +47,23 @@ def append(file: Path, array: np.ndarray) -> None:
         opened.write(array)
 
 
+def cut(file: Path, size: int) -> int:
+    """How many whole pieces of `size` bytes a file has, which is then cut after them; 0 if there is no file."""
+    with named(file):
+        if not file.exists():
+            return 0
+        whole = file.stat().st_size // size
+        os.truncate(file, whole * size)
+        return whole
+
+
 @contextmanager
 def named(file: Path) -> Iterator[None]:
-    """Errors of the operating system in this block name the temporary file, and what decides where it is."""
+    """Errors of the operating system in this block name the file."""
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, f'{error.strerror}; $TMPDIR chooses the folder for temporary files', file) from error
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def room(folder: str | Path | None = None) -> tuple[str, int]:

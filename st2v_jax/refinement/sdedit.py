@@ -1,7 +1,8 @@
 """The refinement stage: SDEdit of a long video with the Refiner, in overlapping chunks.
 
 Latents are diffused part of the way (T' of T steps) and denoised again. Each step goes through the whole video, span
-by span of chunks. Between steps the latents are on the host, so the span bounds the device memory, not the video.
+by span of chunks. Between steps the latents are on the host, so the span bounds the device memory, not the video, and a
+run that was killed goes on with the span that it was at.
 """
 
 import dataclasses
@@ -15,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import repeat
 
 from st2v_jax import stopping
 from st2v_jax.diffusion import predict
@@ -27,7 +27,8 @@ from st2v_jax.diffusion.schedule import Level
 from st2v_jax.models.attention import KeysValues
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.refiner import RefinerConfig
-from st2v_jax.refinement import blend, scratch
+from st2v_jax.refinement import blend
+from st2v_jax.refinement.levels import Levels
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ class Job:
     Attributes:
       refiner, settings: how the video is refined.
       params: those of the Refiner's network.
-      condition: keys and values of the texts, computed once for a video.
+      condition: keys and values [(t b), ...] of the texts of b videos, computed once: the unconditional one, then those
+        that chunks may have.
       keys: [b] those of the noise and of the cuts.
       mesh: the chunks of a group are spread over its data axis; None is one device.
     """
@@ -138,32 +140,23 @@ class Job:
         at = lambda entry: Level(*(jnp.asarray(leaf[entry]) for leaf in levels))
         return Step(jnp.int32(number), at(max(number - 1, 0)), at(number), at(number + 1))
 
-    def denoise(self, x: jax.Array, level: Level) -> jax.Array:
+    def denoise(self, x: jax.Array, level: Level, texts: jax.Array | None) -> jax.Array:
         """The guided clean prediction, like x, of any number of chunks of each video, x [n, m, h, w, c].
 
-        As released, the network's t and the level at which v is read are whole steps.
+        texts [n] says which text each has; 0 is the first after the unconditional one, and None is 0 for all. As
+        released, the network's t and the level at which v is read are whole steps.
         """
+        videos = len(self.keys.noise)
+        video = jnp.arange(len(x)) % videos
+        rows = jnp.concatenate([video, (1 if texts is None else 1 + texts) * videos + video])
 
         def network(x, t):
-            spread = lambda leaf: repeat(leaf, '(n b) ... -> (n g b) ...', n=2, g=2 * len(x) // len(leaf))
-            return self.refiner.unet(self.params, x, t, jax.tree.map(spread, self.condition))
+            return self.refiner.unet(
+                self.params, x, t, jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), self.condition)
+            )
 
         guided = text_guidance(self.settings.guidance, self.settings.rescale)(network)
         return predict.at_entries(predict.denoiser(guided, 'v'), self.refiner.table)(x, level)
-
-
-class Progress(NamedTuple):
-    """The state of a refinement between two steps: arrays on the host, which may be files.
-
-    Attributes:
-      x, x0: [b, F, h, w, c], the long latent and its last clean prediction; for a baseline chunk by chunk,
-        [b, n, m, h, w, c].
-      done: steps done.
-    """
-
-    x: np.ndarray
-    x0: np.ndarray
-    done: int
 
 
 class Span(NamedTuple):
@@ -176,6 +169,7 @@ class Span(NamedTuple):
       frames: [f], their absolute numbers, which may exceed the end of the video.
       left, shift: [b, n] and [n], the cuts of the chunks, and by how many frames each was shifted back.
       tail: [b, O, h, w, c], this step's prediction of the frames to its left.
+      texts: [n], the number of each chunk's text; None where all have the first.
     """
 
     chunks: jax.Array
@@ -185,9 +179,10 @@ class Span(NamedTuple):
     left: jax.Array
     shift: jax.Array
     tail: jax.Array
+    texts: jax.Array | None
 
 
-def begin(job: Job, latents: np.ndarray, *, folder: str | Path | None = None) -> Progress:
+def begin(job: Job, latents: np.ndarray, *, folder: str | Path | None = None) -> Levels:
     """SDEdit's start (Meng et al. 2021, arXiv:2108.01073): latents noised to entry `start`.
 
     Args:
@@ -196,53 +191,59 @@ def begin(job: Job, latents: np.ndarray, *, folder: str | Path | None = None) ->
       folder: where to keep arrays as files; None keeps them in memory.
     """
     settings, key, shape = job.settings, job.keys.noise, latents.shape[2:]
-    plan = settings.plan(latents.shape[1])
+    plan, levels = settings.plan(latents.shape[1]), Levels(*level_shapes(job.settings, latents.shape), folder)
     level = Level(*(leaf[settings.start] for leaf in job.refiner.table))
     factor = level.sigma if settings.scaled_start else 1
     noised = lambda latents, noise: factor * predict.add_noise(jnp.asarray(latents), noise, level)
     if settings.variant in blend.BASELINES:
-        x = np.asarray(noised(latents[:, plan.indices], blend.noise(settings.variant, key, 0, plan, shape)))
-        return Progress(x, np.zeros_like(x), 0)
-    x, x0 = (_allocate(folder, name, latents.shape) for name in ('x', 'x0'))
-    for piece in _pieces(plan, settings.span):
-        noise = frame_noise(key, 0, np.arange(piece.start, piece.stop), shape)
-        x[:, piece], x0[:, piece] = noised(latents[:, piece], noise), 0
-    return Progress(x, x0, 0)
+        x = noised(latents[:, plan.indices], blend.noise(settings.variant, key, 0, plan, shape))
+        levels.write(slice(None), x, 0)
+    else:
+        for piece in _pieces(plan, settings.span):
+            noise = frame_noise(key, 0, np.arange(piece.start, piece.stop), shape)
+            levels.write(piece, noised(latents[:, piece], noise), 0)
+    levels.finish()
+    return levels
 
 
 def refine(
     job: Job,
-    progress: Progress,
+    levels: Levels,
     frames: int,
     *,
-    folder: str | Path | None = None,
-    on_step: Callable[[Progress, int], None] | None = None,
+    texts: np.ndarray | None = None,
+    on_step: Callable[[Levels, int], None] | None = None,
 ) -> np.ndarray:
     """The refined latents [b, F, h, w, c] of a video of F = `frames` frames.
 
     Args:
       job: how to refine.
-      progress: where to continue, as from `begin` or `on_step`. Its arrays are overwritten.
+      levels: where to go on, as from `begin`, or as found in a folder with `level_shapes`. It is overwritten.
       frames: of the video.
-      folder: as for `begin`.
-      on_step: called as on_step(progress, steps) after every step. From a copy of that progress a refinement continues
-        as if it had not stopped.
+      texts: [n] int32, which of the job's texts each chunk has, from 0; None is the first for all.
+      on_step: called as on_step(levels, steps) after every step.
     """
     settings, plan = job.settings, job.settings.plan(frames)
-    whole = _stays_whole(settings, plan)
-    spare = None if whole else _allocate(folder, 'next', progress.x.shape)
-    while progress.done < settings.steps:
+    while levels.done < settings.steps:
         stopping.check()
-        step, (x, x0, done) = job.step(progress.done), progress
-        if whole:
-            x, x0 = map(np.array, whole_step(plan, job, step, x, x0))
+        step = job.step(levels.done)
+        if _stays_whole(settings, plan) and not levels.chunk:
+            levels.write(slice(None), *map(np.asarray, whole_step(plan, job, step, levels.x, levels.x0, texts)))
         else:
-            _step_by_spans(plan, job, step, x, x0, spare)
-            x, spare = spare, x
-        progress = Progress(x, x0, done + 1)
+            _step_by_spans(plan, job, step, levels, texts)
+        levels.finish()
         if on_step is not None:
-            on_step(progress, settings.steps)
-    return blend.join(progress.x, plan) if settings.variant in blend.BASELINES else progress.x
+            on_step(levels, settings.steps)
+    levels.keep_result()
+    return blend.join(levels.x, plan) if settings.variant in blend.BASELINES else levels.x
+
+
+def level_shapes(settings: RefineSettings, latents: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of all and of the tail of the Levels of latents [b, F, h, w, c]."""
+    videos, frames, *frame = latents
+    plan = settings.plan(frames)
+    all_frames = plan.indices.shape if settings.variant in blend.BASELINES else (frames,)
+    return (videos, *all_frames, *frame), (videos, plan.overlap, *frame)
 
 
 def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int]:
@@ -256,15 +257,8 @@ def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int
         if settings.variant in blend.BASELINES:
             latents = jax.eval_shape(lambda latents: latents[:, plan.indices], latents)
         return functools.partial(whole_step, plan), (job, step, latents, latents), 1
-    first = lambda job, x: _span(plan, job, step, x, x, 0, x[:, : plan.overlap])
+    first = lambda job, x: _span(plan, job, step, x, x, 0, x[:, : plan.overlap], None)
     return span_step, (job, step, jax.eval_shape(first, job, latents)), math.ceil(plan.count / settings.span)
-
-
-def files(settings: RefineSettings, frames: int) -> int:
-    """How many arrays of a video's latents `begin` and `refine` keep in their folder."""
-    if settings.variant in blend.BASELINES:
-        return 0
-    return 2 if _stays_whole(settings, settings.plan(frames)) else 3
 
 
 def _stays_whole(settings, plan):
@@ -273,10 +267,14 @@ def _stays_whole(settings, plan):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def whole_step(plan: blend.Plan, job: Job, step: Step, x: jax.Array, x0: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x and x0 of a `Progress` after one step, with all chunks on the device."""
+def whole_step(
+    plan: blend.Plan, job: Job, step: Step, x: jax.Array, x0: jax.Array, texts: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """x and x0 of `Levels` after one step, with all chunks on the device; texts [n] as for `refine`."""
     settings = job.settings
-    advance = blend.denoising_step(job.denoise, plan, settings.variant, job.keys, group=settings.group, mesh=job.mesh)
+    advance = blend.denoising_step(
+        job.denoise, plan, settings.variant, job.keys, texts=texts, group=settings.group, mesh=job.mesh
+    )
     x, x0, _ = advance(Trajectory(x, x0, step.last), (step.number, step.now, step.next))
     return x, x0
 
@@ -301,6 +299,7 @@ def span_step(job: Job, step: Step, span: Span) -> tuple[jax.Array, jax.Array]:
             span.shift,
             span.left,
             span.tail,
+            texts=span.texts,
             group=settings.group,
             mesh=job.mesh,
         )
@@ -311,26 +310,30 @@ def span_step(job: Job, step: Step, span: Span) -> tuple[jax.Array, jax.Array]:
     return x, x0
 
 
-def _step_by_spans(plan, job, step, x, x0, out):
-    """One step of a long video. The new x goes to `out`, since the next span still reads the old one; x0 is updated."""
-    tail = np.zeros_like(x[:, : plan.overlap])
-    for first in range(0, plan.count, job.settings.span):
+def _step_by_spans(plan, job, step, levels, texts):
+    """One step of a long video, or what is left of it."""
+    tail = levels.tail
+    for first in range(levels.chunk, plan.count, job.settings.span):
         stopping.check()
-        new, predicted = map(np.asarray, span_step(job, step, _span(plan, job, step, x, x0, first, tail)))
+        span = _span(plan, job, step, levels.x, levels.x0, first, tail, texts)
+        new, predicted = map(np.asarray, span_step(job, step, span))
         tail = predicted[:, -plan.overlap :]
         begins, after = first * plan.stride, first + job.settings.span
         ends = after * plan.stride if after < plan.count else plan.frames
-        out[:, begins:ends], x0[:, begins:ends] = new[:, : ends - begins], predicted[:, : ends - begins]
+        levels.write(slice(begins, ends), new[:, : ends - begins], predicted[:, : ends - begins])
+        if after < plan.count:
+            levels.pass_on(after, ends, tail)
 
 
-def _span(plan, job, step, x, x0, first, tail) -> Span:
+def _span(plan, job, step, x, x0, first, tail, texts) -> Span:
     """The Span of the chunks from number `first`, of latents and predictions of the whole video [b, F, h, w, c]."""
     numbers = np.arange(first, first + job.settings.span)
     indices, shift = plan.rows(numbers)
     frames = np.arange(first * plan.stride, (first + len(numbers)) * plan.stride + plan.overlap)
     at = np.minimum(frames, plan.frames - 1)
     left = _frames_from_left(job.settings.variant, job.keys.cuts, step.number, plan, numbers)
-    return Span(x[:, indices.ravel()], x[:, at], x0[:, at], frames, left, shift, tail)
+    told = None if texts is None else texts[np.minimum(numbers, plan.count - 1)]
+    return Span(x[:, indices.ravel()], x[:, at], x0[:, at], frames, left, shift, tail, told)
 
 
 _frames_from_left = jax.jit(blend.frames_from_left, static_argnums=(0, 3))
@@ -340,8 +343,3 @@ def _pieces(plan, span):
     """Slices of the video's frames, each as long as a span of chunks adds."""
     size = span * plan.stride
     return [slice(begins, min(begins + size, plan.frames)) for begins in range(0, plan.frames, size)]
-
-
-def _allocate(folder, name, shape):
-    """An array of this shape, in memory or as a file in the folder."""
-    return np.empty(shape, np.float32) if folder is None else scratch.allocate(Path(folder, name), shape)

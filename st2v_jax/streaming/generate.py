@@ -1,19 +1,21 @@
-"""A long video from one prompt, as functions: `load` a model once, `generate` as many videos as you like."""
+"""A long video from its prompts, as functions: `load` a model once, `generate` as many videos as you like."""
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.typing import DTypeLike
 
 from st2v_jax.devices import default_dtype
 from st2v_jax.models import build
-from st2v_jax.models.system import System, encode_prompt, system
+from st2v_jax.models.system import Prompt, System, between, encode_prompt, system
 from st2v_jax.open_model import OpenModel, on_device, open_model
 from st2v_jax.streaming import stream as streaming
+from st2v_jax.streaming.prompt_schedule import PromptSchedule, Text, as_schedules
 from st2v_jax.streaming.settings import SampleSettings, settings_for
 from st2v_jax.streaming.stream import StreamState, start, video_keys
 from st2v_jax.tokenizer import Tokenizer
@@ -62,18 +64,46 @@ def load(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None =
     return Model(model.config, tokenizer, params, system(model.config, dtype))
 
 
-def check(prompts: Sequence[str], seeds: Sequence[int]) -> None:
-    """Raises ValueError for an empty prompt or a seed out of range."""
-    if not prompts or not all(text.strip() for text in prompts):
-        raise ValueError('the prompt is empty: say in a sentence what the video shows')
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises ValueError for a seed out of range."""
     for seed in seeds:
         if not 0 <= seed < 2**32:
             raise ValueError(f'a seed is between 0 and {2**32 - 1}, not {seed}')
 
 
+class TextIds(NamedTuple):
+    """What b videos are told in one chunk, as the text tower reads it.
+
+    Attributes:
+      ids: [b, t] token ids of the prompts.
+      following: [b, t] those of the prompts that blends lead to; of a video without a blend the same as `ids`.
+      share: [b] float32, of the following prompts; 0 without a blend.
+    """
+
+    ids: np.ndarray
+    following: np.ndarray
+    share: np.ndarray
+
+
+def text_ids(ids: Mapping[str, np.ndarray], texts: Sequence[Text]) -> TextIds:
+    """The TextIds of texts [b], from the token ids [t] of their prompts."""
+    following = [text.prompt if text.following is None else text.following for text in texts]
+    share = np.array([text.share for text in texts], np.float32)
+    return TextIds(np.stack([ids[text.prompt] for text in texts]), np.stack([ids[text] for text in following]), share)
+
+
+def encode(model: Model, told: TextIds, null_ids: np.ndarray) -> Prompt:
+    """The Prompt that a chunk of b videos takes; null_ids [b, t] are those of the empty or the negative prompt."""
+    prompt = encode_prompt(model.system, model.params, told.ids, null_ids)
+    if not told.share.any():
+        return prompt
+    following = encode_prompt(model.system, model.params, told.following, null_ids)
+    return prompt._replace(text=between(prompt.text, following.text, told.share))
+
+
 def stream(
     model: Model,
-    prompt: str | Sequence[str],
+    prompt: str | PromptSchedule | Sequence[str | PromptSchedule],
     *,
     seed: int | Sequence[int] = 0,
     negative_prompt: str = '',
@@ -89,7 +119,8 @@ def stream(
 
     Args:
       model: as from `load`.
-      prompt: a string, or a list of b strings for b videos at once.
+      prompt: a string, a PromptSchedule where the prompt changes on the way, or a list of b of these for b videos at
+        once.
       seed: 0 .. 2**32 - 1, or a list of b. A video in a batch is the same as alone with its seed. Not used with a
         `state`, which has its own.
       negative_prompt: what guidance leads away from.
@@ -104,32 +135,47 @@ def stream(
     Raises:
       ValueError: at once, before anything is computed, for an empty prompt or an impossible number.
     """
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    seeds = [seed] * len(prompts) if np.ndim(seed) == 0 else list(seed)
-    check(prompts, seeds)
-    if len(seeds) != len(prompts) or (state is not None and len(state.key) != len(prompts)):
+    alone, schedules = isinstance(prompt, str | PromptSchedule), as_schedules(prompt)
+    seeds = [seed] * len(schedules) if np.ndim(seed) == 0 else list(seed)
+    check_seeds(seeds)
+    if len(seeds) != len(schedules) or (state is not None and len(state.key) != len(schedules)):
         given = len(seeds) if state is None else len(state.key)
-        raise ValueError(f'{len(prompts)} prompts need as many seeds, or a state of {len(prompts)} videos, not {given}')
+        raise ValueError(
+            f'{len(schedules)} prompts need as many seeds, or a state of {len(schedules)} videos, not {given}'
+        )
     chosen = model.settings() if settings is None else settings
-    ids, null_ids = model.tokenizer.ids(prompts), model.tokenizer.ids([negative_prompt] * len(prompts))
+    prompts = list(dict.fromkeys(prompt for schedule in schedules for prompt in schedule.prompts))
+    ids = dict(zip(prompts, model.tokenizer.ids(prompts), strict=True))
+    null_ids = model.tokenizer.ids([negative_prompt] * len(schedules))
+
+    @functools.lru_cache(1)
+    def encoded(texts):
+        return encode(model, text_ids(ids, texts), null_ids)
+
+    def of_chunk(chunk):
+        return encoded(tuple(schedule.of_chunk(model.config.contract, chunk) for schedule in schedules))
 
     def chunks():
-        encoded = encode_prompt(model.system, model.params, ids, null_ids)
         begin = start(video_keys(seeds)) if state is None else state
-        for frames, after in streaming.stream(model.system, chosen, model.params, encoded, begin, on_step=on_step):
-            yield np.asarray(frames[0] if isinstance(prompt, str) else frames), after
+        for frames, after in streaming.stream(model.system, chosen, model.params, of_chunk, begin, on_step=on_step):
+            yield np.asarray(frames[0] if alone else frames), after
             if 'cam' not in model.params:
                 return
 
     return chunks()
 
 
-def generate(model: Model, prompt: str | Sequence[str], num_frames: int = 48, **options: Any) -> Iterator[np.ndarray]:
+def generate(
+    model: Model,
+    prompt: str | PromptSchedule | Sequence[str | PromptSchedule],
+    num_frames: int = 48,
+    **options: Any,
+) -> Iterator[np.ndarray]:
     """The frames of a video, chunk by chunk, num_frames in all.
 
     Args:
       model: as from `load`.
-      prompt: a string, or a list of b strings for b videos at once.
+      prompt: as for `stream`.
       num_frames: at least 1. However long the video, memory and time per frame stay the same.
       options: as for `stream`, and the frames are as from there.
 

@@ -125,12 +125,14 @@ def stream(
     system: System,
     settings: SampleSettings,
     params: dict[str, Any],
-    prompt: Prompt,
+    prompt: Prompt | Callable[[int], Prompt],
     state: StreamState,
     *,
     on_step: Callable[[int, int, int], None] | None = None,
 ) -> Iterator[tuple[jax.Array, StreamState]]:
     """An endless iterator over chunks from `state` on, each as (new frames [b, n, H, W, 3], the state after it).
+
+    prompt is that of all chunks, or a function of a chunk's number, from 0.
 
     on_step(chunk, step, steps) is called when a denoising step has been computed; chunk counts from 0, step from 1. The
     host starts every step, so steps can be watched and interrupted.
@@ -140,13 +142,14 @@ def stream(
     params = jax.device_put(params)  # once, not with every chunk
     run = programs(system, settings)
     while True:
-        number = int(state.index) + 1
-        x = _denoised(run, levels_of(system, settings, state), params, prompt, state, on_step)
+        index = int(state.index)
+        told = prompt(index) if callable(prompt) else prompt
+        x = _denoised(run, levels_of(system, settings, state), params, told, state, on_step)
         frames = run.decode(params, new_latents(system, x, state))
         state = run.remember(params, frames, state)
         # Looked at when all is started, for that takes the host a while.
-        check_finite(np.asarray(x), f'the latents of chunk {number}', params)
-        check_finite(np.asarray(frames), f'the frames of chunk {number}', params)
+        check_finite(np.asarray(x), f'the latents of chunk {index + 1}', params)
+        check_finite(np.asarray(frames), f'the frames of chunk {index + 1}', params)
         yield frames, state
 
 

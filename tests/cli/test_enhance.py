@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,6 +65,31 @@ def test_a_video_becomes_a_larger_one(run):
     shutil.move('ball-enhanced.mp4', 'first.mp4')
     assert main(again) == 0
     assert Path('ball-enhanced.mp4').read_bytes() == Path('first.mp4').read_bytes()
+
+
+def test_the_same_command_goes_on_in_the_folder_of_resume(run, monkeypatch):
+    arguments = ('--input', 'ball.mp4', '--output', 'large.mp4', '--steps', '3', '--resume', 'work')
+    looks = iter([False, False, True])  # at the second step
+
+    def check():
+        if next(looks, False):
+            raise Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr('st2v_jax.refinement.sdedit.stopping', SimpleNamespace(check=check))
+        code, _, err = run(*arguments)
+    assert code == 143 and re.search('stopped: nothing was written; again: st2v enhance .*--resume=work', err)
+    assert {'enhancement.json', 'journal.safetensors'} <= {file.name for file in Path('work').iterdir()}
+
+    code, _, err = run(*arguments, '--seed', '1')
+    assert (code, err) == (2, 'error: work is the enhancement of something else: its seed is 0, not 1\n')
+    with monkeypatch.context() as patch:
+        patch.setattr('st2v_jax.refinement.enhancer.encode_frames', None)  # frames are not encoded again
+        code, _, err = run(*arguments)
+    assert code == 0 and 'reading' not in err and '7 frames "ball.mp4" writing' in err and not Path('work').exists()
+    resumed = video_io.read_video('large.mp4')
+    assert run(*arguments[:-2])[0] == 0
+    np.testing.assert_array_equal(video_io.read_video('large.mp4'), resumed)
 
 
 def test_folders_of_pictures_and_gifs_go_in_and_come_out(run):
@@ -155,6 +181,12 @@ BAD = {
     'the input': (lambda: None, ['--input', 'ball.mp4', '--output', './ball.mp4'], 'ball.mp4 is the input'),
     'unknown ending': (lambda: None, ['--input', 'ball.mp4', '--output', 'a.avi'], 'cannot write a.avi: its ending'),
     'steps': (lambda: None, ['--input', 'ball.mp4', '--steps', '600'], 'sampled in 1 to 599 steps, not 600'),
+    'a change after the end': (lambda: None, ['--input', 'ball.mp4', '--at', '7', 'sand'], 'the last of 7 frames is 6'),
+    'a folder of something else': (
+        lambda: frames('f/'),
+        ['--input', 'ball.mp4', '--resume', 'f'],
+        'f is not an enhancement and not empty: an enhancement needs a folder of its own',
+    ),
     'devices': (lambda: None, ['--input', 'ball.mp4', '--devices', '9'], 'there are 8 devices to spread chunks over'),
     'plan': (lambda: None, ['--input', 'ball.mp4', '--plan', '--devices', '2'], '--plan works for one device, not 2'),
     'variant': (lambda: None, ['--input', 'ball.mp4', '--variant', 'S'], "variant is one of .*, not 'S'"),

@@ -17,12 +17,13 @@ import pytest
 from tiny import WORDS
 
 from st2v_jax import video_io
-from st2v_jax.cli import sample
+from st2v_jax.cli import sample, schedules
 from st2v_jax.cli.run import main
 from st2v_jax.cli.videos import check_words
 from st2v_jax.errors import BadInput
 from st2v_jax.stopping import Stopped
 from st2v_jax.storage.lock import locked
+from st2v_jax.streaming.prompt_schedule import PromptSchedule
 from st2v_jax.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
@@ -140,6 +141,55 @@ def test_several_prompts_from_a_file(run):
     assert out.count('saved') == 2 and 'prompts-file' not in out
 
 
+def test_a_prompt_that_changes_is_told_first_stored_and_repeated(run):
+    star, sand = 'a blue star', 'sand over "sand"'
+    code, out, err = run('--prompt', PROMPT, '--at', '12', star, '--at', '24', sand, '--blend-frames', '8',
+                         '--num-frames', '32', '--output', 'ball.mp4')  # fmt: skip
+    assert code == 0, err
+    assert out.splitlines()[0] == (
+        f'prompts: chunk 1 "{PROMPT}"; from chunk 2 (frame 16) "{star}", in full from chunk 3 (frame 24); from chunk 3 '
+        f'(frame 24) "{sand}", never in full'
+    )
+    about = video_io.read_metadata('ball.mp4')
+    assert (about['prompt'], about['at'], about['blend_frames']) == (PROMPT, [[12, star], [24, sand]], 8)
+    shutil.move('ball.mp4', 'first.mp4')
+    assert main(['sample', *shlex.split(about['command'])[2:]]) == 0
+    assert Path('ball.mp4').read_bytes() == Path('first.mp4').read_bytes()
+
+
+def test_lines_of_json_have_prompts_that_change(run, pretended):
+    lines = [{'prompt': PROMPT, 'at': [[16, 'a blue star'], [24, 'sand']], 'blend_frames': 3}, {'prompt': 'sand'}]
+    Path('videos.jsonl').write_text('\n\n'.join(map(json.dumps, lines)))
+    code, out, _ = run('--prompts-file', 'videos.jsonl', '--enhance', '--output', 'v.mp4')
+    assert code == 0 and out.startswith(f'prompts: chunk 1 "{PROMPT}"; from chunk 2 (frame 16) "a blue star"')
+    changing = PromptSchedule(PROMPT, ((16, 'a blue star'), (24, 'sand')), 3)
+    assert pretended == [changing, PromptSchedule('sand')]
+    about = video_io.read_metadata('v-000.mp4')
+    again = sample.parser('sample').parse_args(shlex.split(about['command'])[2:])
+    assert schedules.from_options(again) == changing
+    assert 'at' not in video_io.read_metadata('v-001.mp4')
+
+
+@pytest.mark.parametrize(
+    'line, reason',
+    [
+        ('{"at": [[16, "sand"]]}', 'it is not'),
+        ('{"prompt": "sand", "at": [16, "sand"]}', 'it is not'),
+        ('{"prompt": "sand", "at": [["16", "sand"]]}', 'it is not'),
+        ('{"prompt": "sand", "at": [[true, "sand"]]}', 'it is not'),
+        ('{"prompt": "sand", "at": {"16": "sand"}}', 'it is not'),
+        ('{"prompt": "sand", "blend_frames": 1.5}', 'it is not'),
+        ('{"prompt": "sand", "colour": "red"}', 'it is not'),
+        ('{"prompt": "sand", "at": [[0, "sand"]]}', 'the prompt changes at frame 1 or later, not 0'),
+        ('sand', 'not a JSON object'),
+    ],
+)
+def test_a_line_of_json_that_is_something_else_is_refused_with_its_number(run, line, reason):
+    Path('videos.jsonl').write_text(f'{{"prompt": "sand"}}\n{line}\n')
+    code, out, err = run('--prompts-file', 'videos.jsonl')
+    assert (code, out) == (2, '') and re.fullmatch(f'error: .*: videos.jsonl, line 2: {reason}.*\n', err), err
+
+
 def test_the_prompts_of_the_paper_ship_by_name(run, tmp_path):
     prompts = sample.read_prompts('paper')
     assert len(prompts) == len({*prompts}) == 50 and all(prompts)
@@ -195,7 +245,7 @@ def test_an_output_that_the_user_names_is_replaced(run, pretended):
 def test_a_file_with_the_name_of_the_draft_is_not_touched(run, pretended):
     Path('star-draft.mp4').write_text('precious')
     assert run('--prompt', PROMPT, '--enhance', '--num-frames', '2', '--output', 'star.mp4')[0] == 0
-    assert pretended == [PROMPT] and names() == ['star-draft.mp4', 'star.mp4']
+    assert pretended == [PromptSchedule(PROMPT)] and names() == ['star-draft.mp4', 'star.mp4']
     assert Path('star-draft.mp4').read_text() == 'precious'
 
 
@@ -324,6 +374,20 @@ def test_list_words(run, tmp_path):
 BAD = {
     'no prompt': ([], 'one of the arguments --prompt'),
     'empty prompt': (['--prompt', ' '], 'the prompt is empty'),
+    'a change without a frame': (['--prompt', PROMPT, '--at', 'sand', 'sand'], 'the number of a frame and a prompt'),
+    'a change without a prompt': (['--prompt', PROMPT, '--at', '16'], 'expected 2 arguments'),
+    'a change to nothing': (['--prompt', PROMPT, '--at', '16', ' '], 'the prompt at frame 16 is empty'),
+    'a change at the beginning': (['--prompt', PROMPT, '--at', '0', 'sand'], 'at frame 1 or later, not 0'),
+    'a change before it': (['--prompt', PROMPT, '--at', '-8', 'sand'], 'at frame 1 or later, not -8'),
+    'a change after the end': (['--prompt', PROMPT, '--at', '48', 'sand'], 'cannot change at frame 48: the last of 48'),
+    'a change in the last chunk': (['--prompt', PROMPT, '--at', '47', 'sand'], 'no chunk begins at frame 47 or later'),
+    'changes without order': (
+        ['--prompt', PROMPT, '--at', '24', 'sand', '--at', '16', 'star'],
+        'in the order of their frames, not 16 after 24',
+    ),
+    'a blend without a change': (['--prompt', PROMPT, '--blend-frames', '8'], '--blend-frames goes with --at'),
+    'changes of a file': (['--prompts-file', os.devnull, '--at', '16', 'sand'], '--at and --blend-frames go with --p'),
+    'an empty file of lines': (['--prompts-file', 'no.jsonl'], 'cannot read the prompts: .*no.jsonl'),
     'no frames': (['--prompt', PROMPT, '--num-frames', '0'], 'at least 1, not .0.'),
     'negative frames': (['--prompt', PROMPT, '--num-frames=-5'], 'at least 1, not .-5.'),
     'half a frame': (['--prompt', PROMPT, '--num-frames', '1.5'], 'a whole number'),

@@ -21,17 +21,17 @@ SHAPE = (2, 3, 4)
 SMALL = dict(length=6, overlap=2)
 
 
-def pointwise(x, level):
+def pointwise(x, level, texts=None):
     """A denoiser that looks at one number at a time."""
     return jnp.tanh(x * level.alpha) - 0.1 * level.sigma * x
 
 
-def places(x, level):
+def places(x, level, texts=None):
     """Each frame's position in its chunk, which shows the neighbour that gave it."""
     return jnp.broadcast_to(jnp.arange(x.shape[1], dtype=x.dtype)[:, None, None, None], x.shape)
 
 
-def averaging(x, level):
+def averaging(x, level, texts=None):
     """A denoiser that looks at the whole chunk, so that neighbours disagree."""
     return 0.5 * x + 0.3 * x.mean(1, keepdims=True) + 0.1 * places(x, level)
 
@@ -175,7 +175,7 @@ def test_a_group_that_cannot_be_spread_is_refused():
 def test_chunks_really_are_spread():
     plan, mesh, seen = Plan(34, **SMALL), sharding.make_mesh({'data': 8}), []
 
-    def look(x, level):
+    def look(x, level, texts):
         jax.debug.callback(lambda device: seen.append(int(device)), jax.lax.axis_index('data'))
         assert x.shape[0] == 2, 'one chunk of two videos'
         return pointwise(x, level)
@@ -205,7 +205,7 @@ def test_shared_noise_brings_neighbours_closer():
     plan = Plan(56)
     gap = {}
     for variant in blend.BASELINES:
-        chunks = refine(plan, variant, denoise=lambda x, level: 0.5 * x + 0.3 * x.mean(1, keepdims=True)).x
+        chunks = refine(plan, variant, denoise=lambda x, level, texts: 0.5 * x + 0.3 * x.mean(1, keepdims=True)).x
         gap[variant] = float(jnp.abs(chunks[:, 1:, :8] - chunks[:, :-1, -8:]).mean())
     assert gap['B+S'] < gap['B'] / 2
 

@@ -13,6 +13,8 @@ import pytest
 
 import st2v_jax
 from st2v_jax import errors
+from st2v_jax.refinement.enhancer import texts_of_chunks
+from st2v_jax.streaming.prompt_schedule import Text
 from st2v_jax.weights.layout import abstract
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
@@ -61,6 +63,26 @@ def test_text_and_negative_prompt_reach_the_video(enhancer):
         assert np.abs(run(enhancer, **change) - plain).max() > 1e-5
 
 
+def test_chunks_take_the_prompt_in_force_at_their_middle_frame(enhancer):
+    plan = enhancer.settings().plan(31)  # chunks of 6 frames at 0, 4, ... 24 and 25
+    changing = st2v_jax.PromptSchedule('A', ((12, 'B'), (20, 'C')))
+    for contract, prompts in ((None, 'AAABBCCC'), (enhancer.config.contract, 'AAAABBCC')):  # which begin at 16 and 24
+        distinct, texts = texts_of_chunks(changing, contract, plan)
+        assert ''.join(distinct[text].prompt for text in texts) == prompts
+    assert texts_of_chunks(changing, None, enhancer.settings().plan(6)) == ([Text('A')], None)
+
+
+@pytest.mark.slow
+def test_prompts_that_change_reach_their_chunks(enhancer):
+    video, apart = moving(10), {'variant': 'B'}  # chunks at 0 and 4, which know nothing of each other
+    plain, other = run(enhancer, video, **apart), run(enhancer, video, 'a blue star', **apart)
+    changed = run(enhancer, video, st2v_jax.PromptSchedule(PROMPT, ((7, 'a blue star'),)), **apart)
+    np.testing.assert_allclose(changed[:6], plain[:6], atol=1e-5)
+    np.testing.assert_allclose(changed[6:], other[6:], atol=1e-5)
+    blended = run(enhancer, video, st2v_jax.PromptSchedule(PROMPT, ((7, 'a blue star'),), 8), **apart)[6:]
+    assert min(np.abs(blended - one[6:]).max() for one in (plain, other)) > 1e-5
+
+
 def test_the_refiner_reads_the_prompt_and_a_comma(enhancer):
     read = []
 
@@ -93,7 +115,7 @@ def test_steps_are_reported_in_order_and_nothing_stays_behind(enhancer, tmp_path
 
     def on_step(*step):
         seen.append(step)
-        sizes.add(sum(file.stat().st_size for file in tmp_path.rglob('*') if file.is_file()))
+        sizes.add(sum(file.stat().st_size for file in tmp_path.rglob('x*')))
 
     run(enhancer, folder=tmp_path, on_step=on_step)
     assert seen == [(1, 2), (2, 2)]
@@ -112,7 +134,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_nothing_stays_behind(en
     monkeypatch.setattr(os, 'posix_fallocate', full)
     with pytest.raises(OSError, match='No space left on device') as error:
         run(enhancer, folder=tmp_path)
-    assert tmp_path in error.value.filename.parents and not list(tmp_path.iterdir())
+    assert tmp_path in Path(error.value.filename).parents and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -45,18 +45,31 @@ def test_an_array_has_its_space_from_the_beginning(way, tmp_path):
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(way, small_files, tmp_path):
-    with pytest.raises(OSError, match=r'File too large; \$TMPDIR chooses the folder for temporary files') as full:
+    with pytest.raises(OSError, match='File too large') as full:
         scratch.allocate(tmp_path / 'x', (2**16,))
-    assert full.value.filename == tmp_path / 'x' and full.value.errno == errno.EFBIG
+    assert full.value.filename == str(tmp_path / 'x') and full.value.errno == errno.EFBIG
+    told = r'File too large; \$TMPDIR chooses the folder for temporary files'
+    with pytest.raises(OSError, match=told) as full, scratch.scratch(tmp_path) as folder:
+        scratch.allocate(folder / 'x', (2**16,))
+    assert full.value.filename == str(folder / 'x') and full.value.errno == errno.EFBIG
 
 
 def test_what_is_appended_is_whole_or_an_error_that_names_the_file(small_files, tmp_path):
     scratch.append(tmp_path / 'latents', np.arange(3, dtype=np.float32))
     scratch.append(tmp_path / 'latents', np.arange(2**13, dtype=np.float32))
     assert np.fromfile(tmp_path / 'latents', np.float32)[:4].tolist() == [0, 1, 2, 0]
-    with pytest.raises(OSError, match=r'\$TMPDIR chooses') as full:
+    with pytest.raises(OSError, match='File too large') as full:
         scratch.append(tmp_path / 'latents', np.zeros(2**14, np.float32))
-    assert full.value.filename == tmp_path / 'latents'
+    assert full.value.filename == str(tmp_path / 'latents')
+
+
+@pytest.mark.parametrize('size, whole', [(0, 0), (99, 0), (100, 1), (101, 1), (399, 3)])
+def test_a_file_is_cut_after_its_last_whole_piece(size, whole, tmp_path):
+    assert scratch.cut(tmp_path / 'latents', 100) == 0 and not (tmp_path / 'latents').exists()
+    (tmp_path / 'latents').write_bytes(bytes(range(200))[: size // 2] * 2 + bytes(size % 2))
+    before = (tmp_path / 'latents').read_bytes()
+    assert scratch.cut(tmp_path / 'latents', 100) == whole
+    assert (tmp_path / 'latents').read_bytes() == before[: 100 * whole]
 
 
 @pytest.mark.parametrize('error', [None, KeyboardInterrupt, OSError])

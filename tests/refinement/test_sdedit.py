@@ -1,6 +1,8 @@
 """The refinement of whole videos, with a toy network."""
 
 import dataclasses
+import signal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,9 @@ from st2v_jax.models.unet3d import UNet3D, UNetConfig
 from st2v_jax.open_model import open_model
 from st2v_jax.refinement import blend
 from st2v_jax.refinement.canvas import accepted_size
-from st2v_jax.refinement.sdedit import Job, Refiner, RefineSettings, begin, files, refine, settings_for
+from st2v_jax.refinement.levels import Levels
+from st2v_jax.refinement.sdedit import Job, Refiner, RefineSettings, begin, level_shapes, refine, settings_for
+from st2v_jax.stopping import Stopped
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 KEYS = blend.split_keys(jax.vmap(jax.random.key)(jnp.arange(2)))
@@ -38,13 +42,16 @@ def averaging(params, x, t, condition):
 TOYS = {'pointwise': Refiner(pointwise), 'averaging': Refiner(averaging)}  # made once: each is a compiled program
 
 
-def run(frames=31, toy='averaging', folder=None, mesh=None, on_step=None, progress=None, **settings):
-    condition = (jnp.full((4, 1, 1, 1, 1), 0.05),)
-    job = Job(TOYS[toy], RefineSettings(**SMALL | settings), jnp.float32(0.4), condition, KEYS, mesh)
-    if progress is None:
+def run(frames=31, toy='averaging', folder=None, mesh=None, on_step=None, told=(0.05,), texts=None, **settings):
+    condition = (jnp.repeat(jnp.array([0.05, *told]), 2)[:, None, None, None, None],)
+    settings = RefineSettings(**SMALL | settings)
+    job = Job(TOYS[toy], settings, jnp.float32(0.4), condition, KEYS, mesh)
+    shapes = level_shapes(settings, (2, frames, *SHAPE))
+    levels = None if folder is None else Levels.find(*shapes, settings.steps, folder)
+    if levels is None:
         latents = np.random.default_rng(0).standard_normal((2, 1200, *SHAPE), np.float32)[:, :frames]
-        progress = begin(job, latents, folder=folder)
-    return np.array(refine(job, progress, frames, folder=folder, on_step=on_step))
+        levels = begin(job, latents, folder=folder)
+    return np.array(refine(job, levels, frames, texts=texts, on_step=on_step))
 
 
 @pytest.mark.parametrize('variant', blend.VARIANTS)
@@ -101,25 +108,69 @@ def test_through_the_real_unet_groups_and_devices_change_only_rounding(through_t
         assert error < 1e-5
 
 
-@pytest.mark.parametrize('span', [2, 8])
-@pytest.mark.parametrize('variant', ['paper', 'B'])
-def test_stopped_and_continued_is_as_if_it_had_not_stopped(variant, span):
-    kept = []
-    keep = lambda progress, steps: kept.append(progress._replace(x=progress.x.copy(), x0=progress.x0.copy()))
-    whole = run(variant=variant, span=span, on_step=keep)
-    assert [progress.done for progress in kept] == [1, 2, 3]
-    np.testing.assert_array_equal(run(variant=variant, span=span, progress=kept[0]), whole)
+TEXTS = dict(told=(0.3, -0.4), texts=np.array([0, 1, 1, 0, 0, 1, 0, 1], np.int32))  # of the 8 chunks of 31 frames
+
+
+@pytest.mark.parametrize('variant, span, group', [('B', 8, 1), ('B+S', 8, 3), ('paper', 8, 1), ('paper', 3, 1)])
+def test_each_chunk_has_its_own_text(variant, span, group):
+    settings = dict(toy='pointwise', variant=variant, span=span * group, group=group)
+    both, *each = run(**settings, **TEXTS), *(run(**settings, told=(told,)) for told in TEXTS['told'])
+    assert np.abs(each[0] - each[1]).min(axis=(0, 2, 3, 4)).max() > 1e-3
+    for number, text in enumerate(TEXTS['texts']):
+        own = slice(4 * number + 2, 4 * number + 4)  # frames of no other chunk; the last has more
+        np.testing.assert_array_equal(both[:, own], each[text][:, own])
+
+
+@pytest.mark.parametrize('devices, span, group', [(1, 2, 2), (1, 3, 1), (2, 4, 2)])
+def test_texts_of_chunks_do_not_depend_on_groups_spans_and_devices(devices, span, group):
+    mesh = sharding.make_mesh({'data': devices}, jax.devices()[:devices]) if devices > 1 else None
+    whole = run(toy='pointwise', **TEXTS)
+    np.testing.assert_array_equal(run(toy='pointwise', span=span, group=group, mesh=mesh, **TEXTS), whole)
+
+
+@pytest.fixture
+def stopping_at(monkeypatch):
+    """stopping_at(n): the n-th look whether a signal has come, from 0, finds one. Returns the list of looks."""
+
+    def stopping_at(number):
+        looks = []
+
+        def check():
+            looks.append(number)
+            if len(looks) == number + 1:
+                raise Stopped(signal.SIGTERM)
+
+        monkeypatch.setattr('st2v_jax.refinement.sdedit.stopping', SimpleNamespace(check=check))
+        return looks
+
+    return stopping_at
+
+
+@pytest.mark.parametrize('variant, span', [('paper', 2), ('release', 3), ('paper', 8), ('B', 2), ('B+S', 8)])
+def test_stopped_and_continued_is_as_if_it_had_not_stopped(variant, span, stopping_at, tmp_path):
+    arguments = dict(variant=variant, span=span, **TEXTS)
+    looks = stopping_at(-2)
+    whole = run(**arguments)
+    for number in range(len(looks)):
+        folder, done = tmp_path / str(number), []
+        folder.mkdir()
+        stopping_at(number)
+        with pytest.raises(Stopped):
+            run(**arguments, folder=folder)
+        rest = stopping_at(-2)
+        on_step = lambda levels, steps, done=done: done.append(levels.done)
+        np.testing.assert_array_equal(run(**arguments, folder=folder, on_step=on_step), whole)
+        assert len(rest) <= len(looks) - number + 1, 'no span is done again'
+        assert done == [1, 2, 3][3 - len(done) :]
+        assert len([file for file in folder.iterdir() if file.name.startswith('x')]) == 1, 'the result'
 
 
 def test_latents_in_files_are_the_same_latents(tmp_path):
-    np.testing.assert_array_equal(run(240, span=8, folder=tmp_path), run(240, span=8))
-    assert {path.name for path in tmp_path.iterdir()} == {'x', 'x0', 'next'}
-    settings = RefineSettings(**SMALL, span=8)
-    assert (files(settings, 240), files(settings, 6), files(dataclasses.replace(settings, variant='B'), 240)) == (
-        3,
-        2,
-        0,
-    )
+    seen = set()
+    on_step = lambda *_: seen.update(path.name for path in tmp_path.iterdir())
+    np.testing.assert_array_equal(run(240, span=8, folder=tmp_path, on_step=on_step), run(240, span=8))
+    assert seen == {'x-0', 'x0-0', 'x-1', 'x0-1', 'journal.safetensors'}
+    np.testing.assert_array_equal(run(240, span=8, folder=tmp_path, on_step=pytest.fail), run(240, span=8))
 
 
 def test_a_longer_video_begins_like_a_shorter_one():

@@ -121,6 +121,23 @@ def test_a_stream_goes_on_from_a_kept_state_also_with_another_prompt(model):
         st2v_jax.stream(model, [PROMPT] * 2, state=kept)
 
 
+def test_a_prompt_that_changes_is_that_of_the_chunks_from_then_on(model):
+    settings = model.settings(steps=2)
+    first, state = next(st2v_jax.stream(model, PROMPT, settings=settings))
+    second, state = next(st2v_jax.stream(model, 'a blue star', state=state, settings=settings))
+    third, _ = next(st2v_jax.stream(model, 'sand', state=state, settings=settings))
+    changing = st2v_jax.PromptSchedule(PROMPT, ((10, 'a blue star'), (24, 'sand')))
+    whole = np.concatenate(video(model, changing, num_frames=32))
+    np.testing.assert_array_equal(whole, np.concatenate([first, second, third]))
+    again, _ = next(st2v_jax.stream(model, changing, state=state, settings=settings))
+    np.testing.assert_array_equal(again, third, 'a schedule goes on from a state too')
+
+    blended = np.concatenate(video(model, dataclasses.replace(changing, blend_frames=8), num_frames=24))
+    np.testing.assert_array_equal(blended[:16], first)
+    plain = np.concatenate(video(model, num_frames=24))[16:]
+    assert min(np.abs(blended[16:] - other).max() for other in (plain, second)) > 1e-6
+
+
 def test_parameters_are_loaded_as_they_are_computed_with(tiny_folder):
     half = st2v_jax.load(tiny_folder, dtype=jax.numpy.bfloat16)
     leaves = [leaf for leaf in jax.tree.leaves(half.params) if leaf.ndim > 1]
