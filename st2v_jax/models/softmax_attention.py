@@ -62,11 +62,10 @@ def by_heads(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Arra
     For 256 tokens it takes a quarter of the time of `plain`, for other lengths at most as long.
     """
     q, k, v = (einops.rearrange(a, 'b t n d -> b n t d') for a in (q, k, v))
-    scores = jnp.einsum('bntd,bnsd->bnts', q, k)
+    scores = jnp.einsum('bntd,bnsd->bnts', q * q.shape[-1] ** -0.5, k)
     if causal:
         scores = jnp.where(jnp.tri(*scores.shape[-2:], dtype=bool), scores, -jnp.inf)
-    largest = lax.stop_gradient(scores.max(-1, keepdims=True))
-    weights = jnp.exp((scores - largest) * q.shape[-1] ** -0.5)
+    weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
     y = jnp.einsum('bnts,bnsd->bntd', weights, v) / weights.sum(-1, keepdims=True)
     return einops.rearrange(y, 'b n t d -> b t n d')
 
