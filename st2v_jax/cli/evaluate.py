@@ -193,7 +193,7 @@ def parser(prog: str) -> options.Parser:
 
     number, file, folder, scale = ({'metavar': name} for name in ('N', 'FILE', 'FOLDER', 'X'))
 
-    add = study(train_checker, 'train the checker, which reads colour, shape and motion from clips', 'checker')
+    add = study(train_checker, 'train the checker, which reads attributes of the object from clips', 'checker')
     add('--checker', type=Path, required=True, **file, help='npz file to write')
     add('--seconds', type=options.positive, default=80, **scale, help='time limit of the training, without compiling')
     add('--steps', type=options.at_least_1, default=100_000, **number, help='limit of the steps')

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange, repeat
+from einops import rearrange
 
 
 class Branch(NamedTuple):
@@ -50,15 +50,15 @@ class Guidance:
     def __call__(self, network: Callable) -> Callable:
         """The guided network (x [b, ...], t [b]) -> [b, ...].
 
-        `network` has the conditions of all branches, as `stack` orders them, and takes a batch of n * b.
+        `network` has the conditions of all branches, as `stack` orders them, and predicts [n * b, ...]. It receives x
+        and t once, for they are the same in all branches, and shares what it computes before it reads a condition.
         """
         n = len(self.branches)
         if n == 1:
             return network
 
         def guided(x, t):
-            y = network(repeat(x, 'b ... -> (n b) ...', n=n), repeat(t, 'b -> (n b)', n=n))
-            branches = list(rearrange(y, '(n b) ... -> n b ...', n=n))
+            branches = list(rearrange(network(x, t), '(n b) ... -> n b ...', n=n))
             combined = branches[0]
             for scale, before, branch in zip(self.scales, branches[:-1], branches[1:], strict=True):
                 combined = combined + scale * (branch - before)

@@ -18,6 +18,8 @@ from st2v_jax.evaluation import checker, record
 from st2v_jax.models import build
 from st2v_jax.open_model import load_weights
 
+SMALLER, LARGER = 0.6, 1.5  # than the world makes an object
+
 
 def train_on_world(
     file: str | Path,
@@ -107,16 +109,25 @@ def _say(row):
 def world_clips(seed: int, size: int, frames: int = checker.FRAMES, last_start: int = 1200) -> Callable:
     """A function sample(key, n) -> (clips [n, frames, size, size, 3], labels {head: [n]}) of scenes with one object.
 
-    The second object of a scene is removed; clips begin at a random frame up to `last_start`.
+    The second object of a scene is removed; clips begin at a random frame up to `last_start`. Half of the objects are
+    made smaller or larger than the world makes them, since a model may do so too. The label of the size is the step of
+    `checker.SIZES` nearest to the mean radius in the clip.
     """
 
     def sample(key, n):
-        of_scene, of_start = jax.random.split(key)
+        of_scene, of_start, of_radius = jax.random.split(key, 3)
         scenes = jax.vmap(world.scene, (None, 0))(seed, jax.random.randint(of_scene, (n,), 0, 2**31 - 1))
         scenes = scenes._replace(count=jnp.ones_like(scenes.count))
         start = jax.random.randint(of_start, (n,), 0, last_start + 1)
+        drawn = jax.random.uniform(of_radius, (n, 1), minval=-1.0)
+        grown = jnp.where(drawn < 0, 1.0, SMALLER * (LARGER / SMALLER) ** drawn)
+        scenes = scenes._replace(radius=scenes.radius * grown)
         clips = jax.vmap(lambda scene, t: world.render(scene, t + jnp.arange(frames), size))(scenes, start)
-        return clips, {name: getattr(scenes, name)[:, 0] for name in checker.CLASSES}
+        shown = jax.vmap(lambda scene, t: world.truth(scene, t + jnp.arange(frames), size)['radii'])(scenes, start)
+        radius = shown[:, :, 0].mean(1) / size
+        steps = jnp.abs(jnp.log(radius)[:, None] - jnp.log(jnp.array(checker.SIZES))).argmin(-1)
+        named = [name for name in checker.CLASSES if name != 'size']
+        return clips, {name: getattr(scenes, name)[:, 0] for name in named} | {'size': steps}
 
     return sample
 

@@ -55,12 +55,13 @@ def study(
       command: stored with the results.
       chosen: fields of `SampleSettings`.
     """
-    params, about = checker.load(checker_file)
+    loaded = checker.load(checker_file)
     dtype, out = record.network_dtype(dtype), Path(out)
     model = load(folder, dtype)
-    size, (height, width) = about['size'], model.config.frame_size
+    size, (height, width) = loaded[1]['size'], model.config.frame_size
     if (size, size) != (height, width):
         raise ValueError(f'{checker_file} works on {size}x{size} pixels, but the model makes {height}x{width}')
+    survey.check(loaded, size)
     settings = model.settings(**chosen)
     survey.windows_of(frames)  # raises ValueError if there are too few
     out.mkdir(parents=True, exist_ok=True)
@@ -92,7 +93,7 @@ def study(
     }
     print(f'{len(prompts)} videos of {frames} frames in {results["made"]["seconds"]:.0f} s', flush=True)
     pictures.keep(out / 'videos.npz', videos[:keep], indices[:keep], seed)
-    results |= _measured(videos, scenes, (params, about))
+    results |= _measured(videos, scenes, loaded)
     if nearest:
         results['nearest'] = pictures.nearest_to(videos, scenes, train_seed, nearest)
     results['pictures'] = pictures.draw(out, videos, scenes, prompts, shown(frames), results, count=sheet)
@@ -157,8 +158,13 @@ def _measured(videos, scenes, loaded):
 def _say(results):
     for place, found in results['places'].items():
         for kind, shares in found['right'].items():
-            listed = ', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())
+            listed = ', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items() if share is not None)
             print(f'around {place}, {kind}: {listed}')
+        grown = found['size']
+        print(
+            f'around {place}: size {grown["to_truth"]:.2f} of the truth, '
+            f'{grown["generated"]["ratio"]:.2f} of the beginning (truth {grown["truth"]["ratio"]:.2f})'
+        )
         moved = found['motion']
         print(
             f'around {place}: '

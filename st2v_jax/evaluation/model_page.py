@@ -7,7 +7,7 @@ from st2v_jax.evaluation.pages import head, percent, pictures, runs, table
 
 STUDY = 'st2v evaluate generate'  # which writes the results that the page is made of, with these keys
 NEEDS = ('made', 'pictures', 'places', 'checker', 'identity', 'videos')
-TITLES = {'colour': 'colour', 'shape': 'shape', 'motion': 'motion', 'all': 'all three'}
+TITLES = {'colour': 'colour', 'shape': 'shape', 'motion': 'motion', 'all': 'all three', 'pattern': 'pattern'}
 KINDS = {'generated': 'generated', 'truth': 'ground truth', 'shuffled': "others' captions"}
 
 
@@ -27,6 +27,7 @@ def page(results: dict[str, Any], training: Sequence[dict[str, Any]] = (), folde
             '',
             *pictures(results, folder),
             *_attributes(results),
+            *_size(results),
             *_identity(results),
             *_motion(results),
             *_nearest(results),
@@ -50,12 +51,15 @@ def _head(results):
 
 def _attributes(results):
     rows = []
+    # Older results have no pattern and no size.
+    asked = [name for name in TITLES if all(name in found['right']['truth'] for found in results['places'].values())]
+    share = lambda value: '' if value is None else percent(value)
     for place, found in results['places'].items():
-        for kind, name in KINDS.items():
+        for kind, title in KINDS.items():
             rows.append(
                 [
-                    f'frames {found["frames"][0]} to {found["frames"][1]} (around {place}): {name}',
-                    *[percent(found['right'][kind][asked]) for asked in TITLES],
+                    f'frames {found["frames"][0]} to {found["frames"][1]} (around {place}): {title}',
+                    *[share(found['right'][kind][name]) for name in asked],
                 ]
             )
     checker = results['checker']
@@ -67,13 +71,34 @@ def _attributes(results):
         'of 16 frames. For comparison, the same checker judges the ground truth, which is rendered from the same '
         'scenes, and it judges the generated videos by the captions of the others, which gives the score of chance. '
         'With so few videos, a share of 50 % has a standard error of about '
-        f'{100 * 0.5 / results["made"]["captions"] ** 0.5:.0f} points.',
+        f'{100 * 0.5 / results["made"]["captions"] ** 0.5:.0f} points.'
+        + (' The share of the pattern is over the captions that tell it.' if 'pattern' in asked else ''),
         '',
-        *table(['window', *TITLES.values()], rows),
+        *table(['window', *(TITLES[name] for name in asked)], rows),
         f'The checker is a small convolutional network (evaluation/checker.py). It was trained for {checker["steps"]} '
         'steps on rendered clips that were softened to look like generated ones. Its accuracy on new rendered clips: '
         f'{own}.',
         '',
+    ]
+
+
+def _size(results):
+    if not all('size' in found for found in results['places'].values()):
+        return []
+    rows = []
+    for place, found in results['places'].items():
+        for kind in ('generated', 'truth'):
+            size = found['size'][kind]
+            to_truth = f'{found["size"]["to_truth"]:.2f}' if kind == 'generated' else ''
+            rows.append([f'around {place}: {KINDS[kind]}', to_truth, f'{size["ratio"]:.2f}', percent(size['kept'])])
+    return [
+        '## Size',
+        '',
+        'The radius of the object as the checker reads it, divided by that in the ground truth, and by that of the '
+        'same video in the first window: medians over the videos, and the share of videos where it stays within 15 %. '
+        'Captions do not say how large an object is.',
+        '',
+        *table(['window', 'to the truth', 'to the beginning', 'kept'], rows),
     ]
 
 
@@ -145,7 +170,7 @@ def _nearest(results):
 
 def _captions(results):
     places = list(results['places'])
-    mark = lambda said, seen: ', '.join(s if s == w else f'**{s}**' for w, s in zip(said, seen))
+    mark = lambda said, seen: ', '.join(s if w in (s, None) else f'**{s}**' for w, s in zip(said, seen))
     rows = [
         [video['caption'], *[mark(video['said'], video['seen'][place]) for place in places]]
         for video in results['videos']

@@ -2,7 +2,8 @@
 
 The captions are those of scenes with one object, with combinations of colour, shape and motion that do not occur in
 training. Videos are measured in windows of 16 frames around frames 8, 64 and 240, counted from 1. The ground truth,
-rendered from the same scene, is measured in the same way.
+rendered from the same scene, is measured in the same way. No caption names the size of its object, so it is compared
+with the ground truth, and with that of the same video around frame 8.
 """
 
 import functools
@@ -14,12 +15,14 @@ import numpy as np
 
 from st2v_jax.data import world
 from st2v_jax.data.world import Scene
-from st2v_jax.evaluation.checker import CLASSES, FRAMES, identity, posteriors
+from st2v_jax.evaluation.checker import CLASSES, FRAMES, identity, posteriors, radii
 from st2v_jax.metrics.motion import motion
 from st2v_jax.video_io import to_floats, to_uint8
 
 PLACES = (8, 64, 240)
 ASKED = ('colour', 'shape', 'motion')  # attributes that every caption names
+NAMED = (*ASKED, 'pattern')  # and those that a caption may name
+KEPT = 1.15  # an object is as large as it was if it is at most this many times larger or smaller
 
 
 def windows_of(num_frames: int) -> dict[int, slice]:
@@ -48,15 +51,33 @@ def many_scenes(seed: int, indices: jax.Array) -> Scene:
     return jax.vmap(world.scene, (None, 0))(seed, indices)
 
 
+def check(checker: tuple[dict, dict], size: int) -> None:
+    """Raises ValueError if a checker cannot judge videos of size x size pixels."""
+    params, about = checker
+    if about['size'] != size:
+        raise ValueError(f'the checker was trained on {about["size"]} pixels, but the videos have {size}')
+    lacking = [name for name in CLASSES if name not in params['heads']]
+    if lacking:
+        raise ValueError(
+            f'the checker does not read {" and ".join(lacking)}; make a new one with st2v evaluate train-checker'
+        )
+
+
 def said(scenes: Scene) -> dict[str, np.ndarray]:
-    """The attributes of n scenes as class numbers, {head: [n]}. Some captions do not name the pattern."""
-    return {name: np.asarray(getattr(scenes, name))[:, 0] for name in CLASSES}
+    """What the captions of n scenes say as class numbers, {name: [n]}; -1 where one does not say the pattern."""
+    numbers = {name: np.asarray(getattr(scenes, name))[:, 0] for name in NAMED}
+    brief = [world.is_brief(scene) for scene in _each(scenes)]
+    return numbers | {'pattern': np.where(brief, -1, numbers['pattern'])}
 
 
 def captions(scenes: Scene, variant: int = 0) -> list[str]:
     """A caption for each of the scenes, which have a leading axis."""
-    n = len(scenes.count)
-    return [world.caption(jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], scenes), variant) for i in range(n)]
+    return [world.caption(scene, variant) for scene in _each(scenes)]
+
+
+def _each(scenes):
+    scenes = jax.tree.map(np.asarray, scenes)
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], scenes) for i in range(len(scenes.count))]
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -67,25 +88,43 @@ def _render(scene, indices, size):
 
 def rendering(scenes: Scene, frames: range, size: int) -> np.ndarray:
     """Ground-truth videos uint8 [n, f, size, size, 3]; frames are numbered from 0 on."""
-    n = len(scenes.count)
-    scene = lambda i: jax.tree.map(lambda leaf: np.asarray(leaf)[i], scenes)
-    return np.stack([np.asarray(_render(scene(i), np.array(frames, np.int32), size)) for i in range(n)])
+    return np.stack([np.asarray(_render(scene, np.array(frames, np.int32), size)) for scene in _each(scenes)])
 
 
-def right(believed: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict[str, float]:
-    """The share of clips whose most probable class is the label, for each attribute and for all of them together."""
+def right(believed: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """The share of clips whose most probable class is the label, for each attribute; labels as from `said`.
+
+    'all' is for those of ASKED together. The share of 'pattern' is over the clips whose caption says it, and None if
+    none does.
+    """
     hits = {name: believed[name].argmax(-1) == labels[name] for name in ASKED}
     hits['all'] = np.logical_and.reduce(list(hits.values()))
-    return {name: float(hit.mean()) for name, hit in hits.items()}
+    hits['pattern'] = (believed['pattern'].argmax(-1) == labels['pattern'])[labels['pattern'] >= 0]
+    return {name: float(hit.mean()) if len(hit) else None for name, hit in hits.items()}
 
 
-def right_for_others(believed: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict[str, float]:
+def right_for_others(believed: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict[str, float | None]:
     """The same shares if each clip is judged by the captions of the others, which is the score of chance."""
     n = len(labels['colour'])
     if n < 2:
-        return dict.fromkeys((*ASKED, 'all'), 0.0)
+        return dict.fromkeys((*ASKED, 'all', 'pattern'), 0.0)
     shifts = [right(believed, {name: np.roll(label, k) for name, label in labels.items()}) for k in range(1, n)]
-    return {name: float(np.mean([shift[name] for shift in shifts])) for name in shifts[0]}
+    mean = lambda shares: None if None in shares else float(np.mean(shares))
+    return {name: mean([shift[name] for shift in shifts]) for name in shifts[0]}
+
+
+def sizes(now: dict[str, np.ndarray], first: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How large objects are, from their radii [n] in a window and in the first one: {'generated', 'truth'} each.
+
+    Returns:
+      For both kinds 'ratio', to the first window, median over the videos, and 'kept', the share of videos whose ratio
+      is within KEPT; 'to_truth', the median ratio of the generated to the true radii.
+    """
+    ratios = {kind: now[kind] / first[kind] for kind in now}
+    return {
+        kind: {'ratio': float(np.median(ratio)), 'kept': float((np.abs(np.log(ratio)) <= np.log(KEPT)).mean())}
+        for kind, ratio in ratios.items()
+    } | {'to_truth': float(np.median(now['generated'] / now['truth']))}
 
 
 def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dict[str, Any]:
@@ -98,14 +137,14 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
 
     Returns:
       A JSON dict: shares of videos by window; flow in pixels per frame, change and detail in grey values of 0..255 (see
-      metrics/motion.py); identity in 0..1 (see `checker.identity`).
+      metrics/motion.py); size (see `sizes`); identity in 0..1 (see `checker.identity`).
     """
-    params, about = checker
     n, num_frames, size = videos.shape[:3]
-    if about['size'] != size:
-        raise ValueError(f'the checker was trained on {about["size"]} pixels, but the videos have {size}')
+    check(checker, size)
+    params, _ = checker
     labels, windows = said(scenes), windows_of(num_frames)
-    believed, result = {}, {'places': {}}
+    first, last = min(windows), max(windows)
+    believed, radius, result = {}, {}, {'places': {}}
     for place, window in windows.items():
         truth = rendering(scenes, range(window.start, window.stop), size)
         shown = videos[:, window]
@@ -113,6 +152,7 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
             kind: posteriors(params, to_floats(to_uint8(clips)))
             for kind, clips in (('generated', shown), ('truth', truth))
         }
+        radius[place] = {kind: radii(found['size']) for kind, found in believed[place].items()}
         with ThreadPoolExecutor() as pool:  # OpenCV releases the interpreter lock while it works
             moved = {kind: list(pool.map(motion, clips)) for kind, clips in (('generated', shown), ('truth', truth))}
         result['places'][str(place)] = {
@@ -121,6 +161,7 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
                 **{kind: right(believed[place][kind], labels) for kind in ('generated', 'truth')},
                 'shuffled': right_for_others(believed[place]['generated'], labels),
             },
+            'size': sizes(radius[place], radius[first]),
             'motion': {
                 kind: {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
                 for kind, rows in moved.items()
@@ -129,7 +170,6 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
                 np.median([g['flow'] / max(t['flow'], 1e-3) for g, t in zip(moved['generated'], moved['truth'])])
             ),
         }
-    first, last = min(windows), max(windows)
     alike = lambda kind, shift=0: float(
         np.mean(
             identity(believed[first][kind], {name: np.roll(p, shift, 0) for name, p in believed[last][kind].items()})
@@ -142,13 +182,13 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
         'truth': alike('truth'),
         'others': float(np.mean([alike('generated', k) for k in range(1, n)])) if n > 1 else 0.0,
     }
-    names = lambda head, number: CLASSES[head][int(number)]
+    names = lambda head, number: CLASSES[head][number] if number >= 0 else None
     result['videos'] = [
         {
             'caption': caption,
-            'said': [names(head, labels[head][i]) for head in ASKED],
+            'said': [names(head, labels[head][i]) for head in NAMED],
             'seen': {
-                str(place): [names(head, believed[place]['generated'][head][i].argmax()) for head in ASKED]
+                str(place): [names(head, believed[place]['generated'][head][i].argmax()) for head in NAMED]
                 for place in windows
             },
         }

@@ -5,10 +5,11 @@ from functools import partial
 import einops
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from st2v_jax.models.layers import VIDEO, GroupNorm, LayerNorm, Linear
+from st2v_jax.models.layers import VIDEO, GroupNorm, LayerNorm, Linear, per_branch
 from st2v_jax.models.softmax_attention import attend
 
 KeysValues = tuple[jax.Array, jax.Array]  # [b, s, n, d] each
@@ -48,8 +49,11 @@ class Attention(nnx.Module):
         return self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
 
     def __call__(self, x: jax.Array, keys_values: KeysValues) -> jax.Array:
-        """Attention of x [b, t, c] to keys and values [b, s, n, d] -> [b, t, c]."""
-        y = attend(self._split(self.to_q(x)), *keys_values)
+        """Attention of x [b, t, c] to keys and values [b, s, n, d] -> [b, t, c].
+
+        Keys and values may be those of several guidance branches, [k * b, s, n, d], and then so is the result.
+        """
+        y = attend(per_branch(self._split(self.to_q(x)), len(keys_values[0])), *keys_values)
         return self.to_out(einops.rearrange(y, 'b t n d -> b t (n d)'))
 
     def over_frames(self, x: jax.Array) -> jax.Array:
@@ -65,22 +69,47 @@ class Attention(nnx.Module):
         return einops.rearrange(x, 'b s (n d) -> b s n d', n=self.heads)
 
 
+@jax.custom_vjp
+def geglu(x: jax.Array) -> jax.Array:
+    """value * GELU(gate) of x = (value, gate), [..., 2 * c] -> [..., c], in float32 inside.
+
+    The gradient needs x alone and computes the rest again: what it would keep is several times as large.
+    """
+    value, gate = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return (value * gate * _normal_cdf(gate)).astype(x.dtype)
+
+
+def _geglu_backward(x, dy):
+    value, gate = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cdf, density = _normal_cdf(gate), jnp.exp(-0.5 * jnp.square(gate)) * (2 * np.pi) ** -0.5
+    dy = dy.astype(jnp.float32)
+    dx = jnp.concatenate([dy * gate * cdf, dy * value * (cdf + gate * density)], axis=-1)
+    return (dx.astype(x.dtype),)
+
+
+def _normal_cdf(x):
+    return 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+geglu.defvjp(lambda x: (geglu(x), x), _geglu_backward)
+
+
 class FeedForward(nnx.Module):
-    """GEGLU: value * gelu(gate) with four times the width; the value is the first half of the projection."""
+    """Projection to two times four times the width, GEGLU, and back."""
 
     def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.proj = Linear(channels, 8 * channels, dtype=dtype, rngs=rngs)
         self.out = Linear(4 * channels, channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        value, gate = jnp.split(self.proj(x), 2, axis=-1)
-        return self.out(value * nnx.gelu(gate, approximate=False))
+        return self.out(geglu(self.proj(x)))
 
 
 class SpatialTransformer(nnx.Module):
     """Self-attention over the pixels of a frame, cross-attention to the context and a feed-forward, with a residual.
 
     x [b, f, h, w, c] -> the same shape. keys_values are those of this layer's context, from `attn2.keys_values`.
+    Those of several branches of guidance are [k * b, s, n, d], and so is the result.
     """
 
     def __init__(
@@ -109,7 +138,8 @@ class SpatialTransformer(nnx.Module):
         y = y + self.attn1(pixels, self.attn1.keys_values(pixels))
         # All frames of a video read the same context, so they are one long sequence of queries.
         y = einops.rearrange(y, '(b f) p c -> b (f p) c', b=b)
-        y = y + self.attn2(self.norm2(y), keys_values)
+        x, attended = (per_branch(value, len(keys_values[0])) for value in (x, y))
+        y = attended + self.attn2(self.norm2(y), keys_values)
         y = y + self.ff(self.norm3(y))
         return x + self.proj_out(einops.rearrange(y, 'b (f h w) c -> b f h w c', f=f, h=h, w=w))
 

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from st2v_jax.models.ablations import ADDITION, ATTENTION, FUSIONS, FeatureAdder
 from st2v_jax.models.attention import Attention, KeysValues
-from st2v_jax.models.layers import VIDEO, Conv, GroupNorm, LayerNorm, Linear
+from st2v_jax.models.layers import VIDEO, Conv, GroupNorm, LayerNorm, Linear, per_branch
 from st2v_jax.models.unet3d import UNetConfig, UNetEncoder
 
 Features = tuple[list[jax.Array], jax.Array]  # (one at every skip connection, after the middle block)
@@ -123,7 +123,7 @@ class Cam(nnx.Module):
         Args:
           x: [b, f, h, w, 4] noisy latents of the chunk, of which the first m are used (Add-Cond: m = f).
           t: [b] diffusion steps.
-          keys_values: those of the text, from `keys_values`.
+          keys_values: those of the text, from `keys_values`, perhaps of several guidance branches as in `UNetEncoder`.
           conditioning: [b, m, h, w, c] from `encode`.
           remat: as in `UNet3D`.
         """
@@ -137,6 +137,10 @@ class Cam(nnx.Module):
         return {'inject': partial(self.inject, memory=memory)}
 
     def inject(self, skips: list[jax.Array], middle: jax.Array, memory: Features) -> Features:
-        """Skip features and middle feature of the UNet after attending to memory = (skips, middle)."""
-        skips = [injector(x, m) for injector, x, m in zip(self.injectors, skips, memory[0], strict=True)]
-        return skips, self.middle_injector(middle, memory[1]) if self.inject_middle else middle
+        """Skip features and middle feature of the UNet after attending to memory = (skips, middle).
+
+        Memory may be that of the first guidance branches; the others share that of the last of these.
+        """
+        of = partial(per_branch, videos=len(skips[0]))  # no text has reached the first skip, so it has a row a video
+        skips = [injector(x, of(m, len(x))) for injector, x, m in zip(self.injectors, skips, memory[0], strict=True)]
+        return skips, self.middle_injector(middle, of(memory[1], len(middle))) if self.inject_middle else middle

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from einops import repeat
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -21,7 +20,7 @@ class Condition(NamedTuple):
     Attributes:
       unet: keys and values of each cross-attention of the UNet.
       extractor: the same of CAM's extractor, or None without one.
-      memory: features [texts * b, m, h, w, c] of the conditioning frames, or None.
+      memory: features [b, m, h, w, c] of the conditioning frames, or None.
     """
 
     unet: list[KeysValues]
@@ -59,29 +58,24 @@ class StreamingDenoiser(nnx.Module):
             [b, m, H, W, 3] in [-1, 1]. None means no short-term memory.
           anchor: [n * b, s, c] tokens of the anchor frame; None means no long-term memory.
           texts: how many branches have a text of their own; they come first. The others differ from the last of these
-            in the anchor alone, which CAM does not see, so CAM's features are computed once and shared.
+            in the anchor alone, which CAM does not see, so CAM's features are computed once for them.
         """
         unet = self.unet.keys_values(text if anchor is None else self.apm.contexts(text, anchor))
         if frames is None:
             return Condition(unet)
-        own = texts * len(frames)
-        memory = repeat(self.cam.encode(frames), 'b ... -> (n b) ...', n=texts)
-        return Condition(unet, self.cam.keys_values(text[:own]), memory)
+        own = text[: texts * len(frames)]
+        return Condition(unet, self.cam.keys_values(own), self.cam.encode(frames))
 
     def __call__(self, x: jax.Array, t: jax.Array, condition: Condition, *, remat: str = 'none') -> jax.Array:
-        """Float32 prediction [b, f, h, w, 4] for noisy latents x [b, f, h, w, 4] at diffusion steps t [b].
+        """Float32 prediction [n * b, f, h, w, 4] for noisy latents x [b, f, h, w, 4] at diffusion steps t [b].
 
         Args:
-          x: noisy latents.
+          x: noisy latents, the same for the n guidance branches of a video.
           t: diffusion steps.
-          condition: as from `condition`.
+          condition: as from `condition`, for n * b.
           remat: which values are kept for a gradient, as in `UNet3D`.
         """
         if condition.memory is None:
             return self.unet(x, t, condition.unet, remat=remat)
-        own = len(condition.memory)
-        features = self.cam.extract(x[:own], t[:own], condition.extractor, condition.memory, remat=remat)
-        features = jax.tree.map(
-            lambda of: jnp.concatenate([of, of[2 * own - len(x) :]]) if own < len(x) else of, features
-        )
+        features = self.cam.extract(x, t, condition.extractor, condition.memory, remat=remat)
         return self.unet(x, t, condition.unet, **self.cam.joins(features), remat=remat)

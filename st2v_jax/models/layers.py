@@ -4,6 +4,8 @@ x is [b, f, h, w, c] everywhere. `build.init` makes the weights; the initialiser
 module costs nothing.
 """
 
+import functools
+import math
 from functools import partial
 
 import einops
@@ -21,6 +23,23 @@ LayerNorm = partial(nnx.LayerNorm, epsilon=1e-5)
 
 FRAME = (-3, -2)  # axes (h, w): each frame on its own
 VIDEO = (-4, -3, -2)  # axes (f, h, w): the frames together
+
+
+def per_branch(x: jax.Array, rows: int, videos: int | None = None) -> jax.Array:
+    """x of some guidance branches [k * b, ...] -> of all of them, [rows, ...]; rows are ordered (branch, video).
+
+    The branches of a guided step have the same noisy latents. They differ from the first cross-attention on, so what
+    lies before it is computed once for a video, and repeated where a branch's own values meet it.
+
+    Args:
+      x: [k * b, ...]; the branches that it lacks have the values of its last one.
+      rows: n * b.
+      videos: b; None means that x is the same for all branches, k = 1.
+    """
+    if len(x) == rows:
+        return x
+    videos = len(x) if videos is None else videos
+    return jnp.concatenate([x, *[x[-videos:]] * ((rows - len(x)) // videos)])
 
 
 class GroupNorm(nnx.Module):
@@ -48,20 +67,62 @@ class GroupNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        wide = x.astype(jnp.float32)
-        # Moments per channel first: then the large tensor keeps its layout, and only c numbers are joined into groups.
-        mean = jnp.mean(wide, self.axes, keepdims=True)
-        square = jnp.mean(jnp.square(wide), self.axes, keepdims=True)
-        mean, square = (self._join(m) for m in (mean, square))
-        variance = jnp.maximum(square - jnp.square(mean), 0)
-        gain = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]
-        return (wide * gain + (self.bias[...] - mean * gain)).astype(self.dtype)
+    def __call__(self, x: jax.Array, *, silu: bool = False) -> jax.Array:
+        """Normalised x, and SiLU of it with silu=True, [..., c] in `dtype`."""
+        y = _group_norm(x, self.scale[...], self.bias[...], self.groups, self.epsilon, self.axes, silu)
+        return y.astype(self.dtype)
 
-    def _join(self, moment):
-        channels = moment.shape[-1] // self.groups
-        joined = einops.reduce(moment, '... (g c) -> ... g', 'mean', g=self.groups)
-        return einops.repeat(joined, '... g -> ... (g c)', c=channels)
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
+def _group_norm(x, scale, bias, groups, epsilon, axes, silu):
+    """Float32 group norm of x, with SiLU or not.
+
+    The gradient needs x in its own type and the moments, and computes the rest again: automatic differentiation would
+    keep several float32 tensors as large as x.
+    """
+    return _normalised(x, scale, bias, groups, epsilon, axes, silu)[0]
+
+
+def _normalised(x, scale, bias, groups, epsilon, axes, silu):
+    wide = x.astype(jnp.float32)
+    # Moments per channel first: then the large tensor keeps its layout, and only c numbers are joined into groups.
+    mean = jnp.mean(wide, axes, keepdims=True)
+    square = jnp.mean(jnp.square(wide), axes, keepdims=True)
+    mean, square = (_of_groups(m, groups) for m in (mean, square))
+    rstd = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
+    gain = rstd * scale
+    y = wide * gain + (bias - mean * gain)
+    return nnx.silu(y) if silu else y, (mean, rstd)
+
+
+def _group_norm_forward(x, scale, bias, *static):
+    y, moments = _normalised(x, scale, bias, *static)
+    return y, (x, scale, bias, moments)
+
+
+def _group_norm_backward(groups, epsilon, axes, silu, saved, dy):
+    x, scale, bias, (mean, rstd) = saved
+    unit = (x.astype(jnp.float32) - mean) * rstd
+    if silu:
+        y = unit * scale + bias
+        gate = nnx.sigmoid(y)
+        dy = dy * gate * (1 + y * (1 - gate))
+    means = [jnp.mean(of, axes, keepdims=True) for of in (dy, dy * unit)]
+    of_bias, of_scale = (
+        jnp.sum(of, tuple(range(x.ndim - 1))) * math.prod(x.shape[axis] for axis in axes) for of in means
+    )
+    shift, slope = (_of_groups(scale * of, groups) for of in means)
+    dx = rstd * (dy * scale - shift - unit * slope)
+    return dx.astype(x.dtype), of_scale, of_bias
+
+
+_group_norm.defvjp(_group_norm_forward, _group_norm_backward)
+
+
+def _of_groups(moment, groups):
+    """The mean of each group of channels, for each of its channels."""
+    joined = einops.reduce(moment, '... (g c) -> ... g', 'mean', g=groups)
+    return einops.repeat(joined, '... g -> ... (g c)', c=moment.shape[-1] // groups)
 
 
 def sinusoidal(t: jax.Array, width: int) -> jax.Array:
@@ -87,7 +148,8 @@ class TimeEmbedding(nnx.Module):
 class ResidualBlock(nnx.Module):
     """Twice group norm, SiLU and 3x3 convolution on each frame, with the time embedding added in between.
 
-    x [b, f, h, w, in_channels], time [b, time_width] -> [b, f, h, w, out_channels].
+    x [b, f, h, w, in_channels], time [b, time_width] -> [b, f, h, w, out_channels]. x may be that of several guidance
+    branches, which share their time.
     """
 
     def __init__(
@@ -112,9 +174,9 @@ class ResidualBlock(nnx.Module):
         self.has_shortcut = in_channels != out_channels
 
     def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
-        y = self.conv1(nnx.silu(self.norm1(x)))
-        y = y + self.time_emb_proj(nnx.silu(time))[:, None, None, None, :]
-        y = self.conv2(nnx.silu(self.norm2(y)))
+        y = self.conv1(self.norm1(x, silu=True))
+        y = y + per_branch(self.time_emb_proj(nnx.silu(time)), len(y))[:, None, None, None, :]
+        y = self.conv2(self.norm2(y, silu=True))
         return y + (self.conv_shortcut(x) if self.has_shortcut else x)
 
 
@@ -150,7 +212,7 @@ class TemporalConvBlock(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x
         for norm, conv in zip(self.norms, self.convs, strict=True):
-            y = conv(nnx.silu(norm(y)))
+            y = conv(norm(y, silu=True))
         return x + y
 
 

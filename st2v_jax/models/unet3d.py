@@ -22,6 +22,7 @@ from st2v_jax.models.layers import (
     TemporalConvBlock,
     TimeEmbedding,
     Upsample,
+    per_branch,
 )
 
 POLICIES = ('nothing_saveable', 'dots_saveable', 'dots_with_no_batch_dims_saveable')
@@ -191,13 +192,14 @@ class UNetEncoder(nnx.Module):
         Args:
           x: [b, f, h, w, in_channels].
           t: [b] diffusion steps.
-          keys_values: keys and values for each of `cross_attentions()`.
+          keys_values: keys and values for each of `cross_attentions()`, perhaps of n guidance branches, [n * b, ...].
           concatenated: [b, f, h, w, c], what further input channels add to the first convolution (Conc-Cond), or None.
           added: [b, f, h, w, c], added after the first temporal transformer (CAM's conditioning frames), or None.
           remat: which values of a row of layers are kept for a gradient, see `_rematerialised`.
 
         Returns:
-          skips (list of [b, f, h', w', c']), middle [b, f, h'', w'', c''], time embedding [b, 4 * c].
+          skips (list of [b, f, h', w', c']), middle [b, f, h'', w'', c''], time embedding [b, 4 * c]. With n branches
+          the skips from the first cross-attention on and the middle have n * b rows.
         """
         keys_values = iter(keys_values)
         time = self.time_embedding(t)
@@ -253,10 +255,11 @@ class UNetDecoder(nnx.Module):
         keys_values, skips = iter(keys_values), list(skips)
         for i, level in enumerate(self.up_blocks):
             for layer in level.layers():
-                x = _run(layer, jnp.concatenate([x, skips.pop()], axis=-1), time, keys_values, remat)
+                x = jnp.concatenate([x, per_branch(skips.pop(), len(x))], axis=-1)
+                x = _run(layer, x, time, keys_values, remat)
             if i < len(self.upsamplers):
                 x = self.upsamplers[i](x, skips[-1].shape[2:4])
-        return self.conv_out(nnx.silu(self.conv_norm_out(x))).astype(jnp.float32)
+        return self.conv_out(self.conv_norm_out(x, silu=True)).astype(jnp.float32)
 
 
 class UNet3D(nnx.Module):
@@ -291,7 +294,8 @@ class UNet3D(nnx.Module):
         Args:
           x: [b, f, h, w, in_channels] noisy latents.
           t: [b] diffusion steps.
-          keys_values: keys and values for each of `cross_attentions()`.
+          keys_values: keys and values for each of `cross_attentions()`. If they are those of n guidance branches,
+            [n * b, ...], then so is the prediction; x and t are the same for all branches.
           inject: a function (skips, middle) -> (skips, middle), CAM's feature injector; None leaves them as they are.
           concatenated: as for `UNetEncoder`.
           remat: which values of the layers are kept for a gradient; 'none' keeps all, see `_rematerialised`.

@@ -89,7 +89,7 @@ class Encoder(nnx.Module):
         x = self.conv_in(images)
         for level in self.down:
             x = level(x)
-        return self.to_moments(nnx.silu(self.norm_out(self.mid(x))))
+        return self.to_moments(self.norm_out(self.mid(x), silu=True))
 
 
 class EncoderLevel(nnx.Module):
@@ -128,7 +128,7 @@ class Decoder(nnx.Module):
         x = self.mid(self.conv_in(latents))
         for level in self.up:
             x = level(x)
-        return self.to_image(nnx.silu(self.norm_out(x)))
+        return self.to_image(self.norm_out(x, silu=True))
 
 
 class DecoderLevel(nnx.Module):
@@ -170,8 +170,8 @@ class ResidualBlock(nnx.Module):
         self.conv_shortcut = make.linear(before, channels) if before != channels else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.conv1(nnx.silu(self.norm1(x)))
-        y = self.conv2(nnx.silu(self.norm2(y)))
+        y = self.conv1(self.norm1(x, silu=True))
+        y = self.conv2(self.norm2(y, silu=True))
         return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 

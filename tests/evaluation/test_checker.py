@@ -72,9 +72,17 @@ def test_identity_is_one_with_itself_and_zero_with_its_opposite():
 def test_world_clips_are_labelled_with_the_object_they_show():
     clips, labels = world_clips(seed=3, size=32)(jax.random.key(0), 4)
     assert clips.shape == (4, 16, 32, 32, 3) and np.abs(clips).max() <= 1
+    assert labels.keys() == checker.CLASSES.keys()
     assert all(
         (labels[name] >= 0).all() and (labels[name] < len(names)).all() for name, names in checker.CLASSES.items()
     )
+
+
+def test_a_radius_is_the_mean_of_the_steps():
+    steps = np.log(np.array(checker.SIZES))
+    believed = np.eye(len(steps))[[0, 5]]
+    np.testing.assert_allclose(checker.radii(believed), [checker.SIZES[0], checker.SIZES[5]])
+    np.testing.assert_allclose(np.log(checker.radii(believed.mean(0))), (steps[0] + steps[5]) / 2)
 
 
 def test_time_is_a_limit_too():

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from st2v_jax.data import world
+from st2v_jax.data.world.captions import PATTERN_WORDS
 from st2v_jax.evaluation import checker, model_page, nearest, pictures, survey
 
 pytest.importorskip('cv2')
 pytestmark = pytest.mark.usefixtures('unoptimised')
 SIZE, FRAMES = 32, 24
+LABELS = {'colour': [0, 1, 1], 'shape': [0, 0, 1], 'motion': [1, 1, 1], 'pattern': [0, 1, 1]}
 
 
 @pytest.fixture(scope='module')
@@ -66,21 +68,56 @@ def test_ground_truth_equals_itself(results):
     for found in results['places'].values():
         assert found['right']['generated'] == found['right']['truth']
         assert found['motion']['generated'] == found['motion']['truth'] and found['flow_ratio_median'] == 1
+        assert found['size']['generated'] == found['size']['truth'] and found['size']['to_truth'] == 1
     assert results['identity']['generated'] == results['identity']['truth']
     assert len(results['videos']) == 3
 
 
 def test_shares_count_what_is_right():
-    labels = {'colour': np.array([0, 1, 1]), 'shape': np.array([0, 0, 1]), 'motion': np.array([1, 1, 1])}
+    labels = {name: np.array(found) for name, found in LABELS.items()}
     believed = {name: np.eye(2)[label] for name, label in labels.items()}
-    assert survey.right(believed, labels) == {'colour': 1, 'shape': 1, 'motion': 1, 'all': 1}
+    assert survey.right(believed, labels) == dict.fromkeys((*survey.NAMED, 'all'), 1)
     chance = survey.right_for_others(believed, labels)
     assert chance['colour'] == pytest.approx(1 / 3) and chance['motion'] == 1 and chance['all'] == 0
+
+
+def test_a_pattern_counts_where_the_caption_tells_it():
+    believed = {name: np.eye(2)[found] for name, found in LABELS.items()}
+    labels = {name: np.array(found) for name, found in LABELS.items()}
+    assert survey.right(believed, labels | {'pattern': np.array([0, -1, 0])})['pattern'] == 0.5
+    untold = labels | {'pattern': np.full(3, -1)}
+    assert survey.right(believed, untold)['pattern'] is None
+    assert survey.right_for_others(believed, untold)['pattern'] is None
+
+
+def test_what_is_said_is_in_the_captions():
+    _, found = survey.unseen_scenes(11, 24)
+    told = survey.said(found)['pattern']
+    assert (told < 0).any() and (told > 0).any() and (told == 0).any()
+    for sentence, number, true in zip(survey.captions(found), told, found.pattern[:, 0]):
+        named = [name for name, words in PATTERN_WORDS.items() if set(words) & set(sentence.split())]
+        assert named == ([world.PATTERNS[number]] if number > 0 else []) and number in (true, -1)
+
+
+def test_sizes_are_compared_with_the_truth_and_with_the_beginning():
+    first = {'generated': np.array([0.1, 0.2, 0.2]), 'truth': np.array([0.2, 0.2, 0.2])}
+    now = {'generated': np.array([0.1, 0.1, 0.1]), 'truth': np.array([0.2, 0.21, 0.2])}
+    assert survey.sizes(now, first) == {
+        'generated': {'ratio': pytest.approx(0.5), 'kept': pytest.approx(1 / 3)},
+        'truth': {'ratio': pytest.approx(1), 'kept': 1},
+        'to_truth': pytest.approx(0.5),
+    }
 
 
 def test_a_checker_of_another_size_is_refused(scenes):
     with pytest.raises(ValueError, match='trained on 64 pixels, but the videos have 32'):
         survey.survey(np.zeros((3, 16, SIZE, SIZE, 3), np.uint8), scenes[1], ({}, {'size': 64}))
+
+
+def test_a_checker_from_before_there_was_a_size_is_refused():
+    older = {'heads': dict.fromkeys((*survey.NAMED,))}, {'size': SIZE}
+    with pytest.raises(ValueError, match=r'^the checker does not read size; make a new one with st2v evaluate train-'):
+        survey.check(older, SIZE)
 
 
 def test_the_nearest_clip_of_a_training_clip_is_itself():
@@ -132,6 +169,13 @@ def test_the_page_is_a_function_of_the_json(results):
         results['videos'][0]['caption'],
     ):
         assert part in page
+    older = copy.deepcopy(results)
+    for found in older['places'].values():
+        del found['size']
+        for shares in found['right'].values():
+            del shares['pattern']
+    assert '## Size' in page and '| pattern |' in page
+    assert '## Size' not in (before_it := model_page.page(older, training)) and '| pattern |' not in before_it
     changed = copy.deepcopy(results)
     changed['identity']['generated'] = 0.1234
     assert '0.123' in model_page.page(changed, training, 'small-model') and '0.123' not in page

@@ -180,7 +180,7 @@ def check_g5(case):
     latents, b = ours(io['initial_latents']), io['initial_latents'].shape[0]
     t = jnp.full(b, int(io['single_timestep']))
     rows = partial(ours, pattern='(b f) c h w -> b f h w c', b=b)
-    single = branches(jnp.concatenate([latents, latents]), jnp.concatenate([t, t]))
+    single = branches(latents, t)
     errors = {
         'image_tokens': (relative(tokens, both['image_tokens']), 1e-4),
         'single_noise_pred': (relative(single, ours(io['single_noise_pred_uncond_cond'])), 1e-4),

@@ -125,15 +125,29 @@ def test_the_extractor_sees_only_the_first_noisy_frames_and_the_text(params, inp
 
 @pytest.mark.slow
 def test_guidance_branches_that_differ_in_the_anchor_share_what_cam_remembers(run, params, inputs):
-    params = perturbed(params)  # one video: no text, text, text and anchor
-    null, own = inputs['text']
-    text, x = np.stack([null, own, own]), np.stack([inputs['x'][0]] * 3)
-    none, anchor = inputs['anchor']
-    anchor, t = np.stack([none, none, anchor]), jnp.array([700, 700, 700])
-    apart = run(params, x, text, np.stack([inputs['frames'][0]] * 3), anchor, t)
-    shared = run(params, x, text, inputs['frames'][:1], anchor, t, texts=2)
+    params = perturbed(params)
+    branches = [(0, 0), (1, 0), (1, 1)]  # no text, text, text and anchor
+    apart, shared = _branches(run, params, inputs, branches, texts=2)
     np.testing.assert_allclose(shared, apart, atol=1e-5)
-    assert np.abs(apart[1] - apart[2]).max() > 1e-4
+    assert np.abs(apart[2:4] - apart[4:]).max() > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('branches', [[(0, 0), (1, 1)], [(1, 0), (1, 1)], [(1, 1)]])
+def test_guidance_branches_share_what_comes_before_the_first_cross_attention(run, params, inputs, branches):
+    texts = len({text for text, _ in branches})
+    apart, shared = _branches(run, perturbed(params), inputs, branches, texts=texts)
+    np.testing.assert_allclose(shared, apart, atol=1e-5)
+
+
+def _branches(run, params, inputs, branches, *, texts):
+    """Predictions in branches of (text, anchor): with x, t and frames for each branch, and with one for all."""
+    stacked = lambda values, chosen: np.concatenate([values if own else 0 * values for own in chosen])
+    text, anchor = (stacked(inputs[name], chosen) for name, chosen in zip(('text', 'anchor'), zip(*branches)))
+    x, frames, t = inputs['x'], inputs['frames'], np.array([3, 700])
+    every = lambda values: np.concatenate([values] * len(branches))
+    apart = run(params, every(x), text, every(frames), anchor, every(t))
+    return apart, run(params, x, text, frames, anchor, t, texts=texts)
 
 
 def test_layer_norms_in_the_conditioning_encoder_are_the_papers(params):

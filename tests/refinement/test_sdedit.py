@@ -29,12 +29,14 @@ SMALL = dict(steps=3, length=6, overlap=2, rescale=0.0)
 
 def pointwise(params, x, t, condition):
     """A v that depends on one number at a time."""
+    x, t = (jnp.concatenate([a] * (len(condition[0]) // len(x))) for a in (x, t))  # one for each guidance branch
     return params * jnp.tanh(x) + condition[0] * (t[:, None, None, None, None] > 300)
 
 
 def averaging(params, x, t, condition):
     """A v that depends on the whole chunk."""
-    return pointwise(params, x, t, condition) + 0.2 * x.mean(1, keepdims=True)
+    y = pointwise(params, x, t, condition)
+    return y + 0.2 * jnp.concatenate([x.mean(1, keepdims=True)] * (len(y) // len(x)))
 
 
 TOYS = {'pointwise': Refiner(pointwise), 'averaging': Refiner(averaging)}  # made once: each is a compiled program

@@ -46,14 +46,18 @@ class Counter:
             return x[:, None]
         if method == 'condition':
             return self.condition(x, t, condition, **kwargs)
-        self.batches.append(len(x))
         last, tint = condition
+        x, t = self.branches(x, t, last)
+        self.batches.append(len(x))
         frame = last[:, None] + STEP * jnp.arange(1, x.shape[1] + 1)
         x0 = CONFIG.scale_factor * (frame + tint[:, None])[..., None, None, None] * jnp.ones_like(x)
         alpha, sigma = (
             jnp.asarray(leaf, x.dtype)[t][:, None, None, None, None] for leaf in noise_levels(CONFIG.diffusion)[:2]
         )
         return (alpha * x - x0) / sigma
+
+    def branches(self, x, t, condition):
+        return (jnp.concatenate([a] * (len(condition) // len(x))) for a in (x, t))
 
     def condition(self, text, frames, anchor, texts):
         if frames is None:
@@ -128,6 +132,7 @@ def random_system():
         def __call__(self, params, x, t=None, condition=None, *, method='__call__', **kwargs):
             if method != '__call__':
                 return super().__call__(params, x, t, condition, method=method, **kwargs)
+            x, _ = self.branches(x, t, condition[0])
             return 0.1 * x + condition[0][:, None, None, None, None]
 
     return System(CONFIG, decode, None, image, Noisy())
@@ -331,7 +336,7 @@ def test_a_backbone_that_codes_frames_in_groups_streams_by_its_contract():
         alpha, sigma = (
             jnp.asarray(leaf, x.dtype)[t][:, None, None, None, None] for leaf in noise_levels(contract.process)[:2]
         )
-        return (x - alpha * x0) / sigma
+        return jnp.tile((x - alpha * x0) / sigma, (2, 1, 1, 1, 1))  # two guidance branches
 
     networks = System(GroupedConfig(), decode, None, None, denoiser)
     params = {name: {} for name in ('vae', 'unet', 'cam')}

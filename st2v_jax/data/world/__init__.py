@@ -10,7 +10,7 @@ A frame depends only on the seed, the index of its scene and its own number.
 
 from st2v_jax.data.examples import EXAMPLES
 from st2v_jax.data.world.attributes import BACKGROUNDS, CAMERAS, COLOURS, MOTIONS, PATTERNS, SHAPES
-from st2v_jax.data.world.captions import caption, words
+from st2v_jax.data.world.captions import caption, is_brief, words
 from st2v_jax.data.world.render import render, truth
 from st2v_jax.data.world.scene import SPLITS, Scene, describe, held_out, scene, split_indices
 
@@ -27,6 +27,7 @@ __all__ = [
     'caption',
     'describe',
     'held_out',
+    'is_brief',
     'render',
     'scene',
     'split_indices',

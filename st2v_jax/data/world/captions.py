@@ -112,15 +112,24 @@ def _clause(choose, things, form, brief):
     return ' and '.join(f'{noun} {verb[form]}{side}' for noun, verb, side in zip(nouns, verbs, sides))
 
 
+def is_brief(scene: Scene, variant: int = 0) -> bool:
+    """Whether the caption names only colours, shapes and motions. Others tell all; plain objects have no word."""
+    return _brief(_Choices(np.asarray(scene.salt), variant))
+
+
+def _brief(choose):
+    return choose(range(6)) == 0
+
+
 def caption(scene: Scene, variant: int = 0) -> str:
     """A sentence that describes one scene; `variant` (any integer) chooses the wording.
 
-    One sentence in six is brief: it names only colours, shapes and motions.
+    One sentence in six is brief, see `is_brief`.
     """
     scene = jax.tree.map(np.asarray, scene)
     names = describe(scene)
     choose = _Choices(scene.salt, variant)
-    brief = choose(range(6)) == 0
+    brief = _brief(choose)
     form, opening = choose(((0, ''), (0, ''), (2, ''), (2, 'a video of ')))
     clause = _clause(choose, names['objects'], form, brief)
     if brief:
