@@ -82,14 +82,10 @@ class Enhancer:
 
     def scratch_bytes(self, settings: sdedit.RefineSettings, size: tuple[int, int], frames: int) -> int:
         """The size of the temporary files that `enhance` writes for so many frames of (height, width) pixels."""
-        one = self.latent_bytes(self.canvas(size))
         (_, *shape), _ = sdedit.level_shapes(settings, (1, frames))
-        return one * max(4 * math.prod(shape), frames + 2 * math.prod(shape))  # two generations of two, or while noised
-
-    def latent_bytes(self, canvas: Canvas) -> int:
-        """The size of one frame's latents."""
-        pixels = math.prod(canvas.whole) // self.config.vae.downsampling**2
-        return pixels * self.config.vae.latent_channels * np.dtype(np.float32).itemsize
+        most = max(4 * math.prod(shape), frames + 2 * math.prod(shape))  # two generations of two, or while noised
+        pixels = math.prod(self.canvas(size).whole) // self.config.vae.downsampling**2
+        return most * pixels * self.config.vae.latent_channels * np.dtype(np.float32).itemsize
 
     def job(self, settings: sdedit.RefineSettings, condition: list[KeysValues], keys: blend.Keys) -> sdedit.Job:
         """The Job of refining a video; condition is as from `encode_texts`."""
@@ -275,17 +271,17 @@ def _encode(enhancer, profile, pieces, folder):
         if canvas is None:
             size, frame_size = len(piece), piece.shape[1:3]
             canvas = enhancer.canvas(frame_size)
-            there = scratch.cut(file, size * enhancer.latent_bytes(canvas)) * size
+            encode = functools.partial(encode_frames, canvas=canvas, profile=profile)
+            shape = jax.eval_shape(encode, enhancer, piece).shape[1:]
+            there = scratch.cut(file, math.prod((size, *shape)) * np.dtype(np.float32).itemsize) * size
         if count >= there:
-            latents = encode_frames(enhancer, _padded(piece, size), canvas=canvas, profile=profile)
-            latents = np.asarray(latents[: len(piece)])
+            latents = np.asarray(encode(enhancer, _padded(piece, size))[: len(piece)])
             check_finite(latents, 'the latents of the frames', enhancer.params)
             scratch.append(file, latents)
         count += len(piece)
     if canvas is None:
         raise ValueError('a video has at least 1 frame, not 0')
-    rows, columns = (side // enhancer.config.vae.downsampling for side in canvas.whole)
-    return kept.Encoded.of(folder, frame_size, (count, rows, columns, enhancer.config.vae.latent_channels))
+    return kept.Encoded.of(folder, frame_size, (count, *shape))
 
 
 def texts_of_chunks(
