@@ -38,7 +38,9 @@ class Recipe:
     settings: SampleSettings
 
     def __post_init__(self):
-        object.__setattr__(self, 'settings', dataclasses.replace(self.settings, decode_frames=SampleSettings.decode_frames))
+        object.__setattr__(
+            self, 'settings', dataclasses.replace(self.settings, decode_frames=SampleSettings.decode_frames)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON values."""

@@ -30,8 +30,8 @@ def of_weights(opened: OpenModel, known: Mapping[str, Any] | None = None) -> tup
 
     Args:
       opened: the model.
-      known: what an earlier call gave to remember, {path: {'size', 'mtime_ns', 'sha256'}}: a file that has the same size
-        and time is not read again.
+      known: what an earlier call gave to remember, {path: {'size', 'mtime_ns', 'sha256'}}: a file that has the same
+        size and time is not read again.
 
     Returns:
       ({'config': hash, 'files': {network: hash}}, {path: {'size', 'mtime_ns', 'sha256'}}).

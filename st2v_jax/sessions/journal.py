@@ -7,7 +7,7 @@ from typing import Any
 
 
 def add(file: Path, **entry: Any) -> None:
-    """Adds an entry with the time in seconds since 1970. A line that a killed process left unfinished stays as it is."""
+    """Adds an entry with the time in seconds since 1970; a line that a killed process left unfinished stays."""
     text = json.dumps({'time': round(time.time(), 3)} | entry, ensure_ascii=False) + '\n'
     with open(file, 'ab+') as opened:
         if opened.seek(0, 2):

@@ -22,6 +22,7 @@ that it was made of, and has a folder of its own beside `chunks`.
 
 import dataclasses
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,8 +34,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from st2v_jax import stopping
 from st2v_jax.errors import SessionError, WeightsError
 from st2v_jax.models.system import Prompt
+from st2v_jax.open_model import SHIPPED
 from st2v_jax.sessions import branches, chunks, fingerprint, journal
 from st2v_jax.sessions.branches import Branch, Recipe
 from st2v_jax.sessions.chunks import Damaged
@@ -129,7 +132,7 @@ class Session:
         about = {
             'format': FORMAT,
             'weights': weights,
-            'source': None if model.source is None else str(model.source.source),
+            'source': _source(model.source),
             'dtype': _dtype(model),
             'frame_size': list(model.config.contract.frame_size),
         }
@@ -162,21 +165,24 @@ class Session:
         """What was done, in its order: entries with a 'time' in seconds since 1970."""
         return journal.read(self.folder / 'journal.jsonl')
 
-    def start(self, recipe: Recipe, *, num_frames: int, name: str = branches.MAIN) -> Branch:
-        """The branch of a recipe from chunk 0 on, made or found; of a branch that is there only the length changes.
+    def start(self, *recipes: Recipe, num_frames: int, name: str = branches.MAIN) -> Branch:
+        """The branch of recipes, made or found; of a branch that is there only the length changes.
 
-        Raises SessionError if a branch of that name was asked for something else.
+        recipes: in the order of their starts, of which the first is 0.
+
+        Raises Taken if a branch of that name was asked for something else.
         """
-        check_seeds([recipe.seed])
+        check_seeds([recipe.seed for recipe in recipes])
+        branches.check_name(name)
         if name not in self.names():
-            return self._save(Branch(name, (recipe,), num_frames=num_frames))
+            return self._save(Branch(name, recipes, num_frames=num_frames))
         found = self.branch(name)
-        if not self._same(found.recipes, (recipe,)):
+        if not self._same(found.recipes, recipes):
             raise Taken(f'{self.folder} was asked for something else: {_asked(found)}')
         return self._save(dataclasses.replace(found, num_frames=num_frames))
 
     def fork(self, source: str, at: int, *, name: str | None = None, **changes: Any) -> Branch:
-        """A branch that shares the chunks before chunk `at` with another one, and is asked for something else from there.
+        """A branch that shares the chunks before chunk `at` with another one, and asks for something else from there on.
 
         What is asked for again is found again: so a command that was killed goes on when it is repeated.
 
@@ -236,7 +242,7 @@ class Session:
 
     def missing(self, branch: Branch) -> int:
         """How many chunks of a branch are not made yet."""
-        return max(0, self._count(branch) - len(branch.chunks))
+        return max(0, self._contract.chunks(branch.num_frames) - len(branch.chunks))
 
     def extend(self, name: str = branches.MAIN) -> Iterator[Step]:
         """Makes the chunks of a branch that are missing, damaged or not made yet; yields after each denoising step.
@@ -246,14 +252,25 @@ class Session:
         Raises SessionError for a branch that the session's model cannot continue.
         """
         branch, model = self.branch(name), self.model
-        count = max(self._count(branch), len(branch.chunks))
-        if count > 1 and 'cam' not in model.params:
+        planned = self._inputs(branch)
+        if len(planned) > 1 and 'cam' not in model.params:
             raise SessionError(f'without CAM and APM there is one chunk of {model.max_frames} frames')
-        planned = self._inputs(branch, count)
-        ids = [fingerprint.digest(inputs) for inputs in planned]
+        return self._extend(branch, planned, self.planned(branch))
+
+    def planned(self, branch: Branch) -> list[str]:
+        """The ids of all chunks of a branch, made or not; raises SessionError if those that are made have others."""
+        ids = [fingerprint.digest(inputs) for inputs in self._inputs(branch)]
         if branch.chunks != tuple(ids[: len(branch.chunks)]):
-            raise SessionError(f'{self.folder} was made by another version of st2v_jax, which numbers chunks differently')
-        return self._extend(branch, planned, ids)
+            raise SessionError(f'{self.folder} was made by another version of st2v_jax, whose chunks have other ids')
+        return ids
+
+    def whole(self, id: str) -> bool:
+        """Whether the file of a chunk is there and not damaged."""
+        try:
+            self.chunk(id)
+        except Damaged:
+            return False
+        return True
 
     def _extend(self, branch, planned, ids):
         there = [self._whole(number, id) for number, id in enumerate(ids)]
@@ -288,11 +305,29 @@ class Session:
         branch = self.branch(name)
         left = branch.num_frames
         for number, id in enumerate(branch.chunks):
+            stopping.check()
             if left <= 0:
                 return
             frames = np.asarray(self._decoded(branch, number, id)[0])
             yield frames[:left]
             left -= len(frames)
+
+    def note_export(self, branch: Branch, output: str | Path, fps: float) -> None:
+        """Writes into the journal that a file of a branch is complete; see `exported`."""
+        journal.add(self.folder / 'journal.jsonl', exported=self._export(branch, output, fps))
+
+    def exported(self, branch: Branch, output: str | Path, fps: float) -> bool:
+        """Whether the file of a branch at this place is complete, and has not been changed since."""
+        if not os.path.isfile(output) or not branch.chunks:
+            return False
+        return self._export(branch, output, fps) in [entry.get('exported') for entry in self.journal()]
+
+    def _export(self, branch, output, fps):
+        about = os.stat(output)
+        stamp = {'size': about.st_size, 'mtime_ns': about.st_mtime_ns}
+        last = self.model.config.contract.chunks(branch.num_frames)
+        leaf = {'leaf': branch.chunks[:last][-1], 'num_frames': branch.num_frames, 'fps': fps}
+        return {'file': os.path.abspath(output)} | leaf | stamp
 
     def remove(self, name: str) -> None:
         """Removes a branch; its chunks stay until `prune`. Raises SessionError for the main one."""
@@ -305,9 +340,7 @@ class Session:
     def prune(self) -> tuple[int, int]:
         """Removes the chunks that no branch leads to; returns how many, and their bytes."""
         kept = {id for name in self.names() for id in self.branch(name).chunks}
-        gone = [
-            file for file in self._chunks.iterdir() if chunks.NAME.fullmatch(file.name) and file.stem not in kept
-        ]
+        gone = [file for file in self._chunks.iterdir() if chunks.NAME.fullmatch(file.name) and file.stem not in kept]
         size = sum(file.stat().st_size for file in gone)
         for file in gone:
             file.unlink()
@@ -343,16 +376,13 @@ class Session:
             raise SessionError(f'{self.folder} was made in {dtype}, not in {_dtype(model)}: --dtype {dtype} goes on')
         self._model = dataclasses.replace(model, params=jax.device_put(model.params))
 
-    def _count(self, branch):
-        """How many chunks the length of a branch takes."""
-        return self._contract.chunks(branch.num_frames)
-
     @property
     def _contract(self):
         return self.model.config.contract
 
-    def _inputs(self, branch, count):
-        """What determines each of the first `count` chunks of a branch, in their order."""
+    def _inputs(self, branch):
+        """What determines each chunk of a branch, made or not."""
+        count = max(self._contract.chunks(branch.num_frames), len(branch.chunks))
         told = [branch.recipe(number).prompts.of_chunk(self._contract, number) for number in range(count)]
         parent, all_inputs = None, []
         for number, text in enumerate(told):
@@ -489,6 +519,13 @@ def _opened(model):
     return model.source
 
 
+def _source(opened):
+    """Where the weights are, for the next run, which may be started elsewhere; None for the model of the package."""
+    if opened.source == SHIPPED:
+        return None
+    return os.path.abspath(opened.source) if os.path.exists(opened.source) else str(opened.source)
+
+
 def _dtype(model):
     backbone = model.params[model.config.backbone.KIND]
     return np.dtype(computed_in(backbone)).name
@@ -498,7 +535,9 @@ def _asked(branch):
     """What a branch was asked for last, in words."""
     recipe = branch.recipes[-1]
     steps, text, anchor = recipe.settings.steps, recipe.settings.guidance_text, recipe.settings.guidance_anchor
-    words = f'"{in_short(recipe.prompts.prompts[-1])}", seed {recipe.seed}, {steps} steps, guidance {text:g} and {anchor:g}'
+    words = (
+        f'"{in_short(recipe.prompts.prompts[-1])}", seed {recipe.seed}, {steps} steps, guidance {text:g} and {anchor:g}'
+    )
     return words + (f', without "{in_short(recipe.negative_prompt)}"' if recipe.negative_prompt else '')
 
 

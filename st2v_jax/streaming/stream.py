@@ -155,7 +155,7 @@ def stream(
 def denoised(
     system: System, settings: SampleSettings, params: dict[str, Any], prompt: Prompt, state: StreamState
 ) -> Iterator[tuple[int, int, jax.Array]]:
-    """The steps of the next chunk: (number from 1, how many there are, x [b, f, h, w, c] after it); the last x is clean.
+    """The steps of the next chunk, each as (number from 1, how many, x [b, f, h, w, c] after it); the last x is clean.
 
     A step is yielded when the next one has been started, because the host takes a while to start one; x may not have
     been computed yet. Who stops to ask for steps stops the chunk.
@@ -190,7 +190,7 @@ class Chunk(NamedTuple):
 def finished(
     system: System, settings: SampleSettings, params: dict[str, Any], x: jax.Array, state: StreamState
 ) -> Chunk:
-    """The chunk of clean latents x [b, f, h, w, c] after `state`; raises OutOfRange if they or frames are not finite."""
+    """The chunk of clean latents x [b, f, h, w, c] after `state`; raises OutOfRange if it is not finite."""
     run, number = programs(system, settings), int(state.index) + 1
     latents = new_latents(system, x, state)
     frames = run.decode(params, latents)
