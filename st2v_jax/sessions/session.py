@@ -26,7 +26,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,7 +182,7 @@ class Session:
         return self._save(dataclasses.replace(found, num_frames=num_frames))
 
     def fork(self, source: str, at: int, *, name: str | None = None, **changes: Any) -> Branch:
-        """A branch that shares the chunks before chunk `at` with another one, and asks for something else from there on.
+        """A branch that shares the chunks before chunk `at` with another one, and asks for something else from there.
 
         What is asked for again is found again: so a command that was killed goes on when it is repeated.
 
@@ -314,7 +314,8 @@ class Session:
 
     def note_export(self, branch: Branch, output: str | Path, fps: float) -> None:
         """Writes into the journal that a file of a branch is complete; see `exported`."""
-        journal.add(self.folder / 'journal.jsonl', exported=self._export(branch, output, fps))
+        with suppress(OSError):  # a session that is read-only can be exported too
+            journal.add(self.folder / 'journal.jsonl', exported=self._export(branch, output, fps))
 
     def exported(self, branch: Branch, output: str | Path, fps: float) -> bool:
         """Whether the file of a branch at this place is complete, and has not been changed since."""

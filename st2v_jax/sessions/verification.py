@@ -1,5 +1,6 @@
 """Whether chunks come out again as they are stored: equal, equal up to rounding, or different."""
 
+import itertools
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -96,10 +97,8 @@ def of_file(
             for step in session.extend():
                 if step.frames is not None:
                     video.write(step.frames[: frames - video.frames])
-        begins, again = 0, video_io.VideoReader(made)
-        there, others = _pieces(reader, contract, frames), _pieces(again, contract, frames)
+        there, others = (_pieces(video, contract, frames) for video in (reader, video_io.VideoReader(made)))
         for number, (one, other) in enumerate(zip(there, others, strict=True)):
-            begins += len(one)
             if number in chosen:
                 yield _of_pixels(number, one, other)
 
@@ -121,7 +120,7 @@ def _pieces(reader, contract, frames):
     for number in range(contract.chunks(frames)):
         first = contract.frames_after(number) if number else 0
         wanted = min(contract.frames_after(number + 1), frames) - first
-        yield [frame for frame, _ in zip(rest, range(wanted))]
+        yield list(itertools.islice(rest, wanted))
 
 
 def _of_pixels(number, one, other):
