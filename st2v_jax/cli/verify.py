@@ -10,8 +10,8 @@ from st2v_jax.errors import BadInput, Failed
 
 DESCRIPTION = """\
 Makes chunks of a video again and says whether they are equal, equal up to rounding, or different, and where. Of a file,
-which needs the manifest that st2v sample --session and st2v session export write into it, all chunks up to the last one
-asked for are made again; of a session only those asked for.
+which needs the manifest that sample --session and session export write into it, all chunks up to the last one asked for
+are made again; of a session only those asked for.
 """
 EPILOG = """\
 examples:

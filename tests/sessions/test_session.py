@@ -1,5 +1,6 @@
 """A session as functions: what is shared, what is made once, what goes on, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 import threading
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from st2v_jax.errors import OutputError
+from st2v_jax.models.system import system
 from st2v_jax.sessions import chunks, fingerprint
 from st2v_jax.sessions.branches import Recipe
 from st2v_jax.sessions.chunks import Damaged
@@ -51,6 +53,20 @@ def test_a_video_that_is_gone_on_with_is_that_of_a_run_left_alone(session, quick
     assert files(alone) == files(session)
     np.testing.assert_array_equal(video(session), frames)
     assert frames.shape == (40, 32, 32, 3)
+
+
+def test_a_memory_of_several_chunks_is_restored(quick, model, tmp_path):
+    """With 5 new frames in a chunk and a memory of 11."""
+    config = dataclasses.replace(model.config, memory=11)
+    model = dataclasses.replace(model, config=config, system=system(config))
+    alone = Session.create(tmp_path / 'alone', model)
+    alone.start(recipe(model), num_frames=36)
+    list(alone.extend())
+    Session.create(tmp_path / 'ball', model).start(recipe(model), num_frames=36)
+    for number in range(5):
+        step = next(step for step in Session(tmp_path / 'ball', model).extend() if step.frames is not None)
+        assert step.chunk == number
+    assert files(Session(tmp_path / 'ball', model)) == files(alone)
 
 
 def test_a_chunk_is_stored_before_its_frames_are_handed_out(session):

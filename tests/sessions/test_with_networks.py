@@ -31,46 +31,6 @@ def test_every_chunk_in_a_process_of_its_own_makes_the_video_of_generate(model, 
     assert [verdict[:2] for verdict in of_session(session, 'main', range(4))] == [(i, EQUAL) for i in range(4)]
 
 
-def test_a_memory_longer_than_a_chunk_is_restored_from_several(tiny_config, tiny_folder, tmp_path):
-    """With 5 new frames in a chunk and a memory of 11, the state before a chunk is made of three."""
-    import dataclasses
-
-    import jax.numpy as jnp
-
-    from st2v_jax.streaming import stream
-    from st2v_jax.streaming.generate import load
-
-    model = load(tiny_folder, jnp.float32)
-    contract = dataclasses.replace(model.config.contract, memory=11)
-
-    class Config:
-        def __getattr__(self, name):
-            return contract if name == 'contract' else getattr(model.config, name)
-
-    decoded = []
-
-    def decode(params, latents):
-        decoded.append(latents.shape[1])
-        return jnp.broadcast_to(latents[..., :1, :1, :3], (*latents.shape[:2], 32, 32, 3))
-
-    patch = pytest.MonkeyPatch()
-    with patch.context() as patch:
-        patch.setattr(stream, 'programs', lambda *_: type('Run', (), {'decode': staticmethod(decode)}))
-        session = Session.create(tmp_path / 'ball', dataclasses.replace(model, config=Config()))
-        session.start(Recipe(0, PROMPTS, '', 3, model.settings(steps=2)), num_frames=36)
-        from st2v_jax.sessions import chunks
-
-        ids = []
-        for inputs in session._inputs(session.branch()):
-            count = 16 if inputs['number'] == 0 else 5
-            first = 16 + 5 * (inputs['number'] - 1) if inputs['number'] else 0
-            latents = (first + np.arange(count, dtype=np.float32)).reshape(1, count, 1, 1, 1) * np.ones((4, 4, 4))
-            ids.append(chunks.write(tmp_path / 'ball' / 'chunks', inputs, np.float32(latents), None, {}))
-        state = session._state(session.branch(), ids, 4)
-    assert decoded == [5, 5, 5]
-    np.testing.assert_array_equal(np.asarray(state.frames)[0, :, 0, 0, 0], np.arange(20, 31))
-
-
 def test_runs_that_are_killed_at_random_moments_make_the_same_bytes(tiny_folder):
     """With 8 kills; the same program with 50 is for running by hand."""
     program = Path(__file__).with_name('kills.py')
