@@ -385,12 +385,12 @@ class Session:
         """What determines each chunk of a branch, made or not."""
         count = max(self._contract.chunks(branch.num_frames), len(branch.chunks))
         told = [branch.recipe(number).prompts.of_chunk(self._contract, number) for number in range(count)]
+        keys = {recipe.seed: streaming.video_keys([recipe.seed]) for recipe in branch.recipes}
         parent, all_inputs = None, []
         for number, text in enumerate(told):
             recipe = branch.recipe(number)
-            settings = dataclasses.asdict(recipe.settings)
+            settings, key = dataclasses.asdict(recipe.settings), keys[recipe.seed]
             settings.pop('decode_frames')
-            key = streaming.video_keys([recipe.seed])
             inputs = {
                 'format': FORMAT,
                 'kind': 'chunk',

@@ -2,8 +2,9 @@
 
     python tests/sessions/kills.py --weights FOLDER --kills 50
 
-Runs are forks of this process, which has imported everything and computed nothing, so a run starts at once. The
-process ends with 1 if a byte of a chunk or of the video differs.
+Runs are forks of this process, which has imported everything and computed nothing, so a run starts at once. One kill
+in four comes at any moment from the start on, the others when the first step is done or later. The process ends with 1
+if a byte of a chunk or of the video differs.
 """
 
 import argparse
@@ -33,17 +34,17 @@ def main() -> int:
         os.chdir(folder)
         options = [*OPTIONS, '--weights', arguments.weights]
         assert finish('compiled', options) == 0  # so that all other runs take the programs from the cache
-        began = time.monotonic()
-        assert finish('alone', options) == 0
-        lasts = time.monotonic() - began
+        starts, samples = undisturbed('alone', options)
         wanted, killed, different = contents('alone'), 0, 0
         while killed < arguments.kills:
-            at = moments.uniform(0, lasts)
-            if killed_at('ball', options, at):
+            from_start = moments.random() < 0.25
+            at = moments.uniform(0, starts + samples if from_start else samples)
+            if killed_at('ball', options, at, from_start):
                 killed += 1
-                chunks = len(list(Path('ball', 'chunks').glob('[0-9a-f]*.safetensors')))
-                print(f'kill {killed} after {at:.2f} s of {lasts:.2f}: {chunks} chunks are stored', flush=True)
-                if chunks < len(wanted) - 1 and killed < arguments.kills:
+                there = len(list(Path('ball', 'chunks').glob('[0-9a-f]*.safetensors')))
+                since = 'start' if from_start else 'first step'
+                print(f'kill {killed}, {at:.2f} s after the {since}: {there} chunks are stored', flush=True)
+                if killed < arguments.kills:
                     continue
             equal = finish('ball', options) == 0 and contents('ball') == wanted
             different += not equal
@@ -67,15 +68,17 @@ def warm() -> None:
 
 
 def run(session, options):
-    """Starts a run and returns (its process id, the end of a pipe that closes when it ends)."""
+    """Starts a run; returns (its process id, the end of a pipe that gets a byte with each step and ends with it)."""
     reading, writing = os.pipe()
     process = os.fork()
     if process:
         os.close(writing)
         return process, reading
     os.close(reading)
+    from st2v_jax.cli.progress import Progress
     from st2v_jax.cli.run import main
 
+    Progress.to = lambda *_: os.write(writing, b'.')
     code = 70
     try:
         code = main(['sample', *options, '--session', session])
@@ -86,20 +89,41 @@ def run(session, options):
 def finish(session, options):
     """Lets a run end; returns its exit code."""
     process, reading = run(session, options)
-    _, status = os.waitpid(process, 0)
-    os.close(reading)
-    return os.waitstatus_to_exitcode(status)
+    return ended(process, reading)
 
 
-def killed_at(session, options, seconds):
-    """Kills a run after so many seconds; returns whether it had not ended by itself."""
+def undisturbed(session, options):
+    """Lets a run end; returns the seconds to its first step, and from there to its end."""
+    began = time.monotonic()
     process, reading = run(session, options)
-    ended, _, _ = select.select([reading], [], [], seconds)
-    os.kill(process, signal.SIGKILL)
-    _, status = os.waitpid(process, 0)
+    os.read(reading, 1)
+    first = time.monotonic()
+    assert ended(process, reading) == 0
+    return first - began, time.monotonic() - first
+
+
+def killed_at(session, options, seconds, from_start):
+    """Kills a run so many seconds after its start, or its first step; returns whether it had not ended by itself."""
+    process, reading = run(session, options)
+    if not from_start:
+        os.read(reading, 1)
+    until = time.monotonic() + seconds
+    running = True
+    while running and (left := until - time.monotonic()) > 0:
+        running = not select.select([reading], [], [], left)[0] or bool(os.read(reading, 1))
+    if running:
+        os.kill(process, signal.SIGKILL)
+    code = ended(process, reading)
+    assert code in (0, -signal.SIGKILL), code
+    return code != 0
+
+
+def ended(process, reading):
+    """Waits for the end of a process; returns its exit code."""
+    while os.read(reading, 1 << 16):
+        pass
     os.close(reading)
-    assert not ended or os.waitstatus_to_exitcode(status) == 0, status
-    return not ended
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def contents(session):
