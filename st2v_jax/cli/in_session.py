@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
+import shlex
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from st2v_jax.cli import options, schedules
 from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import save
-from st2v_jax.errors import SessionError
+from st2v_jax.errors import BadInput, SessionError
 
 if TYPE_CHECKING:  # these import jax, for which --help does not wait
-    from st2v_jax.sessions.branches import Branch
+    from st2v_jax.sessions.branches import Branch, Recipe
     from st2v_jax.sessions.session import Session, Step
     from st2v_jax.streaming.generate import Model
 
 
-def open_session(folder: str | Path, weights: str | None, decode_frames: int | None) -> Session:
+def open_session(folder: str | Path, weights: str | None, decode_frames: int) -> Session:
     """The session in a folder with its model; weights: those to use instead of the ones it was made with, or None."""
     from st2v_jax.sessions.session import Session
     from st2v_jax.streaming.generate import load
 
     about = Session(folder).about
     model = load(weights or about['source'], about['dtype'])
-    return Session(folder, model, tell=warn, **_given(decode_frames))
+    return Session(folder, model, tell=warn, decode_frames=decode_frames)
 
 
-def begin(folder: str | Path, model: Model, decode_frames: int) -> Session:
-    """The session in a folder, which is made if there is none."""
-    from st2v_jax.sessions.session import Session, exists
+def begin(folder: str, model: Model, asked: Recipe, num_frames: int, decode_frames: int) -> tuple[Session, Branch]:
+    """The session in a folder, and its main branch; both are made if they are not there.
 
-    made = Session if exists(folder) else Session.create
-    return made(folder, model, decode_frames=decode_frames, tell=warn)
+    Raises BadInput, with the command that makes a branch, if the main one was asked for something else.
+    """
+    from st2v_jax.sessions.about import exists
+    from st2v_jax.sessions.session import Session, Taken
+
+    open_or_create = Session if exists(folder) else Session.create
+    session = open_or_create(folder, model, tell=warn, decode_frames=decode_frames)
+    try:
+        return session, session.start(asked, num_frames=num_frames)
+    except Taken as error:
+        line = _branching(folder, session.branch().recipes[0], asked)
+        raise BadInput(f'{error}; a branch has room for this: {line}') from error
 
 
-def _given(decode_frames):
-    return {} if decode_frames is None else {'decode_frames': decode_frames}
+def _branching(folder, there, wanted):
+    """The command that makes a branch of a recipe in a session that was made with another one."""
+    differ = {name: getattr(wanted, name) for name in ('negative_prompt', 'seed')}
+    differ = {name: value for name, value in differ.items() if value != getattr(there, name)}
+    for name in options.SAMPLING:
+        if getattr(wanted.settings, name) != getattr(there.settings, name):
+            differ[name] = getattr(wanted.settings, name)
+    parser = options.Parser(f'st2v session branch {shlex.quote(folder)} --from 0', '')
+    return parser.again(Namespace(), **schedules.spelled(wanted.prompts), **differ)
 
 
 def make(session: Session, branch: Branch, progress: Progress, run: Run) -> None:

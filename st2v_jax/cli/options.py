@@ -179,4 +179,10 @@ def add_sampling(add: Callable) -> None:
     )
 
 
+DECODE_FRAMES = {
+    'type': at_least_1,
+    'default': 4,
+    'metavar': 'N',
+    'help': 'frames decoded at once; fewer take less memory (default: 4)',
+}
 SAMPLING = ('steps', 'profile', 'guidance_text', 'guidance_anchor', 'eta')

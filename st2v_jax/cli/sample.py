@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import re
-import shlex
 import textwrap
 import warnings
 from argparse import Namespace
@@ -73,7 +72,8 @@ def work(arguments: Namespace, run: Run) -> None:
 
 def _in_sessions(prompts, names, arguments, run):
     """Makes or continues a session for each video; a shard takes each N-th one."""
-    from st2v_jax.sessions.session import Session, exists, writing
+    from st2v_jax.sessions.about import exists
+    from st2v_jax.sessions.session import Session, writing
 
     if arguments.enhance:
         raise BadInput('--enhance does not go with --session: export the video, and redraw it with st2v enhance')
@@ -132,8 +132,13 @@ class Job:
 
 def _make(job, arguments, model, settings, enhancer, run):
     """Makes one video and writes it to its file."""
+    from st2v_jax.sessions.branches import Recipe
+
     if job.session is not None:
-        return _make_in_session(job, arguments, model, settings, run)
+        asked = Recipe(0, job.prompts, arguments.negative_prompt, arguments.seed, settings)
+        with Progress(job.prompts.prompt, quiet=arguments.quiet) as progress:
+            made = in_session.begin(job.session, model, asked, arguments.num_frames, settings.decode_frames)
+            return in_session.make_video(*made, job.output, arguments.fps, progress, run)
     prompts = schedules.spelled(job.prompts)
     metadata = {
         **prompts,
@@ -177,33 +182,6 @@ def _make(job, arguments, model, settings, enhancer, run):
         save(frames, job.output, arguments.fps, metadata, progress, run)
         draft.remove()
     run.draft = None
-
-
-def _make_in_session(job, arguments, model, settings, run):
-    """Makes or continues the session of one video, and writes its file."""
-    from st2v_jax.sessions.branches import Recipe
-    from st2v_jax.sessions.session import Taken
-
-    session = in_session.begin(job.session, model, settings.decode_frames)
-    recipe = Recipe(0, job.prompts, arguments.negative_prompt, arguments.seed, settings)
-    try:
-        branch = session.start(recipe, num_frames=arguments.num_frames)
-    except Taken as error:
-        line = _branching(job.session, session.branch().recipes[0], recipe)
-        raise BadInput(f'{error}; a branch has room for this: {line}') from error
-    with Progress(job.prompts.prompt, quiet=arguments.quiet) as progress:
-        in_session.make_video(session, branch, job.output, arguments.fps, progress, run)
-
-
-def _branching(folder, there, wanted):
-    """The command that makes a branch of a recipe in a session that was made with another one."""
-    differ = {name: getattr(wanted, name) for name in ('negative_prompt', 'seed')}
-    differ = {name: value for name, value in differ.items() if value != getattr(there, name)}
-    for name in options.SAMPLING:
-        if getattr(wanted.settings, name) != getattr(there.settings, name):
-            differ[name] = getattr(wanted.settings, name)
-    parser = options.Parser(f'st2v session branch {shlex.quote(folder)} --from 0', '')
-    return parser.again(Namespace(), **schedules.spelled(wanted.prompts), **differ)
 
 
 def _streamed(model, job, arguments, settings, progress):
@@ -402,12 +380,7 @@ def parser(prog: str) -> options.Parser:
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
     add('--weights', metavar='FOLDER', help='a model written by train or convert (default: the small model)')
     options.add_sampling(add)
-    add(
-        '--decode-frames',
-        type=options.at_least_1,
-        metavar='N',
-        help='frames decoded at once; fewer take less memory (default: 4)',
-    )
+    add('--decode-frames', **{**options.DECODE_FRAMES, 'default': None})
     add('--dtype', choices=options.DTYPES, help='what networks compute in (default: what suits the device)')
     add('--quiet', action='store_true', help='print warnings and errors only')
     return parser

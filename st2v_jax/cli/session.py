@@ -84,7 +84,7 @@ def _sheet(arguments, names):
     from st2v_jax.storage.places import check_file
 
     file = check_file(arguments.sheet)
-    session = in_session.open_session(arguments.folder, arguments.weights, None)
+    session = in_session.open_session(arguments.folder, arguments.weights, arguments.decode_frames)
     videos = [[video_io.to_uint8(frames) for frames in session.frames(name)] for name in names]
     drawn = [(name, np.concatenate(video)) for name, video in zip(names, videos) if video]
     if not drawn:
@@ -202,20 +202,11 @@ def parser(prog: str) -> options.Parser:
         weights = 'the weights, where they lie elsewhere by now (default: those that the session was made with)'
         if does is not prune:
             added.add_argument('--weights', metavar='FOLDER', help=weights)
+            added.add_argument('--decode-frames', **options.DECODE_FRAMES)
         return added.add_argument
 
     def making(add):
         add('--num-frames', type=options.at_least_1, metavar='N', help='length of the branch (default: as it is)')
-        computing(add)
-
-    def computing(add):
-        add(
-            '--decode-frames',
-            type=options.at_least_1,
-            default=4,
-            metavar='N',
-            help='frames decoded at once (default: 4)',
-        )
         add('--quiet', action='store_true', help='print warnings and errors only')
 
     def asking(add):
@@ -252,7 +243,7 @@ def parser(prog: str) -> options.Parser:
     add('--branch', default='main', metavar='NAME', help='the branch (default: main)')
     add('--output', metavar='PATH', help='video.mp4, video.gif or frames/ (default: NAME.mp4 in the session)')
     add('--fps', type=options.rate, default=8.0, metavar='X', help='frames per second of the file (default: 8)')
-    computing(add)
+    add('--quiet', action='store_true', help='print warnings and errors only')
 
     verify.add_options(
         verb(verify.work, 'make chunks again and compare them with those that are stored', name='verify')

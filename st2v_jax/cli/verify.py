@@ -26,7 +26,7 @@ The exit code is 1 if a chunk is different or damaged.
 def work(arguments: Namespace, run: Run) -> None:
     """Verifies a session or a file, and prints a line for each chunk."""
     from st2v_jax.sessions import verification
-    from st2v_jax.sessions.session import exists
+    from st2v_jax.sessions.about import exists
 
     if exists(arguments.folder):
         session = in_session.open_session(arguments.folder, arguments.weights, arguments.decode_frames)
@@ -70,7 +70,6 @@ def add_options(add) -> None:
     """Adds the options that `st2v verify` and `st2v session verify` share."""
     add('--branch', default='main', metavar='NAME', help='of a session (default: main)')
     add('--chunks', type=_numbers, metavar='K,K', help='numbers of the chunks to make again, from 0')
-    add('--decode-frames', type=options.at_least_1, metavar='N', help='frames decoded at once (default: 4)')
 
 
 def parser(prog: str) -> options.Parser:
@@ -78,5 +77,6 @@ def parser(prog: str) -> options.Parser:
     parser = options.Parser(prog, DESCRIPTION, epilog=EPILOG.format(run=prog), usage=f'{prog} PATH [options]')
     parser.add_argument('folder', metavar='PATH', help='a session, a video file of one, or a folder of its frames')
     parser.add_argument('--weights', metavar='FOLDER', help='the model (default: that of the session; the small model)')
+    parser.add_argument('--decode-frames', **options.DECODE_FRAMES)
     add_options(parser.add_argument)
     return parser

@@ -14,6 +14,7 @@ from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.storage.text import read_object
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
 from st2v_jax.streaming.settings import SampleSettings
+from st2v_jax.tokenizer import in_short
 
 MAIN = 'main'
 NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_-]{0,63}')
@@ -70,6 +71,15 @@ class Branch:
     recipes: tuple[Recipe, ...]
     chunks: tuple[str, ...] = ()
     num_frames: int = 1
+
+    @property
+    def asked(self) -> str:
+        """What was asked for last, in words."""
+        recipe = self.recipes[-1]
+        settings, prompt = recipe.settings, in_short(recipe.prompts.prompts[-1])
+        scales = f'guidance {settings.guidance_text:g} and {settings.guidance_anchor:g}'
+        without = f', without "{in_short(recipe.negative_prompt)}"' if recipe.negative_prompt else ''
+        return f'"{prompt}", seed {recipe.seed}, {settings.steps} steps, {scales}{without}'
 
     def recipe(self, number: int) -> Recipe:
         """What is asked for in a chunk."""

@@ -21,7 +21,6 @@ that it was made of, and has a folder of its own beside `chunks`.
 """
 
 import dataclasses
-import json
 import os
 import time
 import warnings
@@ -35,26 +34,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from st2v_jax import stopping
-from st2v_jax.errors import SessionError, WeightsError
+from st2v_jax.errors import SessionError
 from st2v_jax.models.system import Prompt
-from st2v_jax.open_model import SHIPPED
-from st2v_jax.sessions import branches, chunks, fingerprint, journal
+from st2v_jax.sessions import about, branches, chunks, fingerprint, journal
 from st2v_jax.sessions.branches import Branch, Recipe
 from st2v_jax.sessions.chunks import Damaged
+from st2v_jax.sessions.inputs import encoded, inputs_of, same
 from st2v_jax.storage import atomic
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
-from st2v_jax.storage.text import read_object
-from st2v_jax.storage.untrusted import UnsafeCheckpointError
 from st2v_jax.streaming import stream as streaming
-from st2v_jax.streaming.generate import Model, check_seeds, encode, text_ids
+from st2v_jax.streaming.generate import Model, check_seeds
 from st2v_jax.streaming.settings import SampleSettings
 from st2v_jax.streaming.stream import StreamState
-from st2v_jax.tokenizer import in_short
-from st2v_jax.trees import computed_in
-
-PARTS = ('chunks', 'branches')
-FORMAT = 1  # part of every id: a version whose chunks differ for the same inputs has another
 
 
 class Step(NamedTuple):
@@ -85,7 +77,7 @@ def writing(folder: str | Path) -> Iterator[None]:
     """
     with locked(folder):
         check_folder(folder)
-        for part in (folder, *(Path(folder, name) for name in PARTS)):
+        for part in (folder, *(Path(folder, name) for name in about.PARTS)):
             atomic.clear(part)
         yield
 
@@ -114,32 +106,17 @@ class Session:
         tell: Callable[[str], None] = warnings.warn,
     ):
         self.folder, self.decode_frames, self._tell = Path(folder), decode_frames, tell
-        self.about = _read_about(self.folder)
+        self.about = about.read(self.folder)
         self._chunks, self._branches = self.folder / 'chunks', self.folder / 'branches'
-        self._model, self._read, self._encoded = None, {}, (None, None)
+        self._model, self._encoded = None, (None, None)
         if model is not None:
-            self._use(model)
+            about.check(self.folder, self.about, model)
+            self._model = dataclasses.replace(model, params=jax.device_put(model.params))
 
     @classmethod
     def create(cls, folder: str | Path, model: Model, **options: Any) -> 'Session':
         """Makes an empty session in a folder that is new or empty; options: as for Session."""
-        folder = Path(folder)
-        check_folder(folder)
-        begun = {*PARTS, 'hashes.json'}  # by a run that was killed
-        if folder.is_dir() and any(file.name not in begun and file.name[0] != '.' for file in folder.iterdir()):
-            raise SessionError(f'{folder} is not a session, and not empty: a session is made in a folder of its own')
-        weights, hashes = fingerprint.of_weights(_opened(model))
-        about = {
-            'format': FORMAT,
-            'weights': weights,
-            'source': _source(model.source),
-            'dtype': _dtype(model),
-            'frame_size': list(model.config.contract.frame_size),
-        }
-        for name in PARTS:
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        _write_json(folder / 'hashes.json', hashes)
-        _write_json(folder / 'session.json', about)  # last: a folder with it is a session
+        about.create(Path(folder), model)
         return cls(folder, model, **options)
 
     @property
@@ -177,8 +154,8 @@ class Session:
         if name not in self.names():
             return self._save(Branch(name, recipes, num_frames=num_frames))
         found = self.branch(name)
-        if not self._same(found.recipes, recipes):
-            raise Taken(f'{self.folder} was asked for something else: {_asked(found)}')
+        if not same(found.recipes, recipes, self.model.tokenizer):
+            raise Taken(f'{self.folder} was asked for something else: {found.asked}')
         return self._save(dataclasses.replace(found, num_frames=num_frames))
 
     def fork(self, source: str, at: int, *, name: str | None = None, **changes: Any) -> Branch:
@@ -207,9 +184,9 @@ class Session:
             if candidate not in self.names():
                 return self._save(dataclasses.replace(wanted, name=candidate))
             found = self.branch(candidate)
-            if found.chunks[:at] == wanted.chunks and self._same(found.recipes, wanted.recipes):
+            if found.chunks[:at] == wanted.chunks and same(found.recipes, wanted.recipes, self.model.tokenizer):
                 return found
-        raise Taken(f'the branch {name} was asked for something else: {_asked(self.branch(name))}')
+        raise Taken(f'the branch {name} was asked for something else: {self.branch(name).asked}')
 
     def unused_seed(self, source: str, at: int) -> int:
         """The seed of a re-roll of the chunks from `at` on: the next that no branch with the same beginning has there,
@@ -252,14 +229,14 @@ class Session:
         Raises SessionError for a branch that the session's model cannot continue.
         """
         branch, model = self.branch(name), self.model
-        planned = self._inputs(branch)
+        planned = inputs_of(branch, model, self.about)
         if len(planned) > 1 and 'cam' not in model.params:
             raise SessionError(f'without CAM and APM there is one chunk of {model.max_frames} frames')
         return self._extend(branch, planned, self.planned(branch))
 
     def planned(self, branch: Branch) -> list[str]:
         """The ids of all chunks of a branch, made or not; raises SessionError if those that are made have others."""
-        ids = [fingerprint.digest(inputs) for inputs in self._inputs(branch)]
+        ids = [fingerprint.digest(inputs) for inputs in inputs_of(branch, self.model, self.about)]
         if branch.chunks != tuple(ids[: len(branch.chunks)]):
             raise SessionError(f'{self.folder} was made by another version of st2v_jax, whose chunks have other ids')
         return ids
@@ -356,90 +333,18 @@ class Session:
         *_, (_, _, x) = streaming.denoised(model.system, settings, model.params, self._prompt(recipe, number), state)
         return streaming.finished(model.system, settings, model.params, x, state)
 
-    def _use(self, model):
-        """Checks that the model is the one that the session was made with."""
-        file = self.folder / 'hashes.json'
-        try:
-            known = read_object(file)
-        except (OSError, UnsafeCheckpointError):
-            known = {}
-        weights, _ = fingerprint.of_weights(_opened(model), known)
-        if weights != self.about['weights']:
-            files = weights['files'] | {'config.json': weights['config']}
-            then = self.about['weights']['files'] | {'config.json': self.about['weights']['config']}
-            differ = sorted(name for name in files | then if files.get(name) != then.get(name))
-            raise SessionError(
-                f'{self.folder} was made with other weights ({", ".join(differ)} differ): '
-                f'those of {self.about["source"] or "the small model"}'
-            )
-        if _dtype(model) != self.about['dtype']:
-            dtype = self.about['dtype']
-            raise SessionError(f'{self.folder} was made in {dtype}, not in {_dtype(model)}: --dtype {dtype} goes on')
-        self._model = dataclasses.replace(model, params=jax.device_put(model.params))
-
     @property
     def _contract(self):
         return self.model.config.contract
-
-    def _inputs(self, branch):
-        """What determines each chunk of a branch, made or not."""
-        count = max(self._contract.chunks(branch.num_frames), len(branch.chunks))
-        told = [branch.recipe(number).prompts.of_chunk(self._contract, number) for number in range(count)]
-        keys = {recipe.seed: streaming.video_keys([recipe.seed]) for recipe in branch.recipes}
-        parent, all_inputs = None, []
-        for number, text in enumerate(told):
-            recipe = branch.recipe(number)
-            settings, key = dataclasses.asdict(recipe.settings), keys[recipe.seed]
-            settings.pop('decode_frames')
-            inputs = {
-                'format': FORMAT,
-                'kind': 'chunk',
-                'parent': parent,
-                'number': number,
-                'ids': self._ids(text.prompt),
-                'following': None if text.following is None else self._ids(text.following),
-                'share': text.share,
-                'null_ids': self._ids(recipe.negative_prompt),
-                'settings': settings,
-                'key': np.asarray(jax.random.key_data(key)).ravel().tolist(),
-                'key_kind': str(jax.random.key_impl(key)),
-                'frame_size': self.about['frame_size'],
-                'dtype': self.about['dtype'],
-                'weights': self.about['weights'],
-            }
-            parent = fingerprint.digest(inputs)
-            all_inputs.append(inputs)
-        return all_inputs
-
-    def _ids(self, text):
-        if text not in self._read:
-            with warnings.catch_warnings():
-                warnings.filterwarnings('ignore', 'the prompt is longer')  # who asks for it has been told
-                self._read[text] = self.model.tokenizer.ids([text])[0].tolist()
-        return self._read[text]
-
-    def _same(self, recipes, others):
-        """Whether recipes ask for the same: texts are compared as the model reads them."""
-
-        def read(recipe):
-            prompts = recipe.prompts
-            texts = [self._ids(text) for text in (*prompts.prompts, recipe.negative_prompt)]
-            frames = [frame for frame, _ in prompts.changes]
-            return texts, frames, prompts.blend_frames, recipe.start, recipe.seed, recipe.settings
-
-        return [*map(read, recipes)] == [*map(read, others)]
 
     def _settings(self, recipe):
         return dataclasses.replace(recipe.settings, decode_frames=self.decode_frames)
 
     def _prompt(self, recipe, number) -> Prompt:
         """What a chunk is told; encoded once for all chunks in a row that are told the same."""
-        text = recipe.prompts.of_chunk(self._contract, number)
-        if self._encoded[0] != (text, recipe.negative_prompt):
-            ids = {one: np.array(self._ids(one), np.int32) for one in (text.prompt, text.following) if one is not None}
-            null_ids = np.array([self._ids(recipe.negative_prompt)], np.int32)
-            encoded = encode(self.model, text_ids(ids, [text]), null_ids)
-            self._encoded = (text, recipe.negative_prompt), encoded
+        told = recipe.prompts.of_chunk(self._contract, number), recipe.negative_prompt
+        if self._encoded[0] != told:
+            self._encoded = told, encoded(self.model, *told)
         return self._encoded[1]
 
     def _whole(self, number, id):
@@ -495,52 +400,3 @@ class Session:
     def _save(self, branch):
         branches.save(self._branches, branch)
         return branch
-
-
-def exists(folder: str | Path) -> bool:
-    """Whether a folder is a session."""
-    return Path(folder, 'session.json').is_file()
-
-
-def _read_about(folder):
-    if not exists(folder):
-        raise SessionError(f'{folder} is not a session: there is no session.json in it')
-    try:
-        about = read_object(folder / 'session.json')
-        if about['format'] != FORMAT:
-            raise SessionError(f'{folder} has the format {about["format"]}, this version reads {FORMAT}')
-        return about | {'weights': dict(about['weights'])}
-    except (UnsafeCheckpointError, KeyError, TypeError) as error:
-        raise SessionError(f'{folder / "session.json"} is damaged: {error}') from error
-
-
-def _opened(model):
-    if model.source is None:
-        raise WeightsError('a session is of a model on disk, and this one was made in memory')
-    return model.source
-
-
-def _source(opened):
-    """Where the weights are, for the next run, which may be started elsewhere; None for the model of the package."""
-    if opened.source == SHIPPED:
-        return None
-    return os.path.abspath(opened.source) if os.path.exists(opened.source) else str(opened.source)
-
-
-def _dtype(model):
-    backbone = model.params[model.config.backbone.KIND]
-    return np.dtype(computed_in(backbone)).name
-
-
-def _asked(branch):
-    """What a branch was asked for last, in words."""
-    recipe = branch.recipes[-1]
-    steps, text, anchor = recipe.settings.steps, recipe.settings.guidance_text, recipe.settings.guidance_anchor
-    words = (
-        f'"{in_short(recipe.prompts.prompts[-1])}", seed {recipe.seed}, {steps} steps, guidance {text:g} and {anchor:g}'
-    )
-    return words + (f', without "{in_short(recipe.negative_prompt)}"' if recipe.negative_prompt else '')
-
-
-def _write_json(file, values):
-    atomic.write_bytes(file, (json.dumps(values, indent=1) + '\n').encode())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from st2v_jax import stopping
+from st2v_jax.sessions import inputs
 from st2v_jax.sessions import session as sessions
 from st2v_jax.streaming import stream
 from st2v_jax.streaming.generate import load
@@ -46,7 +47,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(stream, 'denoised', denoised)
     monkeypatch.setattr(stream, 'finished', finished)
     monkeypatch.setattr(stream, 'programs', lambda system, settings: SimpleNamespace(decode=decode))
-    monkeypatch.setattr(sessions, 'encode', lambda model, told, null: [told.ids, told.following, null])
+    monkeypatch.setattr(inputs, 'encode', lambda model, told, null: [told.ids, told.following, null])
     monkeypatch.setattr(
         sessions, 'jnp', SimpleNamespace(concatenate=np.concatenate, asarray=np.asarray, int32=jnp.int32)
     )
