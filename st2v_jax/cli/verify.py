@@ -1,12 +1,10 @@
 """`st2v verify`: whether a video or a session comes out again as it is."""
 
 from argparse import ArgumentTypeError, Namespace
-from pathlib import Path
 
-from st2v_jax import video_io
 from st2v_jax.cli import in_session, options
 from st2v_jax.cli.run import Run
-from st2v_jax.errors import BadInput, Failed
+from st2v_jax.errors import Failed
 
 DESCRIPTION = """\
 Makes chunks of a video again and says whether they are equal, equal up to rounding, or different, and where. Of a file,
@@ -48,16 +46,9 @@ def _of_file(arguments):
     from st2v_jax.sessions import verification
     from st2v_jax.streaming.generate import load
 
-    path = Path(arguments.folder)
-    if path.is_dir():
-        first = sorted(path.glob('frame-*.png'))[:1]
-        if not first:
-            raise BadInput(f'{path} is neither a session nor a folder of frames')
-        about = video_io.read_metadata(first[0])
-    else:
-        about = video_io.read_metadata(path)
-    dtype = (about.get('session') or {}).get('dtype')
-    return verification.of_file(path, about, load(arguments.weights, dtype), arguments.chunks)
+    manifest = verification.manifest_of(arguments.folder)
+    model = load(arguments.weights, manifest.dtype)
+    return verification.of_file(arguments.folder, manifest, model, arguments.chunks)
 
 
 def _numbers(text):

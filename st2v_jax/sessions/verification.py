@@ -2,7 +2,7 @@
 
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from st2v_jax.streaming.generate import Model
 EQUAL, ROUNDING, DIFFERENT, DAMAGED = 'equal', 'equal up to rounding', 'different', 'damaged'
 SHARE = 0.05  # of the spread of latents: differences up to it, as root mean square, are called rounding
 LEVELS = 4  # of 255, the same for frames of a file
+DTYPES = ('bfloat16', 'float16', 'float32')
 
 
 class Verdict(NamedTuple):
@@ -59,8 +60,39 @@ def of_session(session: Session, name: str, numbers: Iterable[int] | None = None
             yield Verdict(number, EQUAL if equal else ROUNDING if apart <= SHARE else DIFFERENT, apart)
 
 
+class Manifest(NamedTuple):
+    """What an exported file says of itself, see `manifest.metadata`."""
+
+    num_frames: int
+    dtype: str
+    weights: dict[str, Any]
+    recipes: tuple[Recipe, ...]
+    chunks: list[str]
+    decode_frames: int
+
+
+def manifest_of(path: str | Path) -> Manifest:
+    """The Manifest of a video file, or of a folder of frames; raises SessionError if there is none, or a damaged one."""
+    file = next(iter(sorted(Path(path).glob('frame-*.png'))), None) if Path(path).is_dir() else path
+    about = {} if file is None else video_io.read_metadata(file)
+    if 'session' not in about:
+        raise SessionError(f'{path} has no manifest of a session: st2v session export writes one')
+    try:
+        told = about['session']
+        recipes = tuple(Recipe.from_dict(recipe) for recipe in told['recipes'])
+        decode_frames = int(told['made_by'][0]['programs']['decode_frames'])
+        found = Manifest(
+            int(about['num_frames']), told['dtype'], told['weights'], recipes, told['chunks'], decode_frames
+        )
+        if found.dtype not in DTYPES or not recipes or recipes[0].start:
+            raise ValueError(f'{found.dtype}, {len(recipes)} recipes')
+        return found
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise SessionError(f'the manifest in {path} is damaged: {error!r}') from error
+
+
 def of_file(
-    path: str | Path, about: Mapping[str, Any], model: Model, numbers: Iterable[int] | None = None
+    path: str | Path, manifest: Manifest, model: Model, numbers: Iterable[int] | None = None
 ) -> Iterator[Verdict]:
     """Makes the video of an exported file again, up to the last chosen chunk, and compares what is written.
 
@@ -68,32 +100,30 @@ def of_file(
 
     Args:
       path: of the file, or a folder of frames.
-      about: its metadata.
-      model: the weights that it was made with.
+      manifest: of the file.
+      model: that it was made with, in the dtype of the manifest.
       numbers: of the chunks; None is all.
 
     Raises:
-      SessionError: for a file without a manifest, other weights, or a number that the video does not have.
+      SessionError: for other weights, or a number that the video does not have.
     """
-    manifest, decode_frames = _manifest(path, about)
-    recipes = tuple(Recipe.from_dict(recipe) for recipe in manifest['recipes'])
-    contract = model.config.contract
-    count = contract.chunks(about['num_frames'])
+    contract, count = model.config.contract, len(manifest.chunks)
+    if count != contract.chunks(manifest.num_frames):
+        raise SessionError(f'the manifest in {path} is damaged: {count} chunks for {manifest.num_frames} frames')
     chosen = sorted({*_checked(range(count) if numbers is None else numbers, count, str(path))})
-    frames = min(about['num_frames'], contract.frames_after(chosen[-1] + 1))
+    frames = min(manifest.num_frames, contract.frames_after(chosen[-1] + 1))
     with tempfile.TemporaryDirectory(prefix='st2v-') as folder:
-        session = Session.create(Path(folder, 'session'), model, decode_frames=decode_frames)
-        if session.about['weights'] != manifest['weights']:
+        session = Session.create(Path(folder, 'session'), model, decode_frames=manifest.decode_frames)
+        if session.about['weights'] != manifest.weights:
             raise SessionError(f'{path} was made with other weights: --weights names them')
-        branch = session.start(*recipes, num_frames=frames)
-        if session.planned(branch) != manifest['chunks'][: chosen[-1] + 1]:
-            raise SessionError(f'{path} was made by another version of st2v_jax, or with another --dtype')
+        branch = session.start(*manifest.recipes, num_frames=frames)
+        if session.planned(branch) != manifest.chunks[: chosen[-1] + 1]:
+            raise SessionError(f'{path} was made by another version of st2v_jax, whose chunks have other ids')
         reader = video_io.VideoReader(path)
         made = Path(folder, 'made' if video_io.is_folder(path) else f'made{Path(path).suffix.lower()}')
         if video_io.is_folder(path):
             made.mkdir()
-        size = contract.frame_size
-        with video_io.VideoWriter(made, reader.fps, size) as video:
+        with video_io.VideoWriter(made, reader.fps, contract.frame_size) as video:
             for step in session.extend():
                 if step.frames is not None:
                     video.write(step.frames[: frames - video.frames])
@@ -101,17 +131,6 @@ def of_file(
         for number, (one, other) in enumerate(zip(there, others, strict=True)):
             if number in chosen:
                 yield _of_pixels(number, one, other)
-
-
-def _manifest(path, about):
-    manifest = about.get('session')
-    if not isinstance(manifest, dict):
-        raise SessionError(f'{path} has no manifest of a session: st2v session export writes one')
-    try:
-        programs = manifest['made_by'][0]['programs']
-        return manifest, int(programs['decode_frames'])
-    except (KeyError, TypeError, IndexError, ValueError):
-        raise SessionError(f'the manifest in {path} is damaged') from None
 
 
 def _pieces(reader, contract, frames):

@@ -293,6 +293,20 @@ def test_what_makes_no_sense_is_one_line(st2v, words, told):
     assert told in error(st2v(*words, *quiet))
 
 
+@pytest.mark.parametrize(
+    'harm', [{'recipes': []}, {'recipes': 3}, {'dtype': 'int8'}, {'made_by': []}, {'chunks': ['x']}, None], ids=str
+)
+def test_a_damaged_manifest_is_one_line(st2v, tiny_folder, harm):
+    sample(st2v)
+    about = video_io.read_metadata('ball/main.mp4')
+    about['session'] = harm and about['session'] | harm
+    with video_io.VideoWriter('x.mp4', 8, (32, 32), about) as file:
+        file.write(np.zeros((2, 32, 32, 3)))
+    assert error(st2v('verify', 'x.mp4', '--weights', tiny_folder)).startswith(
+        'error: the manifest in x.mp4 is damaged'
+    )
+
+
 def test_options_that_do_not_go_together_are_refused(st2v):
     assert '--enhance does not go with --session' in error(sample(st2v, '--enhance'))
     assert '--shard goes with --prompts-file and --session' in error(sample(st2v, '--shard', '1/2'))
