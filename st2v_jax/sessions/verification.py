@@ -72,7 +72,7 @@ class Manifest(NamedTuple):
 
 
 def manifest_of(path: str | Path) -> Manifest:
-    """The Manifest of a video file, or of a folder of frames; raises SessionError if there is none, or a damaged one."""
+    """The Manifest of a video file or a folder of frames; raises SessionError if there is none, or a damaged one."""
     file = next(iter(sorted(Path(path).glob('frame-*.png'))), None) if Path(path).is_dir() else path
     about = {} if file is None else video_io.read_metadata(file)
     if 'session' not in about:
