@@ -71,10 +71,8 @@ def _watched(session, branch, progress, run) -> Iterator[Step]:
     """
     contract, count = session.model.config.contract, len(session.planned(branch))
     total, there = contract.frames_after(count), [session.whole(id) for id in session.planned(branch)]
-    if all(there):
-        return
-    first = there.index(False)
-    progress.stage(f'chunk {first + 1}/{count} compiling', total)
+    if not all(there):
+        progress.stage(f'chunk {there.index(False) + 1}/{count} compiling', total)
     kept = sum(there)
     for step in session.extend(branch.name):
         new, before = (contract.stride, contract.frames_after(step.chunk)) if step.chunk else (contract.first_frames, 0)

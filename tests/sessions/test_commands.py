@@ -102,6 +102,17 @@ def test_a_run_that_is_stopped_says_what_is_stored_and_goes_on(st2v, quick, monk
     assert Path('ball/main.mp4').read_bytes() == Path('stopped/main.mp4').read_bytes()
 
 
+def test_a_kill_between_a_chunk_and_its_branch_loses_no_frame(st2v, quick):
+    sample(st2v)
+    file = Path('ball', 'branches', 'main.json')
+    values, written = json.loads(file.read_text()), Path('ball/main.mp4').read_bytes()
+    for chunks_listed in (3, 1, 0):
+        file.write_text(json.dumps(values | {'chunks': values['chunks'][:chunks_listed]}))
+        Path('ball/main.mp4').unlink()
+        assert sample(st2v)[0] == 0
+        assert Path('ball/main.mp4').read_bytes() == written and quick.made == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     'given, line',
     [
