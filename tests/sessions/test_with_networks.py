@@ -33,7 +33,7 @@ def test_every_chunk_in_a_process_of_its_own_makes_the_video_of_generate(model, 
 
 def test_runs_that_are_killed_at_random_moments_make_the_same_bytes(tiny_folder):
     """With 8 kills; the same program with 50 is for running by hand."""
-    program = Path(__file__).with_name('kills.py')
+    program = Path(__file__).parents[2] / 'benchmarks' / 'session_kills.py'
     command = [sys.executable, program, '--weights', tiny_folder, '--kills', '8']
     done = subprocess.run(list(map(str, command)), cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.endswith('8 kills, 0 videos differ\n'), done.stdout + done.stderr

@@ -1,6 +1,6 @@
 """Kills `st2v sample --session` at random moments (-9), lets it go on, and compares with a run that was left alone.
 
-    python tests/sessions/kills.py --weights FOLDER --kills 50
+    python benchmarks/session_kills.py --weights FOLDER --kills 50
 
 Runs are forks of this process, which has imported everything and computed nothing, so a run starts at once. One kill
 in four comes at any moment from the start on, the others when the first step is done or later. The process ends with 1
