@@ -50,7 +50,7 @@ def main(argv=None) -> int:
         believed = checker.posteriors(params, to_floats(videos[:, start : start + checker.FRAMES]))
         found[when] = {'first prompt': survey.right(believed, labels), 'second prompt': survey.right(believed, others)}
         for prompt, shares in found[when].items():
-            listed = ', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())
+            listed = ', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items() if share is not None)
             print(f'frames {start} to {start + checker.FRAMES - 1}, {prompt}: {listed}')
     if arguments.json:
         with open(arguments.json, 'w') as file:

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-OPTIONS = ['--prompt', 'a red ball moves left', '--num-frames', '120', '--steps', '2', '--seed', '3', '--quiet']
+OPTIONS = ['--prompt', 'a red ball moves left', '--num-frames', '96', '--steps', '2', '--seed', '3', '--quiet']
 
 
 def main() -> int:
@@ -46,7 +46,8 @@ def main() -> int:
                 print(f'kill {killed}, {at:.2f} s after the {since}: {there} chunks are stored', flush=True)
                 if killed < arguments.kills:
                     continue
-            equal = finish('ball', options) == 0 and contents('ball') == wanted
+                finish('ball', options)
+            equal = contents('ball') == wanted
             different += not equal
             print(f'finished: {"equal" if equal else "DIFFERENT"}', flush=True)
             shutil.rmtree('ball')
