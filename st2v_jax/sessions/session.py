@@ -253,7 +253,8 @@ class Session:
         there = [self._whole(number, id) for number, id in enumerate(ids)]
         state, programs = None, fingerprint.of_programs(self.decode_frames)
         if not all(there):
-            journal.add(self.folder / 'journal.jsonl', run=programs, branch=branch.name)
+            with _named(self.folder):
+                journal.add(self.folder / 'journal.jsonl', run=programs, branch=branch.name)
             self._compare(ids, there, programs)
         for number, (id, whole) in enumerate(zip(ids, there, strict=True)):
             if whole:
@@ -268,11 +269,12 @@ class Session:
                     yield Step(number, step, steps)
             made = streaming.finished(self.model.system, settings, self.model.params, x, state)
             frames, state = np.asarray(made.frames[0]), made.state
-            self._store(planned[number], made, frames, recipe, number, programs)
-            if number >= len(branch.chunks):
-                branch = self._save(dataclasses.replace(branch, chunks=tuple(ids[: number + 1])))
-            seconds = round(time.monotonic() - began, 3)
-            journal.add(self.folder / 'journal.jsonl', chunk=id, number=number, branch=branch.name, seconds=seconds)
+            with _named(self.folder):
+                self._store(planned[number], made, frames, recipe, number, programs)
+                if number >= len(branch.chunks):
+                    branch = self._save(dataclasses.replace(branch, chunks=tuple(ids[: number + 1])))
+                seconds = round(time.monotonic() - began, 3)
+                journal.add(self.folder / 'journal.jsonl', chunk=id, number=number, branch=branch.name, seconds=seconds)
             yield Step(number, steps, steps, frames)
         if len(branch.chunks) < len(ids):  # chunks that were there, but not in the branch's list yet
             self._save(dataclasses.replace(branch, chunks=tuple(ids)))
@@ -400,3 +402,14 @@ class Session:
     def _save(self, branch):
         branches.save(self._branches, branch)
         return branch
+
+
+@contextmanager
+def _named(folder):
+    """Errors of the operating system in this block name the session where they name no file, as for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(folder)
+        raise

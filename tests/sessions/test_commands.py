@@ -170,14 +170,13 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(st2v, quick, monkeypatch):
 
     def full(file, *arguments, **options):
         if len(stored()) == 2:
-            raise OSError(errno.ENOSPC, 'No space left on device', str(file))
+            raise OSError(errno.ENOSPC, 'No space left on device')  # write() names no file
         write(file, *arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(chunks.safetensors, 'write', full)
         line = error(sample(st2v), 1)
-    assert re.fullmatch(r'error: ball/chunks/\w+.safetensors: No space left on device; .*again: st2v sample .*', line)
-    assert '2 chunks are in ball' in line
+    assert line.startswith('error: ball: No space left on device; 2 chunks are in ball; again: st2v sample ')
     assert sample(st2v)[0] == 0 and quick.made == [0, 1, 2, 2, 3]
     assert st2v('verify', 'ball')[0] == 0
 
