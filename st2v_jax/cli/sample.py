@@ -72,8 +72,8 @@ def work(arguments: Namespace, run: Run) -> None:
 
 def _in_sessions(prompts, names, arguments, run):
     """Makes or continues a session for each video; a shard takes each N-th one."""
-    from st2v_jax.sessions.about import exists
-    from st2v_jax.sessions.session import Session, writing
+    from st2v_jax.sessions.about import exists, writing
+    from st2v_jax.sessions.session import Session
 
     if arguments.enhance:
         raise BadInput('--enhance does not go with --session: export the video, and redraw it with st2v enhance')

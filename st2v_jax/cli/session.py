@@ -135,7 +135,8 @@ def export(arguments: Namespace, run: Run) -> None:
 
 def prune(arguments: Namespace, run: Run) -> None:
     """Removes what no branch leads to."""
-    from st2v_jax.sessions.session import Session, writing
+    from st2v_jax.sessions.about import writing
+    from st2v_jax.sessions.session import Session
 
     session = Session(arguments.folder)
     with writing(arguments.folder):
@@ -148,7 +149,8 @@ def prune(arguments: Namespace, run: Run) -> None:
 @contextlib.contextmanager
 def _opened(arguments):
     """The session of a verb that changes it, locked before its model is loaded."""
-    from st2v_jax.sessions.session import Session, writing
+    from st2v_jax.sessions.about import writing
+    from st2v_jax.sessions.session import Session
 
     about = Session(arguments.folder).about  # what is not one is refused before anything is made there
     with writing(arguments.folder):

@@ -1,7 +1,9 @@
-"""The head of a session: which model it is of, and the check that a model is that one."""
+"""The folder of a session: who may write to it, which model it is of, and the check that a model is that one."""
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import numpy as np
 from st2v_jax.errors import SessionError, WeightsError
 from st2v_jax.open_model import SHIPPED
 from st2v_jax.sessions import fingerprint
-from st2v_jax.storage.atomic import write_bytes
+from st2v_jax.storage.atomic import clear, write_bytes
+from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
 from st2v_jax.storage.text import read_object
 from st2v_jax.storage.untrusted import UnsafeCheckpointError
@@ -76,6 +79,31 @@ def check(folder: Path, about: dict[str, Any], model: Model) -> None:
     if _dtype(model) != about['dtype']:
         dtype = about['dtype']
         raise SessionError(f'{folder} was made in {dtype}, not in {_dtype(model)}: --dtype {dtype} goes on')
+
+
+@contextmanager
+def writing(folder: str | Path) -> Iterator[None]:
+    """Keeps other processes from changing the session in a folder, or from making one there.
+
+    Files that killed runs left unfinished go. Raises OutputError if another process changes it, or if nothing can be
+    written there.
+    """
+    with locked(folder):
+        check_folder(folder)
+        for part in (folder, *(Path(folder, name) for name in PARTS)):
+            clear(part)
+        yield
+
+
+@contextmanager
+def named(folder):
+    """Errors of the operating system in this block name the session where they name no file, as for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(folder)
+        raise
 
 
 def _opened(model):

@@ -25,7 +25,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,9 +40,6 @@ from st2v_jax.sessions import about, branches, chunks, fingerprint, journal
 from st2v_jax.sessions.branches import Branch, Recipe
 from st2v_jax.sessions.chunks import Damaged
 from st2v_jax.sessions.inputs import encoded, inputs_of, same
-from st2v_jax.storage import atomic
-from st2v_jax.storage.lock import locked
-from st2v_jax.storage.places import check_folder
 from st2v_jax.streaming import stream as streaming
 from st2v_jax.streaming.generate import Model, check_seeds
 from st2v_jax.streaming.settings import SampleSettings
@@ -68,24 +65,10 @@ class Taken(SessionError):
     """The session, or the branch, was asked for something else before."""
 
 
-@contextmanager
-def writing(folder: str | Path) -> Iterator[None]:
-    """Keeps other processes from changing the session in a folder, or from making one there.
-
-    Files that killed runs left unfinished go. Raises OutputError if another process changes it, or if nothing can be
-    written there.
-    """
-    with locked(folder):
-        check_folder(folder)
-        for part in (folder, *(Path(folder, name) for name in about.PARTS)):
-            atomic.clear(part)
-        yield
-
-
 class Session:
     """A session on disk; see the head of this module.
 
-    One process at a time may change it: what writes is for within `with writing(folder):`.
+    One process at a time may change it: what writes is for within `with about.writing(folder):`.
 
     Args:
       folder: that `create` made.
@@ -253,7 +236,7 @@ class Session:
         there = [self._whole(number, id) for number, id in enumerate(ids)]
         state, programs = None, fingerprint.of_programs(self.decode_frames)
         if not all(there):
-            with _named(self.folder):
+            with about.named(self.folder):
                 journal.add(self.folder / 'journal.jsonl', run=programs, branch=branch.name)
             self._compare(ids, there, programs)
         for number, (id, whole) in enumerate(zip(ids, there, strict=True)):
@@ -269,7 +252,7 @@ class Session:
                     yield Step(number, step, steps)
             made = streaming.finished(self.model.system, settings, self.model.params, x, state)
             frames, state = np.asarray(made.frames[0]), made.state
-            with _named(self.folder):
+            with about.named(self.folder):
                 self._store(planned[number], made, frames, recipe, number, programs)
                 if number >= len(branch.chunks):
                     branch = self._save(dataclasses.replace(branch, chunks=tuple(ids[: number + 1])))
@@ -402,14 +385,3 @@ class Session:
     def _save(self, branch):
         branches.save(self._branches, branch)
         return branch
-
-
-@contextmanager
-def _named(folder):
-    """Errors of the operating system in this block name the session where they name no file, as for a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(folder)
-        raise

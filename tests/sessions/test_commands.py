@@ -15,7 +15,8 @@ import pytest
 from st2v_jax import stopping, video_io
 from st2v_jax.cli.run import main
 from st2v_jax.sessions import chunks
-from st2v_jax.sessions.session import Session, writing
+from st2v_jax.sessions.about import writing
+from st2v_jax.sessions.session import Session
 from st2v_jax.storage import lock
 from st2v_jax.streaming import generate, stream
 

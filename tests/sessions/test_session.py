@@ -12,9 +12,10 @@ import pytest
 from st2v_jax.errors import OutputError
 from st2v_jax.models.system import system
 from st2v_jax.sessions import chunks, fingerprint
+from st2v_jax.sessions.about import writing
 from st2v_jax.sessions.branches import Recipe
 from st2v_jax.sessions.chunks import Damaged
-from st2v_jax.sessions.session import Session, SessionError, Taken, writing
+from st2v_jax.sessions.session import Session, SessionError, Taken
 from st2v_jax.streaming.generate import load
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
 
