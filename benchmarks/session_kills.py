@@ -2,8 +2,8 @@
 
     python benchmarks/session_kills.py --weights FOLDER --kills 50
 
-Runs are forks of this process, which has imported everything and computed nothing, so a run starts at once. One kill
-in four comes at any moment from the start on, the others when the first step is done or later. The process ends with 1
+Runs are forks of this process, which has imported everything and computed nothing, so a run starts at once. Half of the
+kills come at any moment from the start on, the others when the first step is done or later. The process ends with 1
 if a byte of a chunk or of the video differs.
 """
 
@@ -37,7 +37,7 @@ def main() -> int:
         starts, samples = undisturbed('alone', options)
         wanted, killed, different = contents('alone'), 0, 0
         while killed < arguments.kills:
-            from_start = moments.random() < 0.25
+            from_start = moments.random() < 0.5
             at = moments.uniform(0, starts + samples if from_start else samples)
             if killed_at('ball', options, at, from_start):
                 killed += 1
