@@ -11,6 +11,7 @@ What is where:
 
     load, generate, Model        a prompt to frames                  st2v_jax.streaming.generate
     stream, StreamState          chunk by chunk, with the state      st2v_jax.streaming.generate
+    Session, Recipe              a video as chunks in a folder       st2v_jax.sessions.session
     load_enhancer, enhance,
     Enhancer                     frames to larger, sharper ones      st2v_jax.refinement.enhancer
     PromptSchedule               prompts that change on the way      st2v_jax.streaming.prompt_schedule
@@ -35,7 +36,9 @@ _WHERE = {
     'ModelConfig': 'models.build:ModelConfig',
     'PromptSchedule': 'streaming.prompt_schedule:PromptSchedule',
     'RefineSettings': 'refinement.sdedit:RefineSettings',
+    'Session': 'sessions.session:Session',
     'StreamState': 'streaming.stream:StreamState',
+    'Recipe': 'sessions.branches:Recipe',
     'SampleSettings': 'streaming.settings:SampleSettings',
     'Tokenizer': 'tokenizer:Tokenizer',
     'VideoReader': 'video_io:VideoReader',

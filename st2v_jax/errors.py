@@ -27,3 +27,7 @@ class OutOfRange(Failed):
 
 class TrainingError(Failed):
     """Training cannot continue, as after a loss that is not finite."""
+
+
+class SessionError(ValueError):
+    """A folder that is not a session, or that holds something else than what is asked for."""

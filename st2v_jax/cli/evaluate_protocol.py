@@ -100,5 +100,5 @@ def add_options(add) -> None:
     add('--enhance', action='store_true', help='measure the enhanced videos')
     add('--metrics', default=METRICS, metavar='NAMES', help=f'some of {",".join(evaluate_videos.METRICS)}')
     add('--size', type=options.frame_size, default=(720, 720), metavar='HxW', help='of the frames that are measured')
-    add('--shard', type=evaluate_videos.shard, metavar='I/N', help='make and measure the I-th of N parts only')
+    add('--shard', type=options.shard, metavar='I/N', help='make and measure the I-th of N parts only')
     add('--quiet', action='store_true', help='print warnings and errors only')

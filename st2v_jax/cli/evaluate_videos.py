@@ -1,6 +1,5 @@
 """`st2v evaluate --videos` and `--compare`: measures videos of any program, and puts methods side by side."""
 
-import argparse
 import dataclasses
 import os
 from argparse import Namespace
@@ -189,14 +188,6 @@ def _write_tables(output, videos):
             sheet.save(file, 'PNG', optimize=True)
 
 
-def shard(text: str) -> tuple[int, int]:
-    """'2/8' -> (2, 8)."""
-    number, _, count = text.partition('/')
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f'must be i/n, from 1/n to n/n, not {text!r}')
-    return int(number), int(count)
-
-
 def add_options(add, what) -> None:
     """Adds the options of the study; what: a group of which one is needed."""
     what.add_argument(
@@ -217,6 +208,11 @@ def add_options(add, what) -> None:
     add('--clip', metavar='FOLDER', help='weights with both towers of a CLIP, for the metric clip')
     add('--lpips', nargs=2, metavar='FILE', help="torchvision's alexnet and the authors' alex.pth, for lpips")
     add('--size', type=options.frame_size, metavar='HxW', help='resize all frames first (default: as each metric says)')
-    add('--shard', type=shard, metavar='I/N', help='measure the I-th of N parts only; other processes do the others')
+    add(
+        '--shard',
+        type=options.shard,
+        metavar='I/N',
+        help='measure the I-th of N parts only; other processes do the others',
+    )
     add('--vbench', type=Path, metavar='FOLDER', help='also write a folder of the videos as VBench reads it')
     add('--quiet', action='store_true', help='print warnings and errors only')

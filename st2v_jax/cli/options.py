@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import textwrap
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from st2v_jax import __version__
@@ -145,3 +146,43 @@ positive = _checked(float, lambda value: 0 < value < float('inf'), 'a number abo
 guidance = _checked(float, lambda value: abs(value) <= 1000, 'a number from -1000 to 1000')
 share = _checked(float, lambda value: 0 <= value <= 1, 'a number from 0 to 1')
 not_negative = _checked(float, lambda value: 0 <= value < float('inf'), 'a number of at least 0')
+
+
+def shard(text: str) -> tuple[int, int]:
+    """'2/8' -> (2, 8)."""
+    number, _, count = text.partition('/')
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f'must be i/n, from 1/n to n/n, not {text!r}')
+    return int(number), int(count)
+
+
+def add_sampling(add: Callable) -> None:
+    """Adds the options that decide how a chunk is sampled, with a parser's `add_argument`; see `given`."""
+    add('--steps', type=at_least_1, metavar='N', help='denoising steps of each chunk (default: 20)')
+    add('--guidance-text', type=guidance, metavar='X', help='guidance scale of the text (default: set by the model)')
+    add(
+        '--guidance-anchor',
+        type=guidance,
+        metavar='X',
+        help='guidance scale of the first frame (default: set by the model)',
+    )
+    add(
+        '--profile',
+        choices=('paper', 'release'),
+        help='sampling rules of the paper or of its released program (default: set by the model)',
+    )
+    add(
+        '--eta',
+        type=share,
+        metavar='X',
+        help='randomness of the DDIM steps, from 0 to 1 (default: 0 for paper, 1 for release)',
+    )
+
+
+DECODE_FRAMES = {
+    'type': at_least_1,
+    'default': 4,
+    'metavar': 'N',
+    'help': 'frames decoded at once; fewer take less memory (default: 4)',
+}
+SAMPLING = ('steps', 'profile', 'guidance_text', 'guidance_anchor', 'eta')

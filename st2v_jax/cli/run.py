@@ -26,6 +26,8 @@ from st2v_jax.errors import BadInput, Failed, InputError, OutputError
 VERBS = {
     'sample': 'make a long video from one sentence',
     'enhance': 'redraw a video, larger and sharper',
+    'session': 'go on with a long video, or change a part of it',
+    'verify': 'make a video again and say whether it is equal',
     'train': 'train one stage of the model',
     'convert': 'turn published checkpoints into a folder of weights, and back',
     'evaluate': 'measure the long videos of a model and write pages about it',

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import re
 import textwrap
 import warnings
@@ -9,7 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import __version__, video_io
-from st2v_jax.cli import options, outputs, schedules
+from st2v_jax.cli import in_session, options, outputs, schedules
 from st2v_jax.cli.progress import Progress
 from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import check_words, enhanced, name_device, save
@@ -54,6 +55,8 @@ def work(arguments: Namespace, run: Run) -> None:
     if arguments.list_words:
         return _list_words(arguments)
     prompts, names = _prompts(arguments)
+    if arguments.session is not None and not arguments.plan:
+        return _in_sessions(prompts, names, arguments, run)
     if arguments.plan:
         for name in names:
             video_io.check_output(name)
@@ -64,6 +67,29 @@ def work(arguments: Namespace, run: Run) -> None:
         else:
             claims = [outputs.claimed(name) for name in names]
         jobs = [Job(schedule, locks.enter_context(claim)) for schedule, claim in zip(prompts, claims)]
+        make_all(jobs, arguments, run)
+
+
+def _in_sessions(prompts, names, arguments, run):
+    """Makes or continues a session for each video; a shard takes each N-th one."""
+    from st2v_jax.sessions.about import exists, writing
+    from st2v_jax.sessions.session import Session
+
+    if arguments.enhance:
+        raise BadInput('--enhance does not go with --session: export the video, and redraw it with st2v enhance')
+    folders = [arguments.session]
+    if arguments.prompts_file is not None:
+        folders = [outputs.numbered(os.path.join(arguments.session, ''), number) for number in range(len(prompts))]
+    files = names if arguments.output is not None else [os.path.join(folder, 'main.mp4') for folder in folders]
+    number, count = arguments.shard or (1, 1)
+    jobs = [Job(*job) for job in zip(prompts, files, folders, strict=True)][number - 1 :: count]
+    with contextlib.ExitStack() as locks:
+        for job in jobs:
+            locks.enter_context(writing(job.session))
+            if exists(job.session):
+                Session(job.session)  # a damaged one is refused now
+            if arguments.output is not None:
+                locks.enter_context(outputs.claimed(job.output))
         make_all(jobs, arguments, run)
 
 
@@ -101,10 +127,18 @@ class Job:
 
     prompts: PromptSchedule
     output: str
+    session: str | None = None
 
 
 def _make(job, arguments, model, settings, enhancer, run):
     """Makes one video and writes it to its file."""
+    from st2v_jax.sessions.branches import Recipe
+
+    if job.session is not None:
+        asked = Recipe(0, job.prompts, arguments.negative_prompt, arguments.seed, settings)
+        with Progress(job.prompts.prompt, quiet=arguments.quiet) as progress:
+            made = in_session.begin(job.session, model, asked, arguments.num_frames, settings.decode_frames)
+            return in_session.make_video(*made, job.output, arguments.fps, progress, run)
     prompts = schedules.spelled(job.prompts)
     metadata = {
         **prompts,
@@ -197,6 +231,10 @@ def _kept(frames, draft, fps, metadata, run):
 def _prompts(arguments):
     """The prompts of each video, and its name; names that the user did not choose may be taken already."""
     several = arguments.prompts_file is not None
+    if arguments.shard is not None and not (several and arguments.session):
+        raise BadInput(
+            '--shard goes with --prompts-file and --session: parts that are complete are known by their sessions'
+        )
     if several and (arguments.at or arguments.blend_frames):
         raise BadInput('--at and --blend-frames go with --prompt; in a --prompts-file, lines of JSON have them')
     prompts = _read_schedules(arguments.prompts_file) if several else [schedules.from_options(arguments)]
@@ -279,9 +317,7 @@ def _settings(arguments, model):
         )
     if arguments.guidance_anchor is not None and model.config.apm is None:
         raise BadInput('--guidance-anchor needs a model with APM, and this one has none')
-    return model.settings(
-        **options.given(arguments, 'steps', 'profile', 'guidance_text', 'guidance_anchor', 'eta', 'decode_frames')
-    )
+    return model.settings(**options.given(arguments, *options.SAMPLING, 'decode_frames'))
 
 
 def _list_words(arguments):
@@ -314,13 +350,24 @@ def parser(prog: str) -> options.Parser:
         help='length of the video in frames (default: 48)',
     )
     schedules.add_options(add)
+    add(
+        '--session',
+        metavar='FOLDER',
+        help='make the video in a session, which goes on after a crash and can be changed later: see st2v session',
+    )
+    add(
+        '--shard',
+        type=options.shard,
+        metavar='I/N',
+        help='with --prompts-file and --session: make the I-th of N parts only; other processes make the others',
+    )
     add('--enhance', action='store_true', help='redraw the finished video, larger and sharper')
     add('--plan', action='store_true', help='print the time and memory needed on this device, and exit')
     add(
         '--output',
         metavar='PATH',
         help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after prompt and seed, with a '
-        'number if that name is taken)',
+        'number if that name is taken; main.mp4 in a session)',
     )
     add(
         '--seed',
@@ -329,39 +376,11 @@ def parser(prog: str) -> options.Parser:
         metavar='N',
         help='random seed; each seed gives another video (default: 0)',
     )
-    add('--steps', type=options.at_least_1, metavar='N', help='denoising steps of each chunk (default: 20)')
     add('--fps', type=options.rate, default=8.0, metavar='X', help='frames per second of the file (default: 8)')
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
     add('--weights', metavar='FOLDER', help='a model written by train or convert (default: the small model)')
-    add(
-        '--guidance-text',
-        type=options.guidance,
-        metavar='X',
-        help='guidance scale of the text (default: set by the model)',
-    )
-    add(
-        '--guidance-anchor',
-        type=options.guidance,
-        metavar='X',
-        help='guidance scale of the first frame (default: set by the model)',
-    )
-    add(
-        '--profile',
-        choices=('paper', 'release'),
-        help='sampling rules of the paper or of its released program (default: set by the model)',
-    )
-    add(
-        '--eta',
-        type=options.share,
-        metavar='X',
-        help='randomness of the DDIM steps, from 0 to 1 (default: 0 for paper, 1 for release)',
-    )
-    add(
-        '--decode-frames',
-        type=options.at_least_1,
-        metavar='N',
-        help='frames decoded at once; fewer take less memory (default: 4)',
-    )
+    options.add_sampling(add)
+    add('--decode-frames', **{**options.DECODE_FRAMES, 'default': None})
     add('--dtype', choices=options.DTYPES, help='what networks compute in (default: what suits the device)')
     add('--quiet', action='store_true', help='print warnings and errors only')
     return parser

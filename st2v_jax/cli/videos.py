@@ -117,9 +117,10 @@ def save(
     """Writes frames as they are made, keeps `run` up to date, and reports the finished file.
 
     pieces: iterator over frames [n, H, W, 3]; all of the work happens in it.
-    metadata: what is stored in the file; its 'command' repeats the video.
+    metadata: what is stored in the file; its 'command' repeats the video, and without one that of the run does.
     """
-    run.again, run.target, run.written, video = metadata['command'], output, 'nothing was written', None
+    run.again, run.target = metadata.get('command', run.again), output
+    run.written, video = 'nothing was written', None
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(progress)

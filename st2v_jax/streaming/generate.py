@@ -30,12 +30,14 @@ class Model:
       tokenizer: that of its text tower.
       params: {network: nested dict of arrays on the device}.
       system: its networks as pure functions.
+      source: where it was read from; None for a model that was made here.
     """
 
     config: build.ModelConfig
     tokenizer: Tokenizer
     params: dict[str, Any]
     system: System
+    source: OpenModel | None = None
 
     @property
     def max_frames(self) -> float:
@@ -61,7 +63,7 @@ def load(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None =
     dtype = default_dtype() if dtype is None else dtype
     tokenizer = model.tokenizer()  # first: it is read quickly, and may fail
     params = model.params(place=on_device(dtype))
-    return Model(model.config, tokenizer, params, system(model.config, dtype))
+    return Model(model.config, tokenizer, params, system(model.config, dtype), model)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -140,44 +140,71 @@ def stream(
     Raises OutOfRange for a chunk whose numbers are not finite in the type that the networks compute in.
     """
     params = jax.device_put(params)  # once, not with every chunk
-    run = programs(system, settings)
     while True:
         index = int(state.index)
         told = prompt(index) if callable(prompt) else prompt
-        x = _denoised(run, levels_of(system, settings, state), params, told, state, on_step)
-        frames = run.decode(params, new_latents(system, x, state))
-        state = run.remember(params, frames, state)
-        # Looked at when all is started, for that takes the host a while.
-        check_finite(np.asarray(x), f'the latents of chunk {index + 1}', params)
-        check_finite(np.asarray(frames), f'the frames of chunk {index + 1}', params)
-        yield frames, state
+        for number, total, x in denoised(system, settings, params, told, state):
+            if on_step is not None:
+                jax.block_until_ready(x)
+                on_step(index, number, total)
+        chunk = finished(system, settings, params, x, state)
+        state = chunk.state
+        yield chunk.frames, state
+
+
+def denoised(
+    system: System, settings: SampleSettings, params: dict[str, Any], prompt: Prompt, state: StreamState
+) -> Iterator[tuple[int, int, jax.Array]]:
+    """The steps of the next chunk, each as (number from 1, how many, x [b, f, h, w, c] after it); the last x is clean.
+
+    A step is yielded when the next one has been started, because the host takes a while to start one; x may not have
+    been computed yet. Who stops to ask for steps stops the chunk.
+    """
+    run, levels = programs(system, settings), levels_of(system, settings, state)
+    x, condition = run.begin(params, prompt, state)
+    trajectory, inputs = sampling.begin(x, levels), sampling.steps(levels)
+    total = len(levels.t) - 1
+    for i in range(total):
+        stopping.check()
+        before = trajectory
+        trajectory = run.step(params, condition, state, trajectory, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
+        if i:
+            yield i, total, before.x
+    yield total, total, trajectory.x
+
+
+class Chunk(NamedTuple):
+    """A chunk that is made.
+
+    Attributes:
+      latents: [b, f, h, w, c] clean latents of its new frames.
+      frames: [b, n, H, W, 3] its new frames, in [-1, 1].
+      state: after it.
+    """
+
+    latents: jax.Array
+    frames: jax.Array
+    state: StreamState
+
+
+def finished(
+    system: System, settings: SampleSettings, params: dict[str, Any], x: jax.Array, state: StreamState
+) -> Chunk:
+    """The chunk of clean latents x [b, f, h, w, c] after `state`; raises OutOfRange if it is not finite."""
+    run, number = programs(system, settings), int(state.index) + 1
+    latents = new_latents(system, x, state)
+    frames = run.decode(params, latents)
+    after = run.remember(params, frames, state)
+    # Looked at when all is started, for that takes the host a while.
+    check_finite(np.asarray(x), f'the latents of chunk {number}', params)
+    check_finite(np.asarray(frames), f'the frames of chunk {number}', params)
+    return Chunk(latents, frames, after)
 
 
 def levels_of(system: System, settings: SampleSettings, state: StreamState) -> Level:
     """The noise levels that the next chunk steps through, leaves [steps + 1]."""
     chunk = settings.of_chunk(state.is_first, state.anchor is not None)
     return sampling_levels(system.config.contract.process, chunk.solver, chunk.steps)
-
-
-def _denoised(run, levels, params, prompt, state, on_step):
-    """The chunk's clean latents."""
-    x, condition = run.begin(params, prompt, state)
-    trajectory, inputs = sampling.begin(x, levels), sampling.steps(levels)
-    index, total = int(state.index), len(levels.t) - 1
-
-    def tell(number, trajectory):
-        if on_step is not None:
-            jax.block_until_ready(trajectory.x)
-            on_step(index, number, total)
-
-    for i in range(total):
-        stopping.check()
-        before = trajectory
-        trajectory = run.step(params, condition, state, trajectory, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
-        if i:  # reported while the next step runs, because the host takes a while to start one
-            tell(i, before)
-    tell(total, trajectory)
-    return trajectory.x
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -43,7 +43,7 @@ def test_the_pages_show_commands():
     assert {verb for verb, *_ in COMMANDS} == set(run.VERBS)
 
 
-@pytest.mark.parametrize('verb', ['train', 'evaluate', 'sample', 'enhance', 'convert', 'plan', 'prepare-data'])
+@pytest.mark.parametrize('verb', run.VERBS)
 def test_examples_of_help_are_taken(verb, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr('sys.argv', ['st2v'])

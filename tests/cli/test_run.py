@@ -34,6 +34,8 @@ def test_the_overview_has_a_line_for_each_verb():
 
 HELP = {
     'sample': ('--prompt', '--negative-prompt', '--list-words', '--num-frames N', 'ST2V_CACHE', 'examples:'),
+    'session': ('reroll', 'branch', 'export', 'st2v session extend ball', 'examples:', 'docs/sessions.md'),
+    'verify': ('--chunks', '--weights', 'examples:', 'st2v verify night.mp4'),
     'enhance': ('--input', '--prompt', '--variant', 'examples:', 'st2v enhance --input', '$TMPDIR'),
     'train': ('--config', '--workdir', '--from', 'st2v train --config cam:small'),
     'convert': ('--check', '--to-diffusers', 'streaming_t2v.ckpt', 'examples:', 'docs/weights.md'),
@@ -53,10 +55,14 @@ def test_help_teaches(verb, capsys, monkeypatch):
     assert all(words in shown for words in HELP[verb])
 
 
+VERBS_OF_A_SESSION = ('show', 'extend', 'reroll', 'branch', 'export', 'verify', 'prune')
 STUDIES = ('train-checker', 'generate', 'measure', 'report', 'refine', 'refinement-report')
 
 
-@pytest.mark.parametrize('command', [(), *((verb,) for verb in run.VERBS), *(('evaluate', name) for name in STUDIES)])
+COMMANDS = [(), *((verb,) for verb in run.VERBS), *(('evaluate', name) for name in STUDIES)]
+
+
+@pytest.mark.parametrize('command', [*COMMANDS, *(('session', name) for name in VERBS_OF_A_SESSION)])
 def test_help_fits_80_columns(command, capsys, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['/site-packages/st2v_jax/__main__.py'])  # the longest name of the program
     monkeypatch.setenv('COLUMNS', '80')

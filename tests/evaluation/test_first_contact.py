@@ -79,9 +79,7 @@ def test_the_step_is_the_first_that_the_sampler_takes(opened, steps):
     settings, state = model.settings(), stream.start(stream.video_keys([first_contact.SEED]))
     ids, null_ids = (model.tokenizer.ids([text]) for text in (first_contact.PROMPT, ''))
     context = encode_prompt(model.system, model.params, ids, null_ids)
-    levels = jax.tree.map(lambda leaf: leaf[:2], stream.levels_of(model.system, settings, state))
-    run = stream.programs(model.system, settings)
-    x = stream._denoised(run, levels, model.params, context, state, None)
+    *_, x = next(stream.denoised(model.system, settings, model.params, context, state))
     np.testing.assert_array_equal(x, steps['float32']['first chunk']['latents'])
 
 

@@ -1,0 +1,59 @@
+"""Sessions of the tiny model whose chunks are made by arithmetic instead of its networks: nothing is compiled."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from st2v_jax import stopping
+from st2v_jax.sessions import inputs
+from st2v_jax.sessions import session as sessions
+from st2v_jax.streaming import stream
+from st2v_jax.streaming.generate import load
+
+STEPS = 2
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Replaces the programs of a chunk. What they make depends on all that a chunk depends on; .made lists numbers."""
+    made = []
+
+    def decode(params, latents):
+        frames = np.clip(np.asarray(latents)[..., :3], -1, 1)
+        return frames.repeat(8, -2).repeat(8, -3)
+
+    def denoised(system, settings, params, told, state):
+        count, *shape = system.config.contract.latent_shape(state.is_first)
+        seed = np.asarray(jax.random.key_data(state.key)).ravel().tolist()
+        seen = 0 if state.is_first else int(1e6 * np.abs(np.asarray(state.frames)).sum())
+        random = np.random.default_rng([*seed, int(state.index), seen, settings.steps, *np.ravel(told).tolist()])
+        x = random.uniform(-1, 1, (1, count, *shape)).astype(np.float32)
+        for step in range(1, STEPS + 1):
+            stopping.check()
+            yield step, STEPS, x
+
+    def finished(system, settings, params, x, state):
+        made.append(int(state.index))
+        latents = stream.new_latents(system, x, state)
+        frames = decode(params, latents)
+        seen = frames if state.is_first else np.concatenate([state.frames, frames], 1)
+        anchor = np.asarray(latents)[:, 0, 0, 0] if state.is_first else state.anchor
+        after = stream.StreamState(seen[:, -system.config.contract.memory :], anchor, state.key, state.index + 1)
+        return stream.Chunk(latents, frames, after)
+
+    monkeypatch.setattr(stream, 'denoised', denoised)
+    monkeypatch.setattr(stream, 'finished', finished)
+    monkeypatch.setattr(stream, 'programs', lambda system, settings: SimpleNamespace(decode=decode))
+    monkeypatch.setattr(inputs, 'encode', lambda model, told, null: [told.ids, told.following, null])
+    monkeypatch.setattr(
+        sessions, 'jnp', SimpleNamespace(concatenate=np.concatenate, asarray=np.asarray, int32=jnp.int32)
+    )
+    return SimpleNamespace(made=made)
+
+
+@pytest.fixture(scope='session')
+def model(tiny_folder):
+    return load(tiny_folder, jnp.float32)
