@@ -5,6 +5,7 @@ import hashlib
 import os
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from st2v_jax import __version__, video_io
 from st2v_jax.cli import options, outputs, schedules
@@ -13,6 +14,10 @@ from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import check_words, enhanced, name_device, save
 from st2v_jax.errors import BadInput
 from st2v_jax.storage.names import fit
+
+if TYPE_CHECKING:  # these import jax, for which --help does not wait
+    from st2v_jax.refinement.enhancer import Enhancer
+    from st2v_jax.refinement.sdedit import RefineSettings
 
 DESCRIPTION = """\
 Redraws a video, larger and sharper, in overlapping chunks that are joined by randomized blending. The duration, the
@@ -59,7 +64,7 @@ def _make(arguments, video, run):
     if not arguments.quiet:
         name_device(arguments.dtype)
     enhancer = load_enhancer(arguments.weights, arguments.dtype, devices=arguments.devices)
-    settings = _settings(arguments, enhancer)
+    settings = settings_of(arguments, enhancer)
     if video.frames is not None and arguments.resume is None:
         check_room(enhancer.scratch_bytes(settings, video.size, video.frames))
     prompts = schedules.from_options(arguments)
@@ -133,7 +138,7 @@ def _plan(arguments, video):
         raise BadInput(f'--plan works for one device, not {arguments.devices}')
     name_device(arguments.dtype)
     enhancer = abstract_enhancer(arguments.weights, arguments.dtype)
-    settings = _settings(arguments, enhancer)
+    settings = settings_of(arguments, enhancer)
     needs.show_refinement(
         enhancer,
         settings,
@@ -144,7 +149,8 @@ def _plan(arguments, video):
     )
 
 
-def _settings(arguments, enhancer):
+def settings_of(arguments: Namespace, enhancer: 'Enhancer') -> 'RefineSettings':
+    """How a video is refined, from the options of `add_settings`."""
     variant = {'variant': arguments.profile or enhancer.config.profile}
     return enhancer.settings(**variant | options.given(arguments, 'steps', 'start', 'guidance', 'variant'))
 
@@ -158,21 +164,8 @@ def _read(video, progress):
         progress.to(count)
 
 
-def parser(prog: str) -> options.Parser:
-    """The parser of the verb; prog is how the user called it."""
-    usage = f'{prog} --input PATH --prompt TEXT [options]'
-    parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog), usage=usage)
-    add = parser.add_argument
-    add('--input', required=True, metavar='PATH', help='a video file, or a folder of pictures')
-    add('--prompt', required=True, metavar='TEXT', help='what the video shows, in one sentence')
-    schedules.add_options(add)
-    add('--plan', action='store_true', help='print the time and memory needed on this device, and exit')
-    add(
-        '--output',
-        metavar='PATH',
-        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after the input, with a '
-        'number if that name is taken)',
-    )
+def add_settings(add) -> None:
+    """Adds the options that determine enhanced frames, which `st2v session enhance` has too."""
     add(
         '--seed',
         type=options.seed,
@@ -200,6 +193,24 @@ def parser(prog: str) -> options.Parser:
         help='how chunks are joined: blended as in the paper or release; the ablations are B (not blended) and B+S '
         '(only noise is shared) (default: that of the profile)',
     )
+
+
+def parser(prog: str) -> options.Parser:
+    """The parser of the verb; prog is how the user called it."""
+    usage = f'{prog} --input PATH --prompt TEXT [options]'
+    parser = options.Parser(prog, DESCRIPTION, epilog=EXAMPLES.format(run=prog), usage=usage)
+    add = parser.add_argument
+    add('--input', required=True, metavar='PATH', help='a video file, or a folder of pictures')
+    add('--prompt', required=True, metavar='TEXT', help='what the video shows, in one sentence')
+    schedules.add_options(add)
+    add('--plan', action='store_true', help='print the time and memory needed on this device, and exit')
+    add(
+        '--output',
+        metavar='PATH',
+        help='video.mp4, video.gif, frame.png or folder/ (default: an .mp4 named after the input, with a '
+        'number if that name is taken)',
+    )
+    add_settings(add)
     add(
         '--fps',
         type=options.rate,

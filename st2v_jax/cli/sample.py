@@ -76,7 +76,7 @@ def _in_sessions(prompts, names, arguments, run):
     from st2v_jax.sessions.session import Session
 
     if arguments.enhance:
-        raise BadInput('--enhance does not go with --session: export the video, and redraw it with st2v enhance')
+        raise BadInput('--enhance does not go with --session: make the video, and then st2v session enhance')
     folders = [arguments.session]
     if arguments.prompts_file is not None:
         folders = [outputs.numbered(os.path.join(arguments.session, ''), number) for number in range(len(prompts))]

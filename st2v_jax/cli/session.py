@@ -7,10 +7,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import video_io
+from st2v_jax.cli import enhance as refining
 from st2v_jax.cli import in_session, options, outputs, schedules, verify
 from st2v_jax.cli.progress import Progress
 from st2v_jax.cli.run import Run
-from st2v_jax.cli.videos import check_words, name_device
+from st2v_jax.cli.videos import check_words, name_device, save
 from st2v_jax.errors import BadInput
 from st2v_jax.tokenizer import in_short
 
@@ -27,6 +28,7 @@ examples:
   {run} reroll ball --from 3
   {run} branch ball --from 3 --name night --prompt "a red ball bounces over a meadow at night"
   {run} export ball --branch night --output night.mp4
+  {run} enhance ball --branch night --output large.mp4
   {run} verify ball
   {run} prune ball --branch main-3-seed1
 
@@ -133,8 +135,41 @@ def export(arguments: Namespace, run: Run) -> None:
             in_session.export(session, arguments.branch, output, arguments.fps, progress, run)
 
 
+def enhance(arguments: Namespace, run: Run) -> None:
+    """Makes the enhanced video of a branch, and its file."""
+    from st2v_jax.cli.videos import enhanced as watched
+    from st2v_jax.refinement.enhancer import load_enhancer
+    from st2v_jax.sessions import enhanced
+
+    output = arguments.output or str(Path(arguments.folder, f'{arguments.branch}-enhanced.mp4'))
+    video_io.check_rate(output, arguments.fps)
+    with outputs.claimed(output), _opened(arguments) as session:
+        enhancer = load_enhancer(session.model.source, session.about['dtype'])
+        settings = refining.settings_of(arguments, enhancer)
+        profile = arguments.profile or enhancer.config.profile
+        asked = {'seed': arguments.seed, 'negative_prompt': arguments.negative_prompt, 'profile': profile}
+        node = enhanced.node(session, arguments.branch, enhancer, settings, **asked)
+        check_words(enhancer.tokenizer, node.prompts.prompts, arguments.negative_prompt)
+        run.written = f'what is done stays in {node.folder}'
+        run.lower = ('--decode-frames 1',) * (arguments.decode_frames > 1)
+        about = {**schedules.spelled(node.prompts), 'enhanced': {'video': node.leaf, **node.made_of}}
+        with Progress(arguments.branch, quiet=arguments.quiet) as progress:
+            pieces = watched(
+                enhancer,
+                session.frames(arguments.branch),
+                node.prompts,
+                progress,
+                settings,
+                decode_frames=arguments.decode_frames,
+                **enhanced.where(session, node),
+                **asked,
+            )
+            save(pieces, output, arguments.fps, about, progress, run)
+
+
 def prune(arguments: Namespace, run: Run) -> None:
     """Removes what no branch leads to."""
+    from st2v_jax.sessions import enhanced
     from st2v_jax.sessions.about import writing
     from st2v_jax.sessions.session import Session
 
@@ -143,7 +178,8 @@ def prune(arguments: Namespace, run: Run) -> None:
         if arguments.branch is not None:
             session.remove(arguments.branch)
         count, size = session.prune()
-    print(f'removed {count} chunks ({size / 1e6:.1f} MB)')
+        nodes = enhanced.prune(session)
+    print(f'removed {count} chunks ({size / 1e6:.1f} MB)' + f' and {nodes} enhanced videos' * (nodes > 0))
 
 
 @contextlib.contextmanager
@@ -245,6 +281,13 @@ def parser(prog: str) -> options.Parser:
     add('--branch', default='main', metavar='NAME', help='the branch (default: main)')
     add('--output', metavar='PATH', help='video.mp4, video.gif or frames/ (default: NAME.mp4 in the session)')
     add('--fps', type=options.rate, default=8.0, metavar='X', help='frames per second of the file (default: 8)')
+    add('--quiet', action='store_true', help='print warnings and errors only')
+
+    add = verb(enhance, 'make a branch larger and sharper; after a kill the same command goes on')
+    add('--branch', default='main', metavar='NAME', help='the branch, which is complete (default: main)')
+    add('--output', metavar='PATH', help='video.mp4, video.gif or frames/ (default: NAME-enhanced.mp4 in the session)')
+    add('--fps', type=options.rate, default=8.0, metavar='X', help='frames per second of the file (default: 8)')
+    refining.add_settings(add)
     add('--quiet', action='store_true', help='print warnings and errors only')
 
     verify.add_options(

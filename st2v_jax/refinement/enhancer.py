@@ -195,8 +195,8 @@ def enhance(
     if keep is None:
         place = scratch.scratch(folder)
     else:
-        made_of = _made_of(enhancer, schedule, negative_prompt, contract, profile, seed, chosen)
-        place = kept.kept(folder, {'video': keep} | made_of)
+        known = made_of(enhancer, schedule, negative_prompt, contract, profile, seed, chosen)
+        place = kept.kept(folder, {'video': keep} | known)
 
     def told(levels, steps):
         check_finite(levels.x, f'the latents after step {levels.done}', enhancer.params)
@@ -226,8 +226,16 @@ def enhance(
     return enhanced()
 
 
-def _made_of(enhancer, schedule, negative_prompt, contract, profile, seed, settings):
-    """What determines enhanced frames beside the video, as JSON values."""
+def made_of(
+    enhancer: Enhancer,
+    schedule: PromptSchedule,
+    negative_prompt: str,
+    contract: Contract | None,
+    profile: str,
+    seed: int,
+    settings: sdedit.RefineSettings,
+) -> dict[str, Any]:
+    """What determines enhanced frames beside the video, as JSON values; the arguments are those of `enhance`."""
     chosen = dataclasses.asdict(settings)
     for name in ('group', 'span'):  # how it is computed
         del chosen[name]
