@@ -28,6 +28,7 @@ def main(argv=None) -> int:
     parser.add_argument('--frames', type=int, default=96)
     parser.add_argument('--at', type=int, default=48, help='the frame at which the prompt changes')
     parser.add_argument('--steps', type=int, default=20)
+    parser.add_argument('--batch', type=int, default=4, help='videos made together')
     parser.add_argument('--seed', type=int, default=2_000_003, help='of the scenes')
     parser.add_argument('--json', help='file to write')
     parser.add_argument('--sheet', help='PNG file to write: the first four videos')
@@ -38,9 +39,14 @@ def main(argv=None) -> int:
     first = survey.captions(scenes)
     second = [*first[1:], first[0]]
     prompts = [PromptSchedule(one, ((arguments.at, other),)) for one, other in zip(first, second, strict=True)]
-    made = stream(model, prompts, seed=[*range(len(prompts))], settings=model.settings(steps=arguments.steps))
-    frames = first_frames((frames for frames, _ in made), arguments.frames)
-    videos = np.concatenate([to_uint8(some) for some in frames], 1)
+    settings, videos = model.settings(steps=arguments.steps, first_steps=arguments.steps), []
+    for begin in range(0, len(prompts), arguments.batch):
+        some = prompts[begin : begin + arguments.batch]
+        made = stream(model, some, seed=[*range(begin, begin + len(some))], settings=settings)
+        frames = first_frames((frames for frames, _ in made), arguments.frames)
+        videos.append(np.concatenate([to_uint8(piece) for piece in frames], 1))
+        print(f'{begin + len(some)} of {len(prompts)} videos', file=sys.stderr, flush=True)
+    videos = np.concatenate(videos)
 
     labels = survey.said(scenes)
     others = {name: np.roll(label, -1) for name, label in labels.items()}
