@@ -256,7 +256,7 @@ def step_program(job: Job, shape: tuple[int, ...]) -> tuple[Callable, tuple, int
     if _stays_whole(settings, plan):
         if settings.variant in blend.BASELINES:
             latents = jax.eval_shape(lambda latents: latents[:, plan.indices], latents)
-        return functools.partial(whole_step, plan), (job, step, latents, latents), 1
+        return functools.partial(whole_step, plan), (job, step, latents, latents, None), 1
     first = lambda job, x: _span(plan, job, step, x, x, 0, x[:, : plan.overlap], None)
     return span_step, (job, step, jax.eval_shape(first, job, latents)), math.ceil(plan.count / settings.span)
 
@@ -268,7 +268,7 @@ def _stays_whole(settings, plan):
 
 @functools.partial(jax.jit, static_argnums=0)
 def whole_step(
-    plan: blend.Plan, job: Job, step: Step, x: jax.Array, x0: jax.Array, texts: jax.Array | None = None
+    plan: blend.Plan, job: Job, step: Step, x: jax.Array, x0: jax.Array, texts: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """x and x0 of `Levels` after one step, with all chunks on the device; texts [n] as for `refine`."""
     settings = job.settings
