@@ -82,7 +82,7 @@ def measure(
         return refiner.unet(params, x, jnp.broadcast_to(step.now.t, len(x)), condition)
 
     def guided(job, latents, step):
-        return sdedit.whole_step(settings.plan(settings.length), job, step, *latents)
+        return sdedit.whole_step(settings.plan(settings.length), job, step, *latents, None)
 
     for name, run, fixed, state in (
         ('forward', forward, (params, condition(params, texts[1:])), x),
