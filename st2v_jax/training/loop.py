@@ -19,6 +19,7 @@ from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.models import build
 from st2v_jax.planning.device import matmul_rate
 from st2v_jax.storage.atomic import write_bytes
+from st2v_jax.storage.buckets import located
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
 from st2v_jax.training import autoencoder, contrastive, denoising, init, previews, processes, refiner, state, step
@@ -41,8 +42,8 @@ def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = N
 
     Args:
       config: from a file in configs/.
-      workdir: folder for checkpoints, metrics.jsonl, TensorBoard events, and at the end weights/ and summary.json.
-        The run resumes from the newest checkpoint there.
+      workdir: folder for checkpoints, metrics.jsonl, TensorBoard events, and at the end weights/ and summary.json. It
+        may be in a bucket. The run resumes from the newest checkpoint there.
       source: weights to start from instead of `config.init.sources`, or None.
       command: how the run was started, for the summary.
 
@@ -51,7 +52,7 @@ def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = N
     """
     processes.join(config.distributed)
     with locked(workdir) if processes.is_first() else contextlib.nullcontext():
-        return _train(config, Path(workdir), source, command)
+        return _train(config, located(workdir), source, command)
 
 
 def _train(config, workdir, source, command):
