@@ -47,11 +47,14 @@ def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = N
       source: weights to start from instead of `config.init.sources`, or None.
       command: how the run was started, for the summary.
 
-    Raises ValueError if config, weights or checkpoint do not fit together, TrainingError if a loss is not finite, and
-    OutputError if another run is writing the folder, or nothing can be written there.
+    Raises ValueError if config, weights or checkpoint do not fit together, TrainingError if a loss is not finite,
+    OutputError if another run is writing the folder, or nothing can be written there, and ConnectionError if another
+    process of this run has gone.
     """
     processes.join(config.distributed)
-    with locked(workdir) if processes.is_first() else contextlib.nullcontext():
+    if not processes.is_first():  # which makes the folder itself, and may not have come to it yet
+        located(workdir).parent.mkdir(parents=True, exist_ok=True)
+    with processes.together(), locked(workdir) if processes.is_first() else contextlib.nullcontext():
         return _train(config, located(workdir), source, command)
 
 

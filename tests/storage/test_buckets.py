@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from bucket_server import serve
 
 from st2v_jax import checkpoint
 from st2v_jax.data import clips
@@ -15,15 +14,6 @@ from st2v_jax.storage.places import check_folder
 from st2v_jax.weights.folder import save
 
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::ResourceWarning')  # from the clients
-
-
-@pytest.fixture(scope='module')
-def bucket():
-    """The address of an empty bucket."""
-    with serve() as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        yield 'gs://bucket'
 
 
 def names(folder):
