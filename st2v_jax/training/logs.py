@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from st2v_jax.storage.atomic import append_line
 from st2v_jax.training.processes import is_first
 
 
@@ -99,8 +100,7 @@ class Logs:
         self._pending, self._since, self._waited = [], now, 0.0
         if self._quiet:
             return rows
-        with open(self.workdir / 'metrics.jsonl', 'a', encoding='utf-8') as file:
-            file.write(json.dumps(self.last) + '\n')
+        append_line(self.workdir / 'metrics.jsonl', json.dumps(self.last))
         if self._board:
             for name, value in self.last.items():
                 self._board.add_scalar(name, value, number)
