@@ -31,30 +31,33 @@ def located(path: str | Path) -> Path:
 
 @contextmanager
 def reaching(address: str | Path) -> Iterator[None]:
-    """A block that uses a bucket, in which all that fails is an OSError with one line and the address."""
+    """A block in which all that fails is an OSError with one line and the address, FileNotFoundError if it was one."""
     if importlib.util.find_spec('gcsfs') is None:
         raise OSError(f"{address}: gcsfs is not installed: pip install 'st2v_jax[gcs]'")
     try:
         yield
     except Exception as error:  # of gcsfs, of its HTTP client or of Google's library for credentials
         reason = str(error).strip().partition('\n')[0] or type(error).__name__
-        raise OSError(f'{address}: the bucket cannot be reached ({reason})') from error
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
+        raise kind(f'{address}: the bucket cannot be reached ({reason})') from error
 
 
 def check(address: str | Path) -> None:
     """Raises OSError unless the bucket of an address answers; there need be nothing at the address."""
-    with reaching(address), suppress(FileNotFoundError):
+    with suppress(FileNotFoundError), reaching(address):
         _system().info(str(address))
 
 
 def read(address: str | Path) -> bytes:
     """All of an object, fetched at once. Raises FileNotFoundError if there is none."""
-    return _system().cat_file(str(address))
+    with reaching(address):
+        return _system().cat_file(str(address))
 
 
 def write(address: str | Path, data: bytes) -> None:
     """Sends an object, which appears when the last part has been sent."""
-    _system().pipe_file(str(address), data)
+    with reaching(address):
+        _system().pipe_file(str(address), data)
 
 
 @contextmanager

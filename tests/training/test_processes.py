@@ -141,6 +141,7 @@ def test_a_run_goes_on_after_one_of_its_processes_was_killed(tmp_path, bucket, u
     np.testing.assert_array_equal(state(workdir, STEPS), state(undisturbed, STEPS))
     rows = (workdir / 'metrics.jsonl').read_text().splitlines()
     assert json.loads(rows[-1])['step'] == STEPS
+    assert list(workdir.glob('tensorboard/events*'))
     load_weights(workdir / 'weights', ['vae'])
 
 
