@@ -22,7 +22,8 @@ def test_it_prints_numbers_and_projects_a_video(tmp_path, capsys):
         and '30 frames of 32x16: 7 chunks, 4 steps' in printed
     )
     numbers = json.loads(out.read_text())
-    assert numbers['step_tflop'] == pytest.approx(2 * numbers['forward_tflop'], rel=0.01)
+    # two guidance branches, which share what comes before the first cross-attention
+    assert numbers['forward_tflop'] < numbers['step_tflop'] < 2 * numbers['forward_tflop']
     assert numbers['video_refined_s'] == pytest.approx(7 * 4 * numbers['step_ms'] / 1e3)
     assert numbers['video_s'] > numbers['video_refined_s'] and numbers['encode_ms'] > 0 and numbers['decode_ms'] > 0
 
