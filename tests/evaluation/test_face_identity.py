@@ -54,7 +54,8 @@ def test_another_program_is_another_setting(file):
 
 
 @pytest.mark.parametrize(
-    ('name', 'words'), [('missing', 'has no function missing'), ('number', 'no function number'), ('a b', 'FILE.py:FUN')]
+    ('name', 'words'),
+    [('missing', 'has no function missing'), ('number', 'no function number'), ('a b', 'FILE.py:FUN')],
 )
 def test_what_is_no_function_is_refused(name, words, file):
     with pytest.raises(BadInput, match=words):

