@@ -13,11 +13,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from st2v_jax.storage.buckets import is_address, located
+
 
 class Checkpoints:
     """The checkpoints of one run in `folder`, named by step.
 
-    Orbax writes each under a temporary name and renames it when it is complete.
+    Orbax writes each under a temporary name and renames it when it is complete; in a bucket it writes a file
+    commit_success.txt into it at the end.
 
     Args:
       folder: of all checkpoints.
@@ -25,7 +28,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, keep: int = 2):
-        self.folder = Path(folder).absolute()
+        self.folder = located(folder if is_address(folder) else Path(folder).absolute())
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
         with _quiet():
             # With a handler orbax need not guess from the newest checkpoint, which may be damaged, how all are stored.

@@ -25,6 +25,7 @@ from st2v_jax.convert.nearby import hint
 from st2v_jax.convert.sources import find, is_repository
 from st2v_jax.errors import WeightsError
 from st2v_jax.models.build import ModelConfig
+from st2v_jax.storage.buckets import check, is_address
 from st2v_jax.storage.untrusted import UnsafeCheckpointError
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.trees import unflatten
@@ -126,8 +127,9 @@ def open_model(folder: str | Path | OpenModel | None = None) -> OpenModel:
     """Opens a model on disk; no parameter is read.
 
     Args:
-      folder: a folder in our format, or whatever `convert` reads: a published file, a folder of them, a repository of
-        the hub. None is the model that ships with the package. An open model is returned as it is.
+      folder: a folder in our format, here or in a bucket, or whatever `convert` reads: a published file, a folder of
+        them, a repository of the hub. None is the model that ships with the package. An open model is returned as it
+        is.
 
     Raises:
       WeightsError: for what is not a model, and for a config with unknown or missing keys.
@@ -135,6 +137,8 @@ def open_model(folder: str | Path | OpenModel | None = None) -> OpenModel:
     if isinstance(folder, OpenModel):
         return folder
     source = SHIPPED if folder is None else folder
+    if is_address(source):
+        return _in_a_bucket(source)
     if ours.is_ours(source):
         return OpenModel(source, ours.read(source))
     if not (Path(source).exists() or is_repository(source)):
@@ -144,6 +148,18 @@ def open_model(folder: str | Path | OpenModel | None = None) -> OpenModel:
     except (ValueError, OSError) as error:
         ours_too = f'{source}: there is no config.json of st2v_jax, and ' if Path(source).is_dir() else ''
         raise WeightsError(f'{ours_too}{error}') from error
+
+
+def _in_a_bucket(address):
+    try:
+        check(address)
+    except OSError as error:
+        raise WeightsError(str(error)) from error
+    if not ours.is_ours(address):
+        raise WeightsError(
+            f'{address} is not a folder of weights that st2v_jax wrote, the only ones read from a bucket'
+        )
+    return OpenModel(address, ours.read(address))
 
 
 def load_weights(

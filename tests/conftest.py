@@ -86,6 +86,17 @@ def exported(tiny_folder, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope='session')
+def bucket():
+    """The address of a bucket on loopback. Clients keep its server, so there is one for all tests, with own folders."""
+    from bucket_server import serve
+
+    with serve() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield 'gs://bucket'
+
+
 @pytest.fixture(scope='module')
 def unoptimised():
     """Compiles programs without most optimisations, in two thirds of the time, for tests that run them a few times.

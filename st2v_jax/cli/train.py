@@ -7,6 +7,7 @@ from st2v_jax import stopping
 from st2v_jax.cli import options
 from st2v_jax.cli.run import Run
 from st2v_jax.errors import Failed
+from st2v_jax.storage.buckets import located
 
 DESCRIPTION = 'Trains one stage of StreamingT2V.'
 EPILOG = """\
@@ -29,6 +30,8 @@ of a config can be set on the command line:
   --config.steps=2000 --config.schedule.peak=3e-4
 
 To resume a run from its newest checkpoint, repeat the command.
+
+FOLDER, WEIGHTS and --config.data.source may be in a bucket: gs://bucket/runs/cam.
 """
 
 
@@ -49,10 +52,11 @@ def work(arguments: Namespace, run: Run) -> None:
     print(f'trained weights: {workdir / "weights"}')
 
 
-def _mounted(text):
-    if '://' in text:
-        raise ArgumentTypeError(f'must be a folder that is mounted on this machine, not the address {text}')
-    return Path(text)
+def _place(text):
+    try:
+        return located(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def parser(prog: str) -> options.Parser:
@@ -62,13 +66,11 @@ def parser(prog: str) -> options.Parser:
     )
     add = parser.add_argument
     add('--config', required=True, metavar='NAME[:SIZE]', help='a stage, or a Python file with get_config(size)')
-    add(
-        '--workdir', type=_mounted, metavar='FOLDER', help='for checkpoints, logs and weights (default: runs/NAME-SIZE)'
-    )
+    add('--workdir', type=_place, metavar='FOLDER', help='for checkpoints, logs and weights (default: runs/NAME-SIZE)')
     add(
         '--from',
         dest='source',
-        type=Path,
+        type=_place,
         metavar='WEIGHTS',
         help='weights to start from (default: the sources of the config)',
     )

@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 
 from st2v_jax.errors import WeightsError
+from st2v_jax.storage.buckets import is_address
 from st2v_jax.weights.folder import held, is_ours
 
 UNFINISHED = ('.part', '.partial', '.incomplete', '.crdownload', '.download', '.aria2', '.tmp')  # of downloads
@@ -11,6 +12,8 @@ UNFINISHED = ('.part', '.partial', '.incomplete', '.crdownload', '.download', '.
 
 def hint(source: str | Path) -> str:
     """': ' and what helps, for a file or folder in which no model was found; '' where nothing is known that does."""
+    if is_address(source):
+        return ''
     path = Path(source)
     if path.is_dir() and _is_model(path):
         return ': it is a folder that st2v_jax wrote, not a published one'

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from st2v_jax.storage.atomic import write_bytes
+from st2v_jax.storage.buckets import check, is_address, located
 from st2v_jax.storage.text import read_object
 
 INDEX = 'index.json'
@@ -92,7 +93,7 @@ class Folder:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         index = read_index(folder)
-        files = [Path(folder, name) for name in index['shards']]
+        files = [located(folder) / name for name in index['shards']]
         missing = [file for file in files if not file.is_file()]
         if missing:
             raise ValueError(f'{missing[0]} is in the index but missing: run st2v prepare-data again')
@@ -115,7 +116,9 @@ def read_index(folder: str | Path) -> dict[str, Any]:
       'settings', a dict; 'samples', the number of clips; 'shards', {file: number of clips}; and 'encoded' if the clips
       were encoded.
     """
-    file = Path(folder, INDEX)
+    if is_address(folder):
+        check(folder)
+    file = located(folder) / INDEX
     if not file.is_file():
         what = 'is not finished: run st2v prepare-data again' if file.parent.is_dir() else 'is not a folder'
         raise ValueError(f'{folder} {what} (there is no {file})')

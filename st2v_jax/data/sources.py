@@ -5,11 +5,11 @@ A source has len(source) and source[i], a clip. A clip has a caption, len(clip) 
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
 from st2v_jax.data import clips
+from st2v_jax.storage.buckets import located
 
 TFDS = 'tfds:'
 
@@ -18,7 +18,7 @@ def open_source(name: str, folder: str = '', split: str = 'train') -> 'clips.Fol
     """Opens a source.
 
     Args:
-      name: the path of a folder of clips, or 'tfds:NAME'.
+      name: the path of a folder of clips, its address in a bucket, or 'tfds:NAME'.
       folder: where tensorflow-datasets keeps its data.
       split: of that dataset.
 
@@ -26,7 +26,7 @@ def open_source(name: str, folder: str = '', split: str = 'train') -> 'clips.Fol
     """
     if name.startswith(TFDS):
         return Dataset(name.removeprefix(TFDS), folder, split)
-    return clips.Folder(Path(name))
+    return clips.Folder(located(name))
 
 
 class Dataset:

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: they are written under another name and then renamed."""
 
+import io
 import os
 import re
 import secrets
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from st2v_jax.storage import buckets
 from st2v_jax.storage.names import fit
 
 
@@ -22,8 +24,14 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """An empty binary file that replaces `path` when the block ends.
 
     A reader finds the old file or the whole new one. Until then the file has a name that only this call uses, so
-    several processes may write the same path: the last one wins. After an error only the old file is there.
+    several processes may write the same path: the last one wins. After an error only the old file is there. What goes
+    to a bucket is kept in memory until then.
     """
+    if buckets.is_address(path):
+        file = io.BytesIO()
+        yield file
+        buckets.write(path, file.getvalue())
+        return
     part = beside(path)
     try:
         with open(part, 'xb') as file:
@@ -37,6 +45,16 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Writes a whole file, see `replacing`."""
     with replacing(path) as file:
+        file.write(data)
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Appends a line of text to a file; in a bucket, which cannot append, the whole file is written again."""
+    data = line.encode() + b'\n'
+    if buckets.is_address(path):
+        write_bytes(path, (buckets.read(path) if buckets.located(path).exists() else b'') + data)
+        return
+    with open(path, 'ab') as file:
         file.write(data)
 
 

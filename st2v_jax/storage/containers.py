@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from st2v_jax.storage.buckets import located
 from st2v_jax.storage.first_bytes import HEAD, is_safetensors, is_torch, stand_in
 from st2v_jax.storage.pickle_reader import PickledTensors
 from st2v_jax.storage.safetensors import SafeTensors
@@ -25,7 +26,7 @@ def read(file: str | Path) -> Mapping[str, np.ndarray]:
     """
     if str(file).endswith('.json'):
         return Sharded(file)
-    with open(file, 'rb') as stream:
+    with located(file).open('rb') as stream:
         head = stream.read(HEAD)
     if what := stand_in(head):
         raise UnsafeCheckpointError(f'{file} {what}')

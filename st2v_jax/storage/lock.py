@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from st2v_jax.errors import OutputError
+from st2v_jax.storage.buckets import is_address
 from st2v_jax.storage.names import LONGEST
 
 try:
@@ -34,14 +35,14 @@ def locked(output: str | Path) -> Iterator[None]:
     """Keeps other runs from writing the file or folder `output` until the block ends; it need not exist.
 
     Two names of one file are one output. Folders above it are made, and go at the end if they are still empty. Where
-    there are no locks, the block runs without.
+    there are no locks, as in a bucket, the block runs without.
 
     Raises:
       Busy: at once, if another run is writing it.
       OutputError: if nothing can be written there.
     """
     with ExitStack() as stack:
-        if fcntl is not None:
+        if fcntl is not None and not is_address(output):
             try:
                 _make_folders(Path(os.path.realpath(output)).parent, stack)
                 name = lock_file(output)

@@ -1,10 +1,12 @@
 """Whether a file can be written somewhere, found out before the work that it is for. What exists is not touched."""
 
 import os
+import secrets
 import stat
 from pathlib import Path
 
 from st2v_jax.errors import OutputError
+from st2v_jax.storage import buckets
 from st2v_jax.storage.atomic import beside
 
 
@@ -24,6 +26,8 @@ def check_file(path: str | Path) -> Path:
 
 def check_folder(path: str | Path) -> None:
     """Raises OutputError unless files can be written to the folder `path`, which may be new in a folder that exists."""
+    if buckets.is_address(path):
+        return _check_address(path)
     found, folder = _look(path), Path(path)
     if found is None and folder.is_symlink():
         raise OutputError(f'cannot write {path}: it is a link to {os.path.realpath(folder)}, which is not there')
@@ -31,6 +35,16 @@ def check_folder(path: str | Path) -> None:
         raise OutputError(f'cannot write {path}: it is a file, not a folder')
     place = folder if found is None else folder / 'file'
     _try(place, f'{path}: {place.parent}')
+
+
+def _check_address(path):
+    trial = buckets.located(path) / f'.{secrets.token_hex(8)}.part'
+    try:
+        with buckets.reaching(path):
+            buckets.write(trial, b'')
+            trial.unlink()
+    except OSError as error:
+        raise OutputError(f'cannot write {error}') from error
 
 
 def _look(path):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from st2v_jax import stopping
+from st2v_jax.storage import buckets
 from st2v_jax.storage.atomic import replacing
 from st2v_jax.storage.untrusted import CUT, UnsafeCheckpointError, read_json, show
 
@@ -40,7 +41,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class SafeTensors(Mapping[str, np.ndarray]):
-    """name -> array of one safetensors file, a read-only view of the file mapped into memory.
+    """name -> array of one safetensors file, a read-only view of the file mapped into memory; a bucket's is fetched.
 
     Raises:
       UnsafeCheckpointError: (a ValueError) for a file that is cut short or altered: its tensors have to fill it.
@@ -48,11 +49,10 @@ class SafeTensors(Mapping[str, np.ndarray]):
 
     def __init__(self, file: str | Path):
         try:
-            with open(file, 'rb') as stream:
-                size = stream.seek(0, 2)
-                if size < 8:
-                    raise UnsafeCheckpointError(f'a safetensors file has at least 8 bytes, got {size}')
-                self._data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            self._data = buckets.read(file) if buckets.is_address(file) else _mapped(file)
+            size = len(self._data)
+            if size < 8:
+                raise UnsafeCheckpointError(f'a safetensors file has at least 8 bytes, got {size}')
             length = int.from_bytes(self._data[:8], 'little')
             if length > min(MAX_HEADER, size - 8):
                 cut = f': {CUT}' if length <= MAX_HEADER else f' (at most {MAX_HEADER})'
@@ -73,7 +73,7 @@ class SafeTensors(Mapping[str, np.ndarray]):
 
     def forget(self) -> None:
         """Removes the pages that were read from this process; the system may keep them in its cache."""
-        if hasattr(mmap, 'MADV_DONTNEED'):
+        if hasattr(self._data, 'madvise') and hasattr(mmap, 'MADV_DONTNEED'):
             self._data.madvise(mmap.MADV_DONTNEED)
 
     def __iter__(self) -> Iterator[str]:
@@ -117,6 +117,11 @@ def write(
             stream.write(_packed(name, arrays[name], dtype))
             if on_array is not None:
                 on_array(arrays[name].size)
+
+
+def _mapped(file):
+    with open(file, 'rb') as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if stream.seek(0, 2) else b''
 
 
 def _entry(name, entry):

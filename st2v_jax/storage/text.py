@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from st2v_jax.storage.buckets import located
 from st2v_jax.storage.untrusted import UnsafeCheckpointError, read_json
 
 # How a file says that it is not plain UTF-8. The marks of UTF-32 come first, because one begins with that of UTF-16.
@@ -60,6 +61,6 @@ def read_objects(file: str | Path) -> list[tuple[int, dict[str, Any]]]:
 def read_object(file: str | Path) -> dict[str, Any]:
     """The one JSON object of a file. Raises UnsafeCheckpointError (a ValueError) with its name for anything else."""
     try:
-        return read_json(Path(file).read_bytes())
+        return read_json(located(file).read_bytes())
     except UnsafeCheckpointError as error:
         raise UnsafeCheckpointError(f'{file}: {error}') from None

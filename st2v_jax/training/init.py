@@ -25,6 +25,7 @@ from st2v_jax.data import caption_tokens
 from st2v_jax.errors import WeightsError
 from st2v_jax.models import build
 from st2v_jax.open_model import open_model
+from st2v_jax.storage.buckets import located
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.weights import layout
 
@@ -67,7 +68,7 @@ def start(config: ConfigDict, key: jax.Array, source: str | Path | None = None) 
         try:
             opened = open_model(place)
         except WeightsError as error:
-            if source is not None or Path(place).exists():
+            if source is not None or located(place).exists():
                 raise
             absent.append(' '.join(str(error).split()))
             continue

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,7 +12,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from st2v_jax.storage.atomic import append_line, write_bytes
+from st2v_jax.storage.buckets import is_address
 from st2v_jax.training.processes import is_first
+
+SENDING = 120  # seconds between two copies of TensorBoard's files to a bucket
 
 
 class Logs:
@@ -38,13 +43,15 @@ class Logs:
             mininterval=1.0,
             disable=self._quiet,
         )
-        self._board = None
+        self._board = self._events = None
         if self._quiet:
             return
         if importlib.util.find_spec('tensorboardX'):
             from tensorboardX import SummaryWriter
 
-            self._board = SummaryWriter(str(workdir / 'tensorboard'))
+            if is_address(workdir):  # tensorboardX's own uploads are conditional, and fail if repeated
+                self._events, self._sent = tempfile.TemporaryDirectory(), self._since
+            self._board = SummaryWriter(str(self._events.name if self._events else workdir / 'tensorboard'))
         else:
             self.say("TensorBoard is not installed (pip install 'st2v_jax[train]'); metrics.jsonl is written anyway")
 
@@ -55,6 +62,9 @@ class Logs:
         self._bar.close()
         if self._board:
             self._board.close()
+        if self._events:
+            self._send_events()
+            self._events.cleanup()
 
     def say(self, line: str) -> None:
         """Prints one line above the bar."""
@@ -99,11 +109,18 @@ class Logs:
         self._pending, self._since, self._waited = [], now, 0.0
         if self._quiet:
             return rows
-        with open(self.workdir / 'metrics.jsonl', 'a', encoding='utf-8') as file:
-            file.write(json.dumps(self.last) + '\n')
+        append_line(self.workdir / 'metrics.jsonl', json.dumps(self.last))
         if self._board:
             for name, value in self.last.items():
                 self._board.add_scalar(name, value, number)
+        if self._events and now - self._sent > SENDING:
+            self._board.flush()
+            self._send_events()
+            self._sent = now
         self._bar.set_postfix(loss=f'{means["loss"]:.4f}', done=f'{100 * progress:.0f}%', refresh=False)
         self._bar.update(number - self._bar.n)
         return rows
+
+    def _send_events(self):
+        for file in Path(self._events.name).iterdir():
+            write_bytes(self.workdir / 'tensorboard' / file.name, file.read_bytes())

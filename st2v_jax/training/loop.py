@@ -19,6 +19,7 @@ from st2v_jax.checkpoint import Checkpoints, abstract
 from st2v_jax.models import build
 from st2v_jax.planning.device import matmul_rate
 from st2v_jax.storage.atomic import write_bytes
+from st2v_jax.storage.buckets import located
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
 from st2v_jax.training import autoencoder, contrastive, denoising, init, previews, processes, refiner, state, step
@@ -41,17 +42,20 @@ def train(config: ConfigDict, workdir: str | Path, source: str | Path | None = N
 
     Args:
       config: from a file in configs/.
-      workdir: folder for checkpoints, metrics.jsonl, TensorBoard events, and at the end weights/ and summary.json.
-        The run resumes from the newest checkpoint there.
+      workdir: folder for checkpoints, metrics.jsonl, TensorBoard events, and at the end weights/ and summary.json. It
+        may be in a bucket. The run resumes from the newest checkpoint there.
       source: weights to start from instead of `config.init.sources`, or None.
       command: how the run was started, for the summary.
 
-    Raises ValueError if config, weights or checkpoint do not fit together, TrainingError if a loss is not finite, and
-    OutputError if another run is writing the folder, or nothing can be written there.
+    Raises ValueError if config, weights or checkpoint do not fit together, TrainingError if a loss is not finite,
+    OutputError if another run is writing the folder, or nothing can be written there, and ConnectionError if another
+    process of this run has gone.
     """
     processes.join(config.distributed)
-    with locked(workdir) if processes.is_first() else contextlib.nullcontext():
-        return _train(config, Path(workdir), source, command)
+    if not processes.is_first():  # which makes the folder itself, and may not have come to it yet
+        located(workdir).parent.mkdir(parents=True, exist_ok=True)
+    with processes.together(), locked(workdir) if processes.is_first() else contextlib.nullcontext():
+        return _train(config, located(workdir), source, command)
 
 
 def _train(config, workdir, source, command):

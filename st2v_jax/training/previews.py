@@ -11,6 +11,7 @@ from st2v_jax.models import build
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.models.system import system
 from st2v_jax.open_model import on_device
+from st2v_jax.storage.buckets import made_here
 from st2v_jax.streaming.generate import Model, generate
 from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.training.objective import Params
@@ -46,7 +47,8 @@ def write(
     frames = min(settings.frames, sampler.max_frames)
     made = generate(sampler, list(settings.prompts), frames, settings=sampler.settings(steps=settings.steps))
     videos = to_uint8(np.concatenate(list(made), axis=1))
-    with VideoWriter(path, FPS, (videos.shape[2], videos.shape[0] * videos.shape[3])) as video:
+    size = videos.shape[2], videos.shape[0] * videos.shape[3]
+    with made_here(path) as file, VideoWriter(file, FPS, size) as video:
         video.write(rearrange(videos, 'b f h w c -> f h (b w) c'))
     shown = videos[:, np.linspace(0, frames - 1, SHOWN).round().astype(int)]
     return rearrange(shown, 'b f h w c -> (b h) (f w) c')

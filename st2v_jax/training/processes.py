@@ -4,13 +4,20 @@ All of them run the same program on the same mesh. Each one feeds its own device
 workdir.
 """
 
+import atexit
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 import numpy as np
 from jax._src.clusters import ClusterEnv, K8sCluster  # jax has no public function that detects a cluster
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
+
+# How jax, its coordination service and the libraries that exchange arrays say that another process does not answer
+GONE = re.compile('gloo|nccl|coordination ?service|heartbeat', re.IGNORECASE)
 
 
 def join(config: ConfigDict) -> None:
@@ -63,6 +70,31 @@ def _one_of_several():
 def is_first() -> bool:
     """Whether this process writes logs and weights."""
     return jax.process_index() == 0
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """A block in which it is a ConnectionError, in one line, if another process has gone.
+
+    At the end of the program jax would wait minutes for that process; after this error the program ends without.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1 or (reason := _gone(error)) is None:
+            raise
+        atexit.register(os._exit, 1)  # the last that is registered comes first
+        raise ConnectionError(f'another process of this run has gone ({reason})') from error
+
+
+def _gone(error):
+    """What is said of another process that has gone, by an error or by the first of its causes; or None."""
+    reason = None
+    while error is not None:
+        if GONE.search(str(error)):
+            reason = str(error).partition('\n')[0][:120]
+        error = error.__cause__
+    return reason
 
 
 def any_of(flag: bool) -> bool:

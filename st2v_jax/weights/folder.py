@@ -17,6 +17,7 @@ from st2v_jax.errors import WeightsError
 from st2v_jax.models.build import ModelConfig
 from st2v_jax.storage import containers, safetensors
 from st2v_jax.storage.atomic import write_bytes
+from st2v_jax.storage.buckets import located
 from st2v_jax.storage.text import read_object
 from st2v_jax.storage.untrusted import UnsafeCheckpointError
 from st2v_jax.tokenizer import Tokenizer
@@ -76,7 +77,7 @@ def read(path: str | Path) -> Folder:
 
     Raises WeightsError for any other folder, and for a config that is unreadable or has unknown or missing keys.
     """
-    path = Path(path)
+    path = located(path)
     if not path.is_dir():
         raise WeightsError(f'there is no folder of weights {path}')
     if not is_ours(path):
@@ -91,13 +92,13 @@ def read(path: str | Path) -> Folder:
 
 def is_ours(path: str | Path) -> bool:
     """Whether this folder has a config.json that is not one of transformers or diffusers."""
-    file = Path(path, 'config.json')
+    file = located(path) / 'config.json'
     return file.is_file() and not {'_class_name', 'model_type', 'architectures'} & {*_read_json(file)}
 
 
 def held(path: str | Path) -> frozenset[str]:
     """The names of the networks whose parameters are in this folder, which may have no config yet."""
-    return frozenset(file.stem for file in Path(path).glob('*.safetensors'))
+    return frozenset(file.stem for file in located(path).glob('*.safetensors'))
 
 
 def save(
@@ -132,7 +133,7 @@ def save(
         bad = [parameter for parameter, array in flat[name].items() if not _finite(array, dtype)]
         complaints += [f'{name}/{parameter}: not finite as {np.dtype(dtype).name}' for parameter in bad]
     _raise(f'these parameters cannot be saved to {path}', complaints)
-    folder = Path(path)
+    folder = located(path)
     folder.mkdir(parents=True, exist_ok=True)
     for name, arrays in flat.items():
         safetensors.write(folder / f'{name}.safetensors', arrays, dtype)

@@ -20,9 +20,9 @@ PROGRAMS = {f'python {script}': verb for script, verb in (SCRIPTS | RECORDED).it
 
 
 def commands(text):
-    """[verb, *arguments] of each line of a page that is a command."""
+    """[verb, *arguments] of each line of a page that is a command; a line that ends in \\ goes on in the next."""
     programs = '|'.join(map(re.escape, PROGRAMS))
-    found = re.findall(rf'^(?:.*&& | +)?({programs}) (.*)', text, re.M)
+    found = re.findall(rf'^(?:.*&& | +)?({programs}) (.*)', text.replace('\\\n', ' '), re.M)
     return [[PROGRAMS[program], *shlex.split(arguments, comments=True)] for program, arguments in found]
 
 

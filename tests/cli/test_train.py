@@ -192,11 +192,14 @@ def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(capsys, tmp_path,
     assert capsys.readouterr().err.strip() == 'error: step 3: loss nan'
 
 
-@pytest.mark.parametrize('address', ['gs://bucket/run', 's3://bucket/run', 'file:///runs/cam'])
-def test_a_workdir_is_a_folder_and_no_address(address, tmp_path, monkeypatch, capsys):
-    """pathlib would make a folder named gs: here, and each host of a pod one of its own."""
+@pytest.mark.parametrize('address', ['s3://bucket/run', 'file:///runs/cam'])
+@pytest.mark.parametrize('option', ['--workdir', '--from'])
+def test_an_address_of_another_kind_is_refused(option, address, tmp_path, monkeypatch, capsys):
+    """pathlib would make a folder named s3: here, and each host of a pod one of its own."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        main(['train', '--config', CAM, '--workdir', address])
-    assert f'a folder that is mounted on this machine, not the address {address}' in capsys.readouterr().err
+        main(['train', '--config', CAM, option, address])
+    assert (
+        f'{option}: must be a folder of this machine, or in a bucket gs://..., not {address}' in capsys.readouterr().err
+    )
     assert not list(tmp_path.iterdir())

@@ -1,19 +1,24 @@
-"""Two processes train like one, and find each other if jax detects a cluster."""
+"""Several processes train like one, find each other if jax detects a cluster, and go on after one was killed."""
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 import types
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from configs_of import CONFIGS, stage_config
 from jax._src.clusters import K8sCluster, cloud_tpu_cluster
 
 from st2v_jax.open_model import load_weights
+from st2v_jax.storage.buckets import located
 from st2v_jax.training import processes
 
 RUN = (
@@ -26,7 +31,7 @@ RUN = (
     '--config.mesh.data=1',
     '--config.model.vae.block_channels=(8,)',
 )
-
+STEPS = 40  # of a run that is killed in the middle
 
 AUTO = stage_config('cam').distributed
 CLUSTER_VARIABLES = ('SLURM_', 'OMPI_', 'TPU_', 'MEGASCALE_', 'KUBERNETES_', 'JOB_COMPLETION_INDEX')
@@ -91,6 +96,53 @@ def test_two_tasks_of_slurm_train_as_one_process(tmp_path, unoptimised):
     assert np.linalg.norm(one - two) < 1e-3 * np.linalg.norm(one)
     steps = lambda name: sorted(path.name for path in (tmp_path / name / 'checkpoints').iterdir())
     assert steps('one') == steps('two') == ['1', '2']
+
+
+def state(workdir, step):
+    """All numbers of a checkpoint, in one array."""
+    folder, reader = workdir / 'checkpoints' / str(step) / 'default', ocp.StandardCheckpointer()
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+    tree = reader.restore(folder, jax.tree.map(here, reader.metadata(folder).item_metadata.tree))
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def together(count, workdir, *options):
+    """Starts processes that split all parameters between them."""
+    meet = (f'--config.distributed.processes={count}', f'--config.distributed.coordinator=127.0.0.1:{free_port()}')
+    options = (f'--config.steps={STEPS}', '--config.log_every=4', f'--config.mesh.fsdp={count}', *meet, *options)
+    return [start(workdir, *options, f'--config.distributed.process={number}') for number in range(count)]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_after_one_of_its_processes_was_killed(tmp_path, bucket, unoptimised):
+    """The other ends, and the same command reaches the numbers of a run left alone, which here is not in a bucket.
+
+    It ends with our line, at once, if it exchanges arrays with the one that has gone; if it waits for it, as for a
+    checkpoint, jax aborts it after 100 seconds.
+    """
+    undisturbed = tmp_path / 'runs' / 'new'  # in a folder that the first of both makes
+    finish(*together(2, undisturbed, f'--config.checkpoint_every={STEPS}'))
+    workdir = located(bucket) / 'killed'
+    first, second = together(2, workdir, '--config.checkpoint_every=4')
+    while not (workdir / 'checkpoints' / '4' / 'commit_success.txt').exists():
+        assert first.poll() is None and second.poll() is None, first.communicate()[1][-3000:]
+        time.sleep(0.1)
+    second.kill()
+    second.communicate()
+    said = first.communicate(timeout=300)[1]
+    assert first.returncode in (1, -signal.SIGABRT), said[-3000:]
+    if first.returncode == 1:
+        assert re.match('error: another process of this run has gone .* checkpoints stay in ', said.splitlines()[-1])
+    else:
+        assert 'another task died' in said
+    assert not (workdir / 'weights').exists()
+    finish(*together(2, workdir, '--config.checkpoint_every=20'))
+    np.testing.assert_array_equal(state(workdir, STEPS), state(undisturbed, STEPS))
+    rows = (workdir / 'metrics.jsonl').read_text().splitlines()
+    assert json.loads(rows[-1])['step'] == STEPS
+    assert list(workdir.glob('tensorboard/events*'))
+    load_weights(workdir / 'weights', ['vae'])
 
 
 def test_two_processes_meet_where_they_are_told_to(tmp_path):
