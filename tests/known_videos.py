@@ -58,3 +58,16 @@ def freezing(video, strength):
     """The last `strength` frames repeat the one before them."""
     last = len(video) - 1 - strength
     return video[np.minimum(np.arange(len(video)), last)]
+
+
+def zooming(frames=12, rate=1.02, size=64, seed=0):
+    """A window onto a texture that grows by `rate` per frame around its centre, uint8 [frames, size, size, 3]."""
+    import cv2
+
+    picture, middle = texture(2 * size, 2 * size, seed, sigma=2), size - 0.5
+    views = []
+    for i in range(frames):
+        scale = rate**i
+        shift = (size - 1) / 2 - scale * middle
+        views.append(cv2.warpAffine(picture, np.float32([[scale, 0, shift], [0, scale, shift]]), (size, size)))
+    return np.stack(views)

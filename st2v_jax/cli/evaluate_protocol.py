@@ -88,8 +88,7 @@ def add_options(add) -> None:
     """Adds the options of the study."""
     number = {'metavar': 'N'}
     add('--weights', metavar='FOLDER', help='the model (default: the small model)')
-    add('--clip', metavar='FOLDER', help='weights with both towers of a CLIP, for the metric clip')
-    add('--lpips', nargs=2, metavar='FILE', help="torchvision's alexnet and the authors' alex.pth, for lpips")
+    evaluate_videos.add_needs(add)
     add('--output', type=Path, required=True, metavar='FOLDER', help='folder for the videos and the results')
     add('--prompts-file', default='paper', metavar='FILE', help='a file with one prompt per line')
     add('--num-frames', type=options.at_least_1, default=240, **number, help='frames of each video')

