@@ -112,7 +112,8 @@ def _refinement(run, io, table, denoise):
     noise = jnp.stack([ours(one) for one in io['noise']])
     noise = jnp.concatenate([noise, jnp.zeros_like(noise[:1])])  # the last step asks for noise and does not use it
     left = np.pad(io['offsets'].reshape(run['steps'], 1, plan.count - 1), ((0, 0), (0, 0), (1, 0)))
-    predicted = lambda x, level, i: blend.predict(denoise, plan, x, level, jnp.asarray(left)[i], group=2)
+    one_text = lambda x, level, texts: denoise(x, level)
+    predicted = lambda x, level, i: blend.predict(one_text, plan, x, level, jnp.asarray(left)[i], group=2)
     step = blend.stepper(predicted, lambda i: noise[i])
 
     @jax.jit
