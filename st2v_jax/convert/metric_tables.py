@@ -9,6 +9,7 @@ from st2v_jax.convert.engine import CONV, Layout, Row, Table, convert, linear
 from st2v_jax.models import build
 from st2v_jax.models.i3d import LAYERS, I3d
 from st2v_jax.models.lpips import Lpips
+from st2v_jax.models.raft import Raft
 from st2v_jax.storage import pickled_arrays
 from st2v_jax.storage.containers import read
 
@@ -89,3 +90,61 @@ def read_i3d(file: str | Path) -> dict[str, Any]:
     Raises ConversionError and UnsafeCheckpointError as `read_lpips` does.
     """
     return convert(pickled_arrays.read(file), i3d_table(), build.network(I3d).abstract)
+
+
+def _frozen(kernel, bias, scale, shift, mean, variance):
+    """(kernel, bias) of a convolution that also does what normalising with the statistics does."""
+    gain = scale / np.sqrt(variance + 1e-5)
+    return CONV.to_ours(kernel * gain[:, None, None, None]), (bias - mean) * gain + shift
+
+
+def _thawed(kernel, bias):
+    one = np.ones_like(bias)
+    return CONV.to_theirs(kernel), bias, one, 0 * one, 0 * one, one - 1e-5
+
+
+FROZEN = Layout('convolution [o, i, k, k], its bias and batch normalisation', 4, _frozen, _thawed)
+STATISTICS = ('weight', 'bias', 'running_mean', 'running_var')
+
+
+def raft_table() -> Table:
+    """torchvision's raft_large."""
+    units = {'convnormrelu': 'conv_in'}
+    for block in range(6):
+        theirs, ours = f'layer{block // 2 + 1}.{block % 2}', f'blocks/{block}'
+        units |= {f'{theirs}.convnormrelu{n}': f'{ours}/conv{n}' for n in (1, 2)}
+        units |= {f'{theirs}.downsample': f'{ours}/shortcut'} if block in (2, 4) else {}
+    rows = []
+    for theirs, ours in units.items():
+        rows += linear(f'feature_encoder.{theirs}.0', f'features/{ours}', layout=CONV)
+        unit, ours = f'context_encoder.{theirs}', f'context/{ours}'
+        names = (f'{unit}.0.weight', f'{unit}.0.bias', *(f'{unit}.1.{part}' for part in STATISTICS))
+        rows.append(Row(names, (f'{ours}/kernel', f'{ours}/bias'), FROZEN))
+    gates = {
+        f'update_block.recurrent_block.convgru{n + 1}.conv{gate}': f'update/grus/{n}/{gate}'
+        for n in range(2)
+        for gate in 'zrq'
+    }
+    plain = {
+        'feature_encoder.conv': 'features/conv_out',
+        'context_encoder.conv': 'context/conv_out',
+        'update_block.motion_encoder.convcorr{n}.0': 'update/correlation{n}',
+        'update_block.motion_encoder.convflow{n}.0': 'update/flow{n}',
+        'update_block.motion_encoder.conv.0': 'update/motion',
+        'update_block.flow_head.conv{n}': 'update/head{n}',
+        'mask_predictor.convrelu.0': 'scores1',
+        'mask_predictor.conv': 'scores2',
+        **gates,
+    }
+    for theirs, ours in plain.items():
+        rows += linear(theirs, ours, layout=CONV)
+    counts = ('context_encoder.{unit:.+}.num_batches_tracked', 'the statistics are frozen')
+    return Table(tuple(rows), (counts,))
+
+
+def read_raft(file: str | Path) -> dict[str, Any]:
+    """The parameters of `Raft` from torchvision's file (`raft_large_C_T_SKHT_V2-*.pth`) or safetensors, read as data.
+
+    Raises ConversionError and UnsafeCheckpointError as `read_lpips` does.
+    """
+    return convert(read(file), raft_table(), build.network(Raft).abstract)

@@ -4,7 +4,6 @@ An instrument sees a video of any length piece by piece, at its own size. It kee
 each pair of frames, and its numbers are computed from them.
 """
 
-import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,10 +20,27 @@ from st2v_jax.metrics.sharpness import blur, sharpness
 from st2v_jax.metrics.ssim import WINDOW, ssim
 from st2v_jax.metrics.steadiness import border_ratio, frame_changes
 
-FLOW = 'DIS, medium preset (OpenCV)'  # the estimate that all instruments share
 PAPER_SIZE = (720, 720)  # of the paper's table
 
 Curves = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """An estimate of optical flow, for the instruments that look at motion.
+
+    Attributes:
+      between: the flows [n, h, w, 2] in pixels between n + 1 frames uint8 [n + 1, h, w, 3], n at least 1.
+      about: what decides its values; JSON values, with its name under 'flow'.
+      smallest: pixels of the shorter side that it needs.
+    """
+
+    between: Callable[[np.ndarray], np.ndarray]
+    about: dict[str, Any]
+    smallest: int = 1
+
+
+DIS = Flow(flows, {'flow': 'DIS, medium preset (OpenCV)'})
 
 
 class View:
@@ -38,11 +54,14 @@ class View:
     def __init__(self, frames: np.ndarray, before: np.ndarray | None):
         self.frames = frames
         self.shown = frames if before is None else np.concatenate([before[None], frames])
+        self._flows = {}
 
-    @functools.cached_property
-    def flows(self) -> np.ndarray:
+    def flows(self, flow: Flow) -> np.ndarray:
         """Flows [m, h, w, 2] between the m + 1 frames of `shown`, in pixels."""
-        return flows(self.shown) if len(self.shown) > 1 else np.zeros((0, *self.shown.shape[1:3], 2), np.float32)
+        if flow not in self._flows:
+            none = np.zeros((0, *self.shown.shape[1:3], 2), np.float32)
+            self._flows[flow] = flow.between(self.shown) if len(self.shown) > 1 else none
+        return self._flows[flow]
 
     def over_frames(self, function: Callable[[np.ndarray], Any]) -> np.ndarray:
         """function(frame) of each of the frames."""
@@ -100,16 +119,6 @@ def resized(frames: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     return np.stack([cv2.resize(frame, size[::-1], interpolation=how) for frame in frames])
 
 
-def _mawe(view):
-    found = view.over_pairs(mawe.parts, view.flows).reshape(-1, 3)
-    return dict(zip(('warp_error', 'flow', 'squared_flow'), found.T))
-
-
-def _mawe_numbers(curves):
-    pairs = np.stack([curves[name] for name in ('warp_error', 'flow', 'squared_flow')], -1)
-    return {'mawe': mawe.ratio(pairs), 'mawe_paper': mawe.ratio(pairs, profile='paper')}
-
-
 def _cuts(_):
     finder, count = Cuts(), 0
 
@@ -121,11 +130,6 @@ def _cuts(_):
         return {'cuts': np.array(new, int)}
 
     return look
-
-
-def _motion(view):
-    changes = high_frequency_change(view.shown, view.flows) if len(view.flows) else np.zeros(0)
-    return {'flow': flow_length(view.flows), 'flicker': changes}
 
 
 def _colour(_):
@@ -169,6 +173,34 @@ def _same(look):
     return lambda prompt: look
 
 
+def warp_error(flow: Flow = DIS) -> Instrument:
+    """The instrument of MAWE: 'mawe' as the released program computes it, and 'mawe_paper'."""
+
+    def look(view):
+        found = view.over_pairs(mawe.parts, view.flows(flow)).reshape(-1, 3)
+        return dict(zip(('warp_error', 'flow', 'squared_flow'), found.T))
+
+    def numbers(curves):
+        pairs = np.stack([curves[name] for name in ('warp_error', 'flow', 'squared_flow')], -1)
+        return {'mawe': mawe.ratio(pairs), 'mawe_paper': mawe.ratio(pairs, profile='paper')}
+
+    return Instrument('mawe', _same(look), numbers, size=PAPER_SIZE, smallest=flow.smallest, about=flow.about)
+
+
+def motion(flow: Flow = DIS) -> Instrument:
+    """The instrument of how much moves, and how fine detail changes along the flow."""
+
+    def look(view):
+        found = view.flows(flow)
+        changes = high_frequency_change(view.shown, found) if len(found) else np.zeros(0)
+        return {'flow': flow_length(found), 'flicker': changes}
+
+    def numbers(curves):
+        return means(curves) | {'flow_deviation': float(curves['flow'].std())}
+
+    return Instrument('motion', _same(look), numbers, smallest=flow.smallest, about=flow.about)
+
+
 def steadiness(chunks: tuple[int, int] | None = None) -> Instrument:
     """The instrument of changes between frames; `chunks`, frames of the first and of each later one, adds their seams.
 
@@ -186,14 +218,9 @@ def steadiness(chunks: tuple[int, int] | None = None) -> Instrument:
 
 
 WEIGHT_FREE = (
-    Instrument('mawe', _same(_mawe), _mawe_numbers, size=PAPER_SIZE, about={'flow': FLOW}),
+    warp_error(),
     Instrument('scuts', _cuts, lambda curves: {'scuts': len(curves['cuts'])}, modules=('cv2', 'scenedetect')),
-    Instrument(
-        'motion',
-        _same(_motion),
-        lambda curves: means(curves) | {'flow_deviation': float(curves['flow'].std())},
-        about={'flow': FLOW},
-    ),
+    motion(),
     steadiness(),
     Instrument(
         'sharpness',

@@ -119,6 +119,8 @@ def test_shards_measure_every_video_once_and_a_last_run_joins_them(videos, tmp_p
         (('--metrics', 'reid'), 'reid needs --faces FILE.py:FUNCTION'),
         (('--metrics', 'reid', '--faces', 'odd.jsonl'), "an embedder is FILE.py:FUNCTION, not 'odd.jsonl'"),
         (('--metrics', 'reid', '--faces', 'none.py:f'), 'none.py: No such file'),
+        (('--metrics', 'mawe', '--flow', 'none.pth'), 'none.pth: No such file'),
+        (('--metrics', 'mawe', '--flow', 'odd.jsonl'), 'odd.jsonl is text, not the file itself'),
         (('--reference', '.'), '--reference is what --videos are compared with'),
         (('--prompts', 'none.jsonl'), 'none.jsonl: No such file'),
         (('--vbench', 'v', '--prompts', 'odd.jsonl'), 'odd.jsonl, line 1'),
@@ -135,6 +137,19 @@ def test_what_an_instrument_lacks_is_told_before_anything_is_measured(
     printed = capsys.readouterr().err
     assert re.match(f'error: {words}', printed) and printed.count('\n') == 1
     assert not measured and not (tmp_path / 'r').exists()
+
+
+def test_the_table_names_the_flow_and_another_one_is_measured_again(videos, tmp_path, measured, monkeypatch):
+    from st2v_jax.evaluation import raft_flow
+    from st2v_jax.evaluation.instruments import Flow
+    from st2v_jax.metrics.flow import flows
+
+    monkeypatch.setattr(raft_flow, 'flow', lambda file: Flow(flows, {'flow': 'RAFT-Large', 'weights': file}))
+    line = ('--videos', videos / '0.mp4', '--output', tmp_path / 'r', '--metrics', 'mawe,motion,ssim', '--size', 32)
+    assert evaluate(*line) == 0 and 'RAFT' not in (tmp_path / 'r' / 'table.md').read_text()
+    assert evaluate(*line, '--flow', 'raft.pth') == 0 == evaluate(*line, '--flow', 'raft.pth')
+    assert measured[1:] == [('0.mp4', ['mawe', 'motion'])]
+    assert (tmp_path / 'r' / 'table.md').read_text().count('flow RAFT-Large, weights raft.pth') == 2
 
 
 def test_a_missing_extra_is_told(videos, tmp_path, capsys, monkeypatch):

@@ -10,7 +10,7 @@ from known_videos import panning  # noqa: E402
 
 from st2v_jax.errors import InputError  # noqa: E402
 from st2v_jax.evaluation import instruments, measuring  # noqa: E402
-from st2v_jax.evaluation.instruments import WEIGHT_FREE, View  # noqa: E402
+from st2v_jax.evaluation.instruments import WEIGHT_FREE, Flow, View, motion, warp_error  # noqa: E402
 from st2v_jax.metrics import colour, mawe, steadiness  # noqa: E402
 from st2v_jax.metrics.flow import flows  # noqa: E402
 from st2v_jax.metrics.ssim import ssim  # noqa: E402
@@ -82,11 +82,24 @@ def test_a_still_video_has_no_mawe_and_its_json_has_no_infinity(tmp_path):
     assert found['numbers'] == {'mawe': None, 'mawe_paper': None}
 
 
-def test_the_flow_of_a_view_is_computed_once(monkeypatch):
+def test_each_flow_of_a_view_is_computed_once():
     calls = []
-    monkeypatch.setattr(instruments, 'flows', lambda frames: calls.append(len(frames)) or flows(frames))
+    counted = Flow(lambda frames: calls.append(len(frames)) or flows(frames), {'flow': 'counted'})
     view = View(VIDEO[1:4], VIDEO[0])
-    assert view.flows is view.flows and view.flows.shape == (3, 32, 32, 2) and calls == [4]
+    assert view.flows(counted) is view.flows(counted) and view.flows(counted).shape == (3, 32, 32, 2) and calls == [4]
+    double = Flow(lambda frames: 2 * flows(frames), {'flow': 'double'})
+    np.testing.assert_array_equal(view.flows(double), 2 * view.flows(counted))
+
+
+@pytest.mark.parametrize('instrument', [warp_error, motion])
+def test_a_flow_decides_numbers_settings_and_the_smallest_size(instrument):
+    double = Flow(lambda frames: 2 * flows(frames), {'flow': 'double'}, smallest=40)
+    plain, other = instrument(), instrument(double)
+    assert other.settings(None)['flow'] == 'double' and plain.settings(None)['flow'].startswith('DIS')
+    assert (plain.smallest, other.smallest) == (1, 40)
+    view = View(VIDEO[:4], None)
+    curves = [each.begin(None)(view)['flow'] for each in (plain, other)]
+    np.testing.assert_allclose(curves[1], 2 * curves[0])
 
 
 def test_numbers_of_all_instruments_have_different_names(measured):

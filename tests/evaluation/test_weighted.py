@@ -1,4 +1,6 @@
-"""Instruments with weights: the CLIP score and LPIPS, piece by piece as for the whole video."""
+"""Instruments with weights: the CLIP score, LPIPS and the flow of RAFT, piece by piece as for the whole video."""
+
+import dataclasses
 
 import jax
 import numpy as np
@@ -10,13 +12,15 @@ pytest.importorskip('cv2')
 from known_videos import noisy, panning  # noqa: E402
 
 from st2v_jax.convert.engine import export  # noqa: E402
-from st2v_jax.convert.metric_tables import lpips_table  # noqa: E402
+from st2v_jax.convert.metric_tables import lpips_table, raft_table  # noqa: E402
 from st2v_jax.errors import BadInput  # noqa: E402
-from st2v_jax.evaluation import clip_score, lpips_distance, measuring  # noqa: E402
-from st2v_jax.evaluation.instruments import View  # noqa: E402
+from st2v_jax.evaluation import clip_score, lpips_distance, measuring, raft_flow  # noqa: E402
+from st2v_jax.evaluation.instruments import View, warp_error  # noqa: E402
+from st2v_jax.metrics import mawe  # noqa: E402
 from st2v_jax.models import build  # noqa: E402
 from st2v_jax.models.clip import preprocess  # noqa: E402
 from st2v_jax.models.lpips import Lpips  # noqa: E402
+from st2v_jax.models.raft import Raft  # noqa: E402
 from st2v_jax.open_model import load_weights, open_model  # noqa: E402
 from st2v_jax.video_io import VideoWriter, to_floats  # noqa: E402
 from st2v_jax.weights.folder import save  # noqa: E402
@@ -76,13 +80,30 @@ def test_lpips_compares_with_the_first_and_with_the_next_frame(frames, tmp_path)
     np.testing.assert_allclose(found['lpips_first'], distance(VIDEO[:1].repeat(11, 0), VIDEO), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
+def test_mawe_has_the_flow_of_each_pair_of_whole_frames(tmp_path):
+    network = build.network(Raft)
+    params = build.init(jax.random.key(0), network)
+    tensors = {name: np.ascontiguousarray(leaf, np.float32) for name, leaf in export(params, raft_table()).items()}
+    flow = raft_flow.flow(files.checkpoint('zip', tmp_path / 'raft.pth', tensors))
+    video = panning(frames=10, size=136)[:, 3:134, :130]  # sides that are no multiples of 8
+    with VideoWriter(f'{tmp_path}/frames/', 8, video.shape[1:3]) as film:
+        film.write(video)
+    instrument = dataclasses.replace(warp_error(flow), size=None)
+    found = measuring.measure(tmp_path / 'frames', [instrument], None)['measured']['mawe']
+    assert found['settings']['flow'] == 'RAFT-Large'
+    larger = to_floats(np.pad(video, ((0, 0), (0, 5), (0, 6), (0, 0)), 'edge'))
+    run = jax.jit(network)
+    flows = np.concatenate([run(params, *pair)[:, :131, :130] for pair in zip(larger[:-1, None], larger[1:, None])])
+    np.testing.assert_allclose(flow.between(video), flows, atol=1e-3 * np.abs(flows).max())
+    assert found['numbers']['mawe'] == pytest.approx(mawe.mawe(video, flow.between(video)), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ('change', 'words'),
     [({'text': 'embed_dim'}, 'the text tower of .* projects to none'), ({'image': None}, 'has no image')],
 )
 def test_weights_without_both_towers_of_one_clip_are_refused(change, words, tiny_config, tiny_params, tmp_path):
-    import dataclasses
-
     from tiny import WORDS
 
     from st2v_jax.tokenizer import Tokenizer
