@@ -80,7 +80,7 @@ def _distance(arguments, videos, real, i3d):
 
 
 def _compare(arguments, instruments):
-    from st2v_jax.evaluation import results, tables
+    from st2v_jax.evaluation import results, tables, video_distance
 
     names = [os.path.basename(os.path.abspath(folder)) for folder in arguments.compare]
     if len(names) < 2 or len(set(names)) < len(names):
@@ -90,7 +90,7 @@ def _compare(arguments, instruments):
         for name, folder in zip(names, arguments.compare)
         if not os.path.exists(results.file_of(folder))
     }
-    methods = {}
+    methods, distances = {}, {}
     for name, folder in zip(names, arguments.compare):
         into = Path(arguments.output, name) if name in new else folder
         if name in new:
@@ -99,8 +99,12 @@ def _compare(arguments, instruments):
         methods[name] = [records[file] for file in sorted(records)]
         if not methods[name]:
             raise BadInput(f'there is no measured video in {into}')
+        if distance := video_distance.read(into):
+            distances[name] = distance
+    for metric in tables.measured_differently(methods):
+        warn(f'{metric} was not measured in one way, as comparison.md says, so its numbers do not compare')
     with locked(Path(arguments.output, 'comparison.md')):
-        tables.compare(arguments.output, methods)
+        tables.compare(arguments.output, methods, distances)
     print(f'comparison: {Path(arguments.output, "comparison.md")}')
 
 

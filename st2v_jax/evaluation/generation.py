@@ -10,7 +10,9 @@ import numpy as np
 
 from st2v_jax import sharding
 from st2v_jax.evaluation import checker, pictures, record, survey
+from st2v_jax.evaluation.batches import Batches
 from st2v_jax.models.system import encode_prompt
+from st2v_jax.sessions import fingerprint
 from st2v_jax.streaming import stream
 from st2v_jax.streaming.generate import Model, first_frames, load
 from st2v_jax.streaming.settings import SampleSettings
@@ -38,6 +40,8 @@ def study(
     **chosen: Any,
 ) -> None:
     """Makes videos, measures and draws them.
+
+    Finished batches are kept until all is measured, so that the same call goes on after a kill.
 
     Args:
       out: folder for results.json, sheets and videos: all as mp4, and some as JPEG frames, which `measure` reads.
@@ -78,7 +82,10 @@ def study(
             ) as file:
                 file.write(video)
 
-    videos = make_videos(model, settings, prompts, frames, seed=seed, batch=batch, on_batch=write)
+    asked = {'prompts': prompts, 'frames': frames, 'seed': seed, 'batch': batch, 'settings': vars(settings)}
+    asked |= {'weights': fingerprint.of_weights(model.source)[0], 'dtype': np.dtype(dtype).name}
+    batches = Batches(out, asked)
+    videos = make_videos(model, settings, prompts, frames, seed=seed, batch=batch, on_batch=write, batches=batches)
     results = {
         'made': record.made(command)
         | {
@@ -98,6 +105,7 @@ def study(
         results['nearest'] = pictures.nearest_to(videos, scenes, train_seed, nearest)
     results['pictures'] = pictures.draw(out, videos, scenes, prompts, shown(frames), results, count=sheet)
     record.write(out / 'results.json', results)
+    batches.remove()
     _say(results)
     print(f'results: {out / "results.json"}')
 
@@ -124,11 +132,12 @@ def make_videos(
     seed: int,
     batch: int,
     on_batch: Callable[[int, np.ndarray], None] = lambda first, videos: None,
+    batches: Batches | None = None,
 ) -> np.ndarray:
     """Makes uint8 videos [n, num_frames, h, w, 3] of n prompts, `batch` at once over all devices.
 
     A video depends on its prompt, its index and the seed, but not on its batch (except for rounding). on_batch is
-    called with each finished batch, and the index of its first video.
+    called with each finished batch, and the index of its first video. What `batches` has is not made again.
     """
     mesh = sharding.make_mesh({sharding.DATA: -1})
     devices = mesh.shape[sharding.DATA]
@@ -137,15 +146,21 @@ def make_videos(
     place = lambda tree: jax.device_put(tree, sharding.split_rows(mesh))
     videos = []
     for first in range(0, len(prompts), batch):
-        numbers = np.minimum(np.arange(first, first + batch), len(prompts) - 1)  # the last batch is padded
-        ids, null_ids = (model.tokenizer.ids(texts) for texts in ([prompts[i] for i in numbers], [''] * batch))
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
-        encoded = encode_prompt(model.system, params, *place((ids, null_ids)))
-        chunks = stream.stream(model.system, settings, params, encoded, stream.start(place(keys)))
-        frames = [to_uint8(some) for some in first_frames((frames for frames, _ in chunks), num_frames)]
-        videos.append(np.concatenate(frames, 1)[: len(prompts) - first])
-        on_batch(first, videos[-1])
-        print(f'{first + len(videos[-1])} of {len(prompts)} videos', flush=True)
+        count = min(batch, len(prompts) - first)
+        made = None if batches is None else batches.read(first)
+        if made is None:
+            numbers = np.minimum(np.arange(first, first + batch), len(prompts) - 1)  # the last batch is padded
+            ids, null_ids = (model.tokenizer.ids(texts) for texts in ([prompts[i] for i in numbers], [''] * batch))
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+            encoded = encode_prompt(model.system, params, *place((ids, null_ids)))
+            chunks = stream.stream(model.system, settings, params, encoded, stream.start(place(keys)))
+            frames = [to_uint8(some) for some in first_frames((frames for frames, _ in chunks), num_frames)]
+            made = np.concatenate(frames, 1)[:count]
+            on_batch(first, made)
+            if batches is not None:
+                batches.write(first, made)
+        videos.append(made)
+        print(f'{first + count} of {len(prompts)} videos', flush=True)
     return np.concatenate(videos)
 
 

@@ -13,6 +13,7 @@ from st2v_jax.evaluation.results import Record, numbers
 from st2v_jax.storage.atomic import write_bytes
 
 INTERVALS = 'Intervals are 95 % bootstrap intervals of the mean over videos.'
+OF_A_VIDEO = ('prompt', 'chunks')  # settings that say what a video is, not how it is looked at
 
 
 def write(folder: str | Path, records: Sequence[Record]) -> None:
@@ -39,15 +40,23 @@ def write(folder: str | Path, records: Sequence[Record]) -> None:
     _write(folder, 'table', lines, [['file', 'frames', 'prompt', *names], *values])
 
 
-def compare(folder: str | Path, methods: Mapping[str, Sequence[Record]]) -> None:
+def compare(
+    folder: str | Path, methods: Mapping[str, Sequence[Record]], distances: Mapping[str, Mapping] | None = None
+) -> None:
     """Writes comparison.md and comparison.csv: methods side by side, and how they differ from the first on pairs.
 
-    methods: {name: records}, two at least.
+    Args:
+      folder: to write to.
+      methods: {name: records}, two at least.
+      distances: {name: FVD as `video_distance.distances` gives it} of the methods that have one.
     """
     first, *others = methods
     names = [name for name in _columns(methods[first]) if all(name in _columns(some) for some in methods.values())]
     pairs = {other: matched(methods[first], methods[other]) for other in others}
-    lines = ['# Compared methods', '', *_how([record for some in methods.values() for record in some]), INTERVALS, '']
+    lines = ['# Compared methods', '', *_how([record for some in methods.values() for record in some])]
+    if different := measured_differently(methods):
+        lines += [f'**Measured in different ways, so that numbers do not compare: {", ".join(different)}.**', '']
+    lines += [INTERVALS, '']
     rows, sheet = [], [['number', 'method', 'mean', 'low', 'high', 'videos', 'difference', 'low', 'high', 'pairs']]
     for name in names:
         for method, records in methods.items():
@@ -66,6 +75,8 @@ def compare(folder: str | Path, methods: Mapping[str, Sequence[Record]]) -> None
         'Differences are those of pairs: videos with the same prompt, or with the same name where a prompt is unknown.',
         '',
     ]
+    if distances:
+        lines += _distances(distances)
     for name in names:
         lines += [f'## {name}, video by video', '']
         beside = [{_key(a): numbers(b).get(name) for a, b in pairs[other]} for other in others]
@@ -78,6 +89,33 @@ def compare(folder: str | Path, methods: Mapping[str, Sequence[Record]]) -> None
             ],
         )
     _write(folder, 'comparison', lines, sheet)
+
+
+def _distances(distances):
+    """Lines with the FVD of methods, for which there are no pairs and no intervals."""
+    rows = [
+        [method, shown(found['distance']), found['made'], found['real'], shown(found['floor']['mean'])]
+        for method, found in distances.items()
+    ]
+    return [
+        '## Frechet video distance',
+        '',
+        'It falls with the number of videos: compare distances of equal numbers, to the same real videos.',
+        '',
+        *table(['method', 'FVD', 'videos', 'real videos', 'halves of the real ones'], rows),
+    ]
+
+
+def measured_differently(methods: Mapping[str, Sequence[Record]]) -> list[str]:
+    """The metrics that did not look at all videos in one way: at one size, with one flow, with the same weights."""
+    ways = {}
+    for records in methods.values():
+        for record in records:
+            for name, found in record['measured'].items():
+                way = {key: value for key, value in found['settings'].items() if key not in OF_A_VIDEO}
+                if way not in ways.setdefault(name, []):
+                    ways[name].append(way)
+    return [name for name, seen in ways.items() if len(seen) > 1]
 
 
 def matched(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from st2v_jax.errors import BadInput
+from st2v_jax.evaluation import stored
 from st2v_jax.evaluation.pages import table
 from st2v_jax.evaluation.results import Record
 from st2v_jax.evaluation.tables import shown
 from st2v_jax.metrics.frechet import floor, frechet_distance, over_sizes
 from st2v_jax.storage.atomic import write_bytes
 
+FILE = 'fvd.json'
 SEED, REPEATS = 0, 20  # the same features give the same numbers
 FEWEST, SIZES = 4, 6  # videos of each side at least; points of the curve
 
@@ -51,6 +53,14 @@ def distances(real: np.ndarray, made: np.ndarray) -> dict[str, Any]:
     }
 
 
+def read(folder: str | Path) -> dict[str, Any] | None:
+    """What `write` wrote to a folder, None if it has none; raises BadInput for another file in its place."""
+    path = Path(folder, FILE)
+    return (
+        stored.read(path, 'st2v evaluate --reference', ('real', 'made', 'distance', 'floor')) if path.exists() else None
+    )
+
+
 def write(folder: str | Path, found: dict[str, Any]) -> None:
     """Writes what `distances` found to fvd.json and fvd.md."""
     curve, split = found['curve'], found['floor']
@@ -78,5 +88,5 @@ def write(folder: str | Path, found: dict[str, Any]) -> None:
         ),
     ]
     Path(folder).mkdir(parents=True, exist_ok=True)
-    write_bytes(Path(folder, 'fvd.json'), json.dumps(found, indent=1, allow_nan=False).encode() + b'\n')
+    write_bytes(Path(folder, FILE), json.dumps(found, indent=1, allow_nan=False).encode() + b'\n')
     write_bytes(Path(folder, 'fvd.md'), '\n'.join(lines).encode())

@@ -116,6 +116,19 @@ def test_methods_side_by_side_differ_by_what_was_added(tmp_path):
     assert rows[2][:3] == ['mawe', 'theirs', str((9 + 4 + 100) / 4)] and rows[2][6:] == ['2.0', '2.0', '2.0', '3']
 
 
+def test_a_comparison_tells_of_metrics_that_looked_in_different_ways(tmp_path):
+    mine, theirs = record('1.mp4', 1.0), record('1.mp4', 2.0)
+    assert tables.measured_differently({'a': [mine], 'b': [theirs]}) == []
+    for change in ({'size': [256, 256]}, {'size': [720, 720], 'flow': 'RAFT-Large'}):
+        theirs['measured']['mawe']['settings'] = change
+        assert tables.measured_differently({'a': [mine], 'b': [theirs]}) == ['mawe']
+        assert tables.measured_differently({'a': [mine, theirs], 'b': [mine]}) == ['mawe']
+        tables.compare(tmp_path, {'a': [mine], 'b': [theirs]})
+        assert 'numbers do not compare: mawe.' in (tmp_path / 'comparison.md').read_text()
+    theirs['measured']['mawe']['settings'] = mine['measured']['mawe']['settings'] | {'prompt': 'a', 'chunks': [16, 8]}
+    assert tables.measured_differently({'a': [mine], 'b': [theirs]}) == []
+
+
 def test_lines_are_json_without_infinity(tmp_path):
     with pytest.raises(ValueError, match='JSON compliant'):
         results.append(results.file_of(tmp_path), record('a', float('inf')))

@@ -78,5 +78,9 @@ def test_the_distance_to_real_videos_is_written(i3d, tmp_path, capsys):
     assert capsys.readouterr().out.count('5 measured') == 2
     assert run() == 0 and capsys.readouterr().out.count('5 measured before') == 2
     assert json.loads((tmp_path / 'out' / 'fvd.json').read_text()) == found
+    out, both = str(tmp_path / 'out'), str(tmp_path / 'both')
+    assert main(['evaluate', '--compare', out, f'{out}/reference', '--output', both]) == 0
+    text = (tmp_path / 'both' / 'comparison.md').read_text()
+    assert f'| out | {found["distance"]:.4g} | 5 | 5 |' in text and '| reference | ' not in text
     assert run('--start', '3') == 2 and 'i3d needs 19 frames, not 18' in capsys.readouterr().err
     assert run('--metrics', 'steadiness') == 2 and 'by the metric i3d' in capsys.readouterr().err
