@@ -11,12 +11,14 @@ text tower) is in model_index.json, so that an import gives the same model again
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from st2v_jax.convert import encoder_tables, refiner_tables, unet_tables
 from st2v_jax.convert.engine import Exported, within
 from st2v_jax.convert.nearby import hint
 from st2v_jax.errors import WeightsError
 from st2v_jax.models.ablations import ATTENTION
+from st2v_jax.models.unet3d import UNetConfig
 from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.storage.safetensors import write
 from st2v_jax.tokenizer import END, START, write_vocabulary
@@ -91,7 +93,7 @@ def _files(config, held):
     refiner_vae = within(encoder_tables.autoencoder_ldm(own.vae), 'first_stage_model.', 'refiner_vae/')
     refiner_text = within(encoder_tables.text_open_clip(own.text), ours='refiner_text/')
     files = {
-        'unet/diffusion_pytorch_model.safetensors': ((first,), unet, _unet(config.backbone)),
+        'unet/diffusion_pytorch_model.safetensors': ((first,), unet, unet_settings(config.backbone)),
         'vae/diffusion_pytorch_model.safetensors': (('vae',), vae, _vae(config)),
         'text_encoder/model.safetensors': (('text',), text, _text(config.text)),
         'image_encoder/model.safetensors': (('image',), image, _image(config.image)),
@@ -105,7 +107,8 @@ def _files(config, held):
     return {name: file for name, file in files.items() if {*file[0]} <= {*held}}
 
 
-def _unet(config):
+def unet_settings(config: UNetConfig) -> dict[str, Any]:
+    """The config of the UNet3DConditionModel of diffusers that computes what our UNet computes."""
     kinds = [f'{"CrossAttn" if attention else ""}{{}}Block3D' for attention in config.attention]
     return {
         '_class_name': 'UNet3DConditionModel',
