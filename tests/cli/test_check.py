@@ -178,6 +178,7 @@ def test_a_folder_of_two_good_files_and_a_pointer(run, files):
     assert re.search(r'^unet +2 +[\d.]+ M +F16 +0 +0 +0 +0$', out, re.M)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('limit, row', [(1, None), (None, 'finite +finite'), ('bfloat16', 'too large +finite +- +-')])
 def test_a_step_that_does_not_fit_the_device_is_left_out(run, exported, monkeypatch, limit, row):
     if limit == 'bfloat16':

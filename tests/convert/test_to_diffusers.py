@@ -19,7 +19,11 @@ from st2v_jax.tokenizer import Tokenizer
 from st2v_jax.weights.folder import save
 from st2v_jax.weights.layout import abstract
 
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings('ignore')]  # torch and diffusers have many
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.parity,
+    pytest.mark.filterwarnings('ignore'),
+]  # torch and diffusers have many
 
 
 @pytest.fixture(scope='module')
