@@ -37,6 +37,7 @@ the refinement stage, on the videos that generate kept:
 generate measures the videos that it makes; measure repeats this for the videos that were kept. Each study has its own
 --help.
 """
+METHODS = ('streaming', 'apart', 'last-frame', 'free-noise')  # as baselines.py has them, without loading jax for --help
 TINY = {'channels': (8, 8), 'batch': 4, 'batches': 1}  # tests the program; too small to learn anything
 
 
@@ -88,6 +89,7 @@ def generate(arguments: Namespace, run: Run) -> None:
         seed=arguments.seed,
         batch=arguments.batch,
         dtype=arguments.dtype,
+        method=arguments.method,
         sheet=arguments.sheet,
         keep=arguments.keep,
         nearest=arguments.nearest,
@@ -212,6 +214,7 @@ def parser(prog: str) -> options.Parser:
     add('--seed', type=options.seed, default=2_000_003, **number, help='seed of the world and of the noise')
     add('--batch', type=options.at_least_1, default=32, **number, help='videos made at once')
     add('--dtype', choices=options.DTYPES, help='of the networks (default: what suits the device)')
+    add('--method', choices=METHODS, default='streaming', help='how a long video is made; others are baselines')
     add('--steps', type=options.at_least_1, **number, help='denoising steps of a chunk (default: as for st2v sample)')
     add('--profile', choices=('paper', 'release'), help='sampling rules (default: set by the model)')
     add(

@@ -10,10 +10,10 @@ import numpy as np
 
 from st2v_jax import sharding
 from st2v_jax.evaluation import checker, pictures, record, survey
+from st2v_jax.evaluation.baselines import METHODS
 from st2v_jax.evaluation.batches import Batches
 from st2v_jax.models.system import encode_prompt
 from st2v_jax.sessions import fingerprint
-from st2v_jax.streaming import stream
 from st2v_jax.streaming.generate import Model, first_frames, load
 from st2v_jax.streaming.settings import SampleSettings
 from st2v_jax.video_io import VideoWriter, to_uint8
@@ -32,6 +32,7 @@ def study(
     seed: int,
     batch: int,
     dtype: str | None = None,
+    method: str = 'streaming',
     sheet: int,
     keep: int,
     nearest: int,
@@ -52,6 +53,7 @@ def study(
       seed: of the world and of the noise.
       batch: videos made at once.
       dtype: that networks compute in; None takes that of the device.
+      method: one of `baselines.METHODS`.
       sheet: number of videos that are drawn.
       keep: number of videos that are kept as JPEG frames.
       nearest: number of training scenes to compare with; 0 for none.
@@ -82,13 +84,23 @@ def study(
             ) as file:
                 file.write(video)
 
-    asked = {'prompts': prompts, 'frames': frames, 'seed': seed, 'batch': batch, 'settings': vars(settings)}
+    asked = {
+        'method': method,
+        'prompts': prompts,
+        'frames': frames,
+        'seed': seed,
+        'batch': batch,
+        'settings': vars(settings),
+    }
     asked |= {'weights': fingerprint.of_weights(model.source)[0], 'dtype': np.dtype(dtype).name}
     batches = Batches(out, asked)
-    videos = make_videos(model, settings, prompts, frames, seed=seed, batch=batch, on_batch=write, batches=batches)
+    videos = make_videos(
+        model, settings, prompts, frames, seed=seed, batch=batch, method=method, on_batch=write, batches=batches
+    )
     results = {
         'made': record.made(command)
         | {
+            'method': method,
             'dtype': np.dtype(dtype).name,
             'captions': len(prompts),
             'frames': frames,
@@ -131,6 +143,7 @@ def make_videos(
     *,
     seed: int,
     batch: int,
+    method: str = 'streaming',
     on_batch: Callable[[int, np.ndarray], None] = lambda first, videos: None,
     batches: Batches | None = None,
 ) -> np.ndarray:
@@ -153,8 +166,8 @@ def make_videos(
             ids, null_ids = (model.tokenizer.ids(texts) for texts in ([prompts[i] for i in numbers], [''] * batch))
             keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
             encoded = encode_prompt(model.system, params, *place((ids, null_ids)))
-            chunks = stream.stream(model.system, settings, params, encoded, stream.start(place(keys)))
-            frames = [to_uint8(some) for some in first_frames((frames for frames, _ in chunks), num_frames)]
+            pieces = METHODS[method](model, settings, params, encoded, place(keys), num_frames)
+            frames = [to_uint8(some) for some in first_frames(pieces, num_frames)]
             made = np.concatenate(frames, 1)[:count]
             on_batch(first, made)
             if batches is not None:

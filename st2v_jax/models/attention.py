@@ -155,6 +155,8 @@ class TemporalTransformer(nnx.Module):
     x [b, f, h, w, c] -> the same shape. The inner width is heads * head_size, by default c. There is no position code.
     """
 
+    over_frames = staticmethod(Attention.over_frames)  # the baseline FreeNoise attends in windows instead
+
     def __init__(
         self,
         channels: int,
@@ -179,7 +181,7 @@ class TemporalTransformer(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         _, _, h, w, _ = x.shape
         y = einops.rearrange(self.proj_in(self.norm(x)), 'b f h w c -> b f (h w) c')
-        y = y + self.attn1.over_frames(self.norm1(y))
-        y = y + self.attn2.over_frames(self.norm2(y))
+        y = y + self.over_frames(self.attn1, self.norm1(y))
+        y = y + self.over_frames(self.attn2, self.norm2(y))
         y = y + self.ff(self.norm3(y))
         return x + self.proj_out(einops.rearrange(y, 'b f (h w) c -> b f h w c', h=h, w=w))

@@ -21,7 +21,7 @@ def test_a_video_does_not_depend_on_its_batch_and_none_is_made_twice(tiny_folder
     assert videos.shape == (10, 16, 32, 32, 3) and videos.dtype == np.uint8
     assert np.abs(videos[:9].astype(int) - alone).max() <= 1
     assert (videos[0] != videos[1]).any()
-    monkeypatch.setattr(generation.stream, 'stream', None)
+    monkeypatch.setattr(generation, 'METHODS', {})
     again = generation.make_videos(
         model, settings, prompts, 16, seed=1, batch=8, batches=Batches(tmp_path, {'seed': 1})
     )
