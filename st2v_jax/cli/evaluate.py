@@ -4,7 +4,7 @@ import argparse
 from argparse import Namespace
 from pathlib import Path
 
-from st2v_jax.cli import evaluate_protocol, evaluate_videos, options
+from st2v_jax.cli import evaluate_methods, evaluate_protocol, evaluate_videos, options
 from st2v_jax.cli.run import Run, require
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_file, check_folder
@@ -37,7 +37,6 @@ the refinement stage, on the videos that generate kept:
 generate measures the videos that it makes; measure repeats this for the videos that were kept. Each study has its own
 --help.
 """
-METHODS = ('streaming', 'apart', 'last-frame', 'free-noise')  # as baselines.py has them, without loading jax for --help
 TINY = {'channels': (8, 8), 'batch': 4, 'batches': 1}  # tests the program; too small to learn anything
 
 
@@ -187,6 +186,11 @@ def parser(prog: str) -> options.Parser:
     added.set_defaults(study=evaluate_protocol.work, writes=None)
     evaluate_protocol.add_options(added.add_argument)
 
+    text = 'make long videos by several methods and put them side by side'
+    added = studies.add_parser('methods', help=text, description=f'{text[0].upper()}{text[1:]}.', formatter_class=_Help)
+    added.set_defaults(study=evaluate_methods.work, writes=None)
+    evaluate_methods.add_options(added.add_argument)
+
     def study(does, text, writes):  # the option that names what it writes; out is a folder
         name = does.__name__.replace('_', '-')
         added = studies.add_parser(name, help=text, description=f'{text[0].upper()}{text[1:]}.', formatter_class=_Help)
@@ -214,7 +218,12 @@ def parser(prog: str) -> options.Parser:
     add('--seed', type=options.seed, default=2_000_003, **number, help='seed of the world and of the noise')
     add('--batch', type=options.at_least_1, default=32, **number, help='videos made at once')
     add('--dtype', choices=options.DTYPES, help='of the networks (default: what suits the device)')
-    add('--method', choices=METHODS, default='streaming', help='how a long video is made; others are baselines')
+    add(
+        '--method',
+        choices=evaluate_methods.WAYS,
+        default='streaming',
+        help='how a long video is made; others are baselines',
+    )
     add('--steps', type=options.at_least_1, **number, help='denoising steps of a chunk (default: as for st2v sample)')
     add('--profile', choices=('paper', 'release'), help='sampling rules (default: set by the model)')
     add(

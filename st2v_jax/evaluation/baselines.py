@@ -19,6 +19,7 @@ from st2v_jax import stopping
 from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.noise import frame_noise
 from st2v_jax.models import build
+from st2v_jax.models.contract import Contract
 from st2v_jax.models.free_noise import WindowedUNet3D
 from st2v_jax.models.system import Prompt
 from st2v_jax.models.unet3d import UNetConfig
@@ -114,6 +115,11 @@ def _free_noise_step(network, chosen, prediction, params, key, condition, trajec
     return sampling.stepper(predict.denoiser(guided, prediction), solver=chosen.solver, eta=chosen.eta, noise=noise)(
         trajectory, inputs
     )
+
+
+def chunk_frames(method: str, contract: Contract) -> tuple[int, int]:
+    """New frames of the first and of each later chunk of a method; FreeNoise has none and is looked at as streaming."""
+    return contract.first_frames, contract.first_frames if method == 'apart' else contract.stride
 
 
 METHODS: dict[str, Callable] = {

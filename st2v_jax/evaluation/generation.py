@@ -1,5 +1,6 @@
 """A study of long videos: makes them from unseen captions, measures them and draws sheets."""
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from st2v_jax.evaluation.baselines import METHODS
 from st2v_jax.evaluation.batches import Batches
 from st2v_jax.models.system import encode_prompt
 from st2v_jax.sessions import fingerprint
+from st2v_jax.storage.text import read_object
+from st2v_jax.storage.untrusted import UnsafeCheckpointError
 from st2v_jax.streaming.generate import Model, first_frames, load
 from st2v_jax.streaming.settings import SampleSettings
 from st2v_jax.video_io import VideoWriter, to_uint8
@@ -42,7 +45,8 @@ def study(
 ) -> None:
     """Makes videos, measures and draws them.
 
-    Finished batches are kept until all is measured, so that the same call goes on after a kill.
+    Finished batches are kept until all is measured, so that the same call goes on after a kill; a complete study is not
+    made again.
 
     Args:
       out: folder for results.json, sheets and videos: all as mp4, and some as JPEG frames, which `measure` reads.
@@ -93,6 +97,11 @@ def study(
         'settings': vars(settings),
     }
     asked |= {'weights': fingerprint.of_weights(model.source)[0], 'dtype': np.dtype(dtype).name}
+    looked = {'checker': hashlib.sha256(Path(checker_file).read_bytes()).hexdigest(), 'nearest': nearest}
+    about = fingerprint.digest(asked | looked | {'sheet': sheet, 'keep': keep, 'train_seed': train_seed})
+    if _complete(out / 'results.json', about):
+        print(f'{out / "results.json"} is complete', flush=True)
+        return
     batches = Batches(out, asked)
     videos = make_videos(
         model, settings, prompts, frames, seed=seed, batch=batch, method=method, on_batch=write, batches=batches
@@ -100,6 +109,7 @@ def study(
     results = {
         'made': record.made(command)
         | {
+            'asked': about,
             'method': method,
             'dtype': np.dtype(dtype).name,
             'captions': len(prompts),
@@ -111,7 +121,8 @@ def study(
         }
     }
     print(f'{len(prompts)} videos of {frames} frames in {results["made"]["seconds"]:.0f} s', flush=True)
-    pictures.keep(out / 'videos.npz', videos[:keep], indices[:keep], seed)
+    if keep:
+        pictures.keep(out / 'videos.npz', videos[:keep], indices[:keep], seed)
     results |= _measured(videos, scenes, loaded)
     if nearest:
         results['nearest'] = pictures.nearest_to(videos, scenes, train_seed, nearest)
@@ -120,6 +131,14 @@ def study(
     batches.remove()
     _say(results)
     print(f'results: {out / "results.json"}')
+
+
+def _complete(results, asked):
+    """Whether the results of a study are those of what is asked for."""
+    try:
+        return read_object(results)['made'].get('asked') == asked
+    except (FileNotFoundError, KeyError, AttributeError, UnsafeCheckpointError):
+        return False
 
 
 def measure(videos_file: str | Path, checker_file: str | Path, output: str | Path) -> None:

@@ -13,6 +13,7 @@ from st2v_jax.data import world
 from st2v_jax.data.world import Scene
 from st2v_jax.evaluation import nearest, sheets, stored, survey
 from st2v_jax.evaluation.checker import FRAMES
+from st2v_jax.storage.atomic import replacing
 
 QUALITY = 90  # of the JPEG frames, about 6 KB each at 128x128 pixels
 STARTS = tuple(range(0, 1200, 150))  # first frames of the training clips that are compared
@@ -124,14 +125,9 @@ def keep(path: str | Path, videos: np.ndarray, indices: np.ndarray, seed: int) -
         buffer = io.BytesIO()
         Image.fromarray(frame).save(buffer, 'JPEG', quality=QUALITY, subsampling=0)
         blobs.append(np.frombuffer(buffer.getvalue(), np.uint8))
-    np.savez(
-        path,
-        jpeg=np.concatenate(blobs),
-        lengths=[len(blob) for blob in blobs],
-        shape=videos.shape[:2],
-        indices=indices,
-        seed=seed,
-    )
+    about = {'lengths': [len(blob) for blob in blobs], 'shape': videos.shape[:2], 'indices': indices, 'seed': seed}
+    with replacing(path) as file:
+        np.savez(file, jpeg=np.concatenate(blobs), **about)
 
 
 def kept(path: str | Path) -> tuple[np.ndarray, np.ndarray, int]:

@@ -137,7 +137,9 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
 
     Returns:
       A JSON dict: shares of videos by window; flow in pixels per frame, change and detail in grey values of 0..255 (see
-      metrics/motion.py); size (see `sizes`); identity in 0..1 (see `checker.identity`).
+      metrics/motion.py); size (see `sizes`); identity in 0..1 (see `checker.identity`). 'last' of each video is about
+      its last window: 1 where the checker reads what the caption says, flow over that of the truth, size over that of
+      the first window, identity with it.
     """
     n, num_frames, size = videos.shape[:3]
     check(checker, size)
@@ -170,17 +172,24 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
                 np.median([g['flow'] / max(t['flow'], 1e-3) for g, t in zip(moved['generated'], moved['truth'])])
             ),
         }
-    alike = lambda kind, shift=0: float(
-        np.mean(
-            identity(believed[first][kind], {name: np.roll(p, shift, 0) for name, p in believed[last][kind].items()})
-        )
+    overlap = lambda kind, shift=0: identity(
+        believed[first][kind], {name: np.roll(p, shift, 0) for name, p in believed[last][kind].items()}
     )
+    alike = lambda kind, shift=0: float(np.mean(overlap(kind, shift)))
     result['identity'] = {
         'from': first,
         'to': last,
         'generated': alike('generated'),
         'truth': alike('truth'),
         'others': float(np.mean([alike('generated', k) for k in range(1, n)])) if n > 1 else 0.0,
+    }
+    seen = {name: believed[last]['generated'][name].argmax(-1) for name in NAMED}
+    hits = {name: np.where(labels[name] < 0, np.nan, seen[name] == labels[name]) for name in NAMED}
+    numbers = hits | {
+        'all': np.minimum.reduce([hits[name] for name in ASKED]),
+        'flow': np.array([g['flow'] / max(t['flow'], 1e-3) for g, t in zip(moved['generated'], moved['truth'])]),
+        'size': radius[last]['generated'] / radius[first]['generated'],
+        'identity': overlap('generated'),
     }
     names = lambda head, number: CLASSES[head][number] if number >= 0 else None
     result['videos'] = [
@@ -191,6 +200,7 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
                 str(place): [names(head, believed[place]['generated'][head][i].argmax()) for head in NAMED]
                 for place in windows
             },
+            'last': {name: None if np.isnan(found[i]) else float(found[i]) for name, found in numbers.items()},
         }
         for i, caption in enumerate(captions(scenes))
     ]

@@ -38,8 +38,12 @@ def test_from_captions_to_the_page(checker, tiny_folder, tmp_path, capsys):
         'videos',
     }
     assert [read_video(path).shape[0] for path in sorted((out / 'videos').iterdir())] == [20, 20, 20]
-    results = json.loads((out / 'results.json').read_text())
+    results, stamp = json.loads((out / 'results.json').read_text()), (out / 'results.json').stat().st_mtime_ns
     assert results['made']['captions'] == 3 and list(results['places']) == ['8', '20'] and len(results['videos']) == 3
+
+    assert evaluate('generate', '--weights', tiny_folder, '--checker', checker, '--out', out, *options) == 0
+    assert 'results.json is complete' in capsys.readouterr().out
+    assert (out / 'results.json').stat().st_mtime_ns == stamp
 
     assert evaluate('measure', '--videos', out / 'videos.npz', '--checker', checker, '--output', again) == 0
     kept = json.loads(again.read_text())
@@ -48,6 +52,38 @@ def test_from_captions_to_the_page(checker, tiny_folder, tmp_path, capsys):
     assert evaluate('report', '--results', out / 'results.json', '--output', page) == 0
     assert results['videos'][0]['caption'] in page.read_text() and results['made']['command'] in page.read_text()
     assert 'identity' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_methods_are_made_measured_and_put_side_by_side(checker, tiny_folder, tmp_path, capsys):
+    out = tmp_path / 'out'
+    words = ['--checker', checker, '--output', out, '--captions', 2, '--frames', 24, '--steps', 1]
+    words += [f'--method=ours=streaming:{tiny_folder}', f'--method=apart=apart:{tiny_folder}']
+    words += ['--metrics', 'steadiness,sharpness', '--quiet']
+    assert evaluate('methods', *words) == 0
+    text = (out / 'comparison.md').read_text()
+    for number in ('all', 'flow', 'identity', 'border_ratio', 'sharpness'):
+        assert f'| {number} | ours |' in text and f'| {number} | apart |' in text
+    assert 'differ' not in text.split('## ')[0].split('Differences are')[0]
+    read = lambda name: [json.loads(line) for line in (out / name / 'videos.jsonl').read_text().splitlines()]
+    lines = {name: read(name) for name in ('ours', 'apart')}
+    chunks = {name: found[0]['measured']['steadiness']['settings']['chunks'] for name, found in lines.items()}
+    assert chunks == {'ours': [16, 8], 'apart': [16, 16]}
+    assert [line['prompt'] for line in lines['ours']] == [line['prompt'] for line in lines['apart']]
+    capsys.readouterr()
+    assert evaluate('methods', *words) == 0 and capsys.readouterr().out.count('is complete') == 2
+
+
+@pytest.mark.parametrize(
+    'words', [('a',), ('a', 'a=apart'), ('a', 'b=together'), ('a', '../b'), ('a', '=apart'), ('a', '.b')]
+)
+def test_methods_have_names_of_their_own_and_ways_that_exist(words, tmp_path, capsys):
+    argv = [f'--method={word}' for word in words] + ['--checker', 'c.npz', '--output', tmp_path / 'out']
+    try:
+        assert evaluate('methods', *argv) == 2
+    except SystemExit as stop:
+        assert stop.code == 2
+    assert capsys.readouterr().err.startswith('error: ') and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
