@@ -11,7 +11,7 @@ import numpy as np
 
 from st2v_jax.errors import SessionError, WeightsError
 from st2v_jax.open_model import SHIPPED
-from st2v_jax.sessions import fingerprint
+from st2v_jax.sessions import fingerprint, given
 from st2v_jax.storage.atomic import clear, write_bytes
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
@@ -90,7 +90,7 @@ def writing(folder: str | Path) -> Iterator[None]:
     """
     with locked(folder):
         check_folder(folder)
-        for part in (folder, *(Path(folder, name) for name in PARTS)):
+        for part in (folder, *(Path(folder, name) for name in (*PARTS, given.FOLDER))):
             clear(part)
         yield
 

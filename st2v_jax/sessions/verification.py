@@ -86,9 +86,11 @@ def manifest_of(path: str | Path) -> Manifest:
         )
         if found.dtype not in DTYPES or not recipes or recipes[0].start:
             raise ValueError(f'{found.dtype}, {len(recipes)} recipes')
-        return found
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise SessionError(f'the manifest in {path} is damaged: {error!r}') from error
+    if 'given' in told:
+        raise SessionError(f'{path} starts from pixels that only its session has: verify that one')
+    return found
 
 
 def of_file(

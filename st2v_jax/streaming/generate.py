@@ -126,7 +126,7 @@ def stream(
       seed: 0 .. 2**32 - 1, or a list of b. A video in a batch is the same as alone with its seed. Not used with a
         `state`, which has its own.
       negative_prompt: what guidance leads away from.
-      state: where to continue; None begins a video.
+      state: where to continue, or what to begin with, see `own_start`; None begins with text alone.
       settings: as from `model.settings(...)`; None is the model's own.
       on_step: called as on_step(chunk, step, steps) after every denoising step; chunk counts from 0, step from 1.
 
@@ -154,11 +154,13 @@ def stream(
     def encoded(texts):
         return encode(model, text_ids(ids, texts), null_ids)
 
+    begin = start(video_keys(seeds)) if state is None else state
+    contract = begin.counted(model.config.contract)
+
     def of_chunk(chunk):
-        return encoded(tuple(schedule.of_chunk(model.config.contract, chunk) for schedule in schedules))
+        return encoded(tuple(schedule.of_chunk(contract, chunk) for schedule in schedules))
 
     def chunks():
-        begin = start(video_keys(seeds)) if state is None else state
         for frames, after in streaming.stream(model.system, chosen, model.params, of_chunk, begin, on_step=on_step):
             yield np.asarray(frames[0] if alone else frames), after
             if 'cam' not in model.params:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from st2v_jax import stopping
-from st2v_jax.sessions import inputs
+from st2v_jax.sessions import inputs, states
 from st2v_jax.sessions import session as sessions
-from st2v_jax.streaming import stream
+from st2v_jax.streaming import own_start, stream
 from st2v_jax.streaming.generate import load
 
 STEPS = 2
@@ -41,16 +41,19 @@ def quick(monkeypatch):
         frames = decode(params, latents)
         seen = frames if state.is_first else np.concatenate([state.frames, frames], 1)
         anchor = np.asarray(latents)[:, 0, 0, 0] if state.is_first else state.anchor
-        after = stream.StreamState(seen[:, -system.config.contract.memory :], anchor, state.key, state.index + 1)
+        memory = seen[:, -system.config.contract.memory :]
+        after = stream.StreamState(memory, anchor, state.key, state.index + 1, given=state.given)
         return stream.Chunk(latents, frames, after)
 
     monkeypatch.setattr(stream, 'denoised', denoised)
     monkeypatch.setattr(stream, 'finished', finished)
     monkeypatch.setattr(stream, 'programs', lambda system, settings: SimpleNamespace(decode=decode))
     monkeypatch.setattr(inputs, 'encode', lambda model, told, null: [told.ids, told.following, null])
-    monkeypatch.setattr(
-        sessions, 'jnp', SimpleNamespace(concatenate=np.concatenate, asarray=np.asarray, int32=jnp.int32)
-    )
+    plain = SimpleNamespace(concatenate=np.concatenate, asarray=np.asarray, int32=jnp.int32)
+    for module in (sessions, states):
+        monkeypatch.setattr(module, 'jnp', plain)
+    monkeypatch.setattr(own_start, '_embedded', lambda system, params, frames: np.asarray(frames)[:, ::8, 0, 0])
+    monkeypatch.setattr(own_start, '_latents', lambda system, params, frames: np.asarray(frames)[:, ::8, ::8])
     return SimpleNamespace(made=made)
 
 
