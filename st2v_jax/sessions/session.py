@@ -126,9 +126,7 @@ class Session:
         """What was done, in its order: entries with a 'time' in seconds since 1970."""
         return journal.read(self.folder / 'journal.jsonl')
 
-    def start(
-        self, *recipes: Recipe, num_frames: int, name: str = branches.MAIN, start: Start | None = None
-    ) -> Branch:
+    def start(self, *recipes: Recipe, num_frames: int, name: str = branches.MAIN, start: Start | None = None) -> Branch:
         """The branch of recipes, made or found; of a branch that is there only the length changes.
 
         Args:

@@ -25,13 +25,13 @@ PROMPT, OTHER = 'a red ball moves left', 'a blue star over sand'
 
 
 @functools.cache
-def _loaded(source, dtype):
-    return _load(source, dtype)
+def _loaded(source, dtype, frame_size):
+    return _load(source, dtype, frame_size)
 
 
-def load(folder, dtype):
+def load(folder, dtype, frame_size=None):
     """`generate.load`, which reads each model once for all tests."""
-    return _loaded(str(generate.open_model(folder).source), dtype)
+    return _loaded(str(generate.open_model(folder).source), dtype, frame_size and tuple(frame_size))
 
 
 @pytest.fixture
