@@ -191,7 +191,7 @@ def _streamed(model, job, arguments, settings, start, progress):
     The bar counts frames: each step of a chunk counts as an equal share of the frames that the chunk adds.
     """
     from st2v_jax.streaming.generate import generate
-    from st2v_jax.streaming.own_start import after
+    from st2v_jax.streaming.own_start import opening
 
     total, contract = arguments.num_frames, starts.counted(model.config.contract, start)
     chunks, given = contract.chunks(total), starts.leading(None if arguments.only_new else start)
@@ -212,7 +212,7 @@ def _streamed(model, job, arguments, settings, start, progress):
             total,
             seed=arguments.seed,
             negative_prompt=arguments.negative_prompt,
-            state=None if start is None else after(model, start, seed=arguments.seed),
+            state=None if start is None else opening(model, start, seed=arguments.seed),
             on_step=on_step,
             settings=settings,
         )
