@@ -11,31 +11,24 @@ import json
 import os
 import sys
 
-import jax
 import numpy as np
 
 from st2v_jax import load
-from st2v_jax.diffusion import sampling
 from st2v_jax.evaluation import survey
 from st2v_jax.evaluation.sheets import contact_sheet
-from st2v_jax.streaming import own_start, stream
-from st2v_jax.streaming.generate import encode, generate, text_ids
-from st2v_jax.streaming.prompt_schedule import Text
+from st2v_jax.streaming import own_start
+from st2v_jax.streaming.generate import generate
 from st2v_jax.video_io import to_uint8
 
-WAYS = ('text alone', 'let go', 'held and noised', 'remembered')
-SHARE = 0.7  # of the steps that 'held and noised' takes
+WAYS = ('text alone', 'let go', 'remembered')
 
 
 def made_of(way, model, settings, prompts, pictures, seeds):
     """Frames uint8 [b, n, H, W, 3] of b prompts and pictures uint8 [b, H, W, 3].
 
-    'let go' is what `own_start.with_picture` does. 'held and noised' begins part of the way (SDEdit) from the picture
-    in all frames, and replaces the first frame by it before each step. 'remembered' has a memory full of it.
+    'let go' is what `own_start.with_picture` does; 'remembered' goes on from a memory that is full of the picture.
     """
     contract = model.config.contract
-    if way == 'held and noised':
-        return held_and_noised(model, settings, prompts, pictures, seeds)
     count, state = contract.first_frames, None
     if way == 'let go':
         state = own_start.with_picture(model, pictures, seed=seeds)
@@ -44,27 +37,6 @@ def made_of(way, model, settings, prompts, pictures, seeds):
         state = own_start.after_frames(model, np.repeat(pictures[:, None], contract.memory, 1), seed=seeds)
     pieces = [to_uint8(piece) for piece in generate(model, prompts, count, settings=settings, state=state, seed=seeds)]
     return np.concatenate([pictures[:, None], *pieces] if way == 'remembered' else pieces, 1)
-
-
-def held_and_noised(model, settings, prompts, pictures, seeds):
-    """See `made_of`."""
-    ids = {prompt: model.tokenizer.ids([prompt])[0] for prompt in prompts}
-    told = encode(model, text_ids(ids, [Text(prompt) for prompt in prompts]), model.tokenizer.ids([''] * len(prompts)))
-    state, run, params = (
-        own_start.with_picture(model, pictures, seed=seeds),
-        stream.programs(model.system, settings),
-        model.params,
-    )
-    picture, state = state.picture, state._replace(picture=None)
-    levels = stream.levels_of(model.system, settings, state)
-    noise, condition = run.begin(params, told, state)
-    noised = lambda i, noise: levels.alpha[i] * picture[:, None] + levels.sigma[i] * noise
-    begin = round((1 - SHARE) * (len(levels.t) - 1))
-    inputs, trajectory = sampling.steps(levels), sampling.begin(noised(begin, noise), levels)
-    for i in range(begin, len(levels.t) - 1):
-        trajectory = trajectory._replace(x=trajectory.x.at[:, :1].set(noised(i, noise[:, :1])))
-        trajectory = run.step(params, condition, state, trajectory, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
-    return to_uint8(run.decode(params, trajectory.x.at[:, 0].set(picture)))
 
 
 def measured(videos, truth):

@@ -35,6 +35,7 @@ examples:
   {run} --prompt "{0}"
   {run} --num-frames 240 --output long.mp4 --prompt "{1}"
   {run} --output night.gif --seed 7 --prompt "{2}"
+  {run} --start clip.mp4 --prompt "{0}"   # goes on from your clip; a picture is the first frame
   {run} --num-frames 144 --prompt "{0}" --at 72 "{1}"   # another prompt from frame 72 on
   {run} --prompts-file prompts.txt --output videos/clip.mp4   # writes clip-000.mp4, clip-001.mp4, ...
   {run} --prompts-file paper --weights weights/st2v           # the 50 prompts of the paper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ def add_options(add: Callable) -> None:
 
 
 def check(arguments: Namespace) -> None:
-    """Raises BadInput for options that do not go together."""
+    """Raises BadInput for options that do not go together, and for an output that would replace the start."""
     if arguments.start is None:
         for name in ('anchor', 'only_new', 'crop'):
             if getattr(arguments, name):
@@ -51,10 +52,17 @@ def check(arguments: Namespace) -> None:
         for name in ('anchor', 'only_new'):
             if getattr(arguments, name):
                 raise BadInput(f'--{name.replace("_", "-")} goes with a clip: a picture is the first frame itself')
+    for given in (arguments.start, arguments.anchor):
+        if given and arguments.output and _same(given, arguments.output):
+            raise BadInput(f'{arguments.output} is what the video starts from: choose another --output')
     if arguments.enhance:
         raise BadInput('--enhance does not go with --start: make the video, and then st2v enhance')
     if arguments.plan:
         raise BadInput('--plan does not go with --start: a video from text alone takes as much')
+
+
+def _same(one, other):
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 def read(arguments: Namespace, opened: OpenModel, config: ModelConfig) -> Start | None:

@@ -11,6 +11,7 @@ from st2v_jax import stopping, video_io
 from st2v_jax.cli.run import main
 from st2v_jax.sessions.session import Session
 from st2v_jax.streaming import generate
+from st2v_jax.video_io.pictures import read_picture
 
 PROMPT = ('--prompt', 'a red ball moves left', '--steps', 2, '--quiet')
 
@@ -198,6 +199,14 @@ def test_what_makes_no_sense_is_one_line_before_any_work(st2v, quick, make, word
     there = {*Path().rglob('*')}
     assert error(st2v('sample', *PROMPT, '--num-frames', 8, *words, *session)) == f'error: {told}'
     assert {*Path().rglob('*')} == there and not quick.made
+
+
+@pytest.mark.parametrize('words', [('clip/', '--output', 'clip'), ('one.png', '--output', './one.png')], ids=str)
+def test_what_a_video_starts_from_is_not_replaced(st2v, words):
+    given = START[words[0]](words[0])
+    line = error(st2v('sample', *PROMPT, '--num-frames', 8, '--start', *words))
+    assert line == f'error: {words[-1]} is what the video starts from: choose another --output'
+    np.testing.assert_array_equal(frames(words[0]) if words[0] == 'clip/' else read_picture(words[0])[None], given)
 
 
 def test_a_size_that_does_not_divide_is_refused_by_a_plan_too(st2v):
