@@ -27,12 +27,15 @@ def main() -> int:
     parser.add_argument('--weights', required=True)
     parser.add_argument('--kills', type=int, default=50)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--start', help='a clip or a picture that the video starts from')
     arguments = parser.parse_args()
     warm()
     moments = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         options = [*OPTIONS, '--weights', arguments.weights]
+        if arguments.start is not None:
+            options += ['--start', arguments.start]
         assert finish('compiled', options) == 0  # so that all other runs take the programs from the cache
         starts, samples = undisturbed('alone', options)
         wanted, killed, different = contents('alone'), 0, 0

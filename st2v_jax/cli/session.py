@@ -132,7 +132,8 @@ def export(arguments: Namespace, run: Run) -> None:
     with outputs.claimed(output):
         session = in_session.open_session(arguments.folder, arguments.weights, arguments.decode_frames)
         with Progress(arguments.branch, quiet=arguments.quiet) as progress:
-            in_session.export(session, arguments.branch, output, arguments.fps, progress, run)
+            fps, only_new = arguments.fps, arguments.only_new
+            in_session.export(session, arguments.branch, output, fps, progress, run, only_new=only_new)
 
 
 def enhance(arguments: Namespace, run: Run) -> None:
@@ -161,7 +162,7 @@ def enhance(arguments: Namespace, run: Run) -> None:
                 progress,
                 settings,
                 decode_frames=arguments.decode_frames,
-                **enhanced.where(session, node),
+                **enhanced.where(node),
                 **asked,
             )
             save(pieces, output, arguments.fps, about, progress, run)
@@ -281,6 +282,7 @@ def parser(prog: str) -> options.Parser:
     add('--branch', default='main', metavar='NAME', help='the branch (default: main)')
     add('--output', metavar='PATH', help='video.mp4, video.gif or frames/ (default: NAME.mp4 in the session)')
     add('--fps', type=options.rate, default=8.0, metavar='X', help='frames per second of the file (default: 8)')
+    add('--only-new', action='store_true', help='leave out the frames of the clip that the branch goes on from')
     add('--quiet', action='store_true', help='print warnings and errors only')
 
     add = verb(enhance, 'make a branch larger and sharper; after a kill the same command goes on')

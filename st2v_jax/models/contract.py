@@ -28,6 +28,8 @@ class Contract:
       process: the forward process; the network receives a noise level as its step, 0 .. process.steps - 1.
       null_anchor: pixel value in [-1, 1] of the uniform image that stands for no anchor. (The empty or the negative
         prompt stands for no text.)
+      given: whether the video goes on from frames that were given: then its chunk 0 is like the later ones. Frames are
+        counted from the first new one.
     """
 
     first_frames: int
@@ -41,6 +43,7 @@ class Contract:
     group_latents: int = 1
     text_masked: bool = False
     null_anchor: float = 0.0
+    given: bool = False
 
     def __post_init__(self):
         for name in ('first_frames', 'later_frames', 'memory'):
@@ -57,6 +60,11 @@ class Contract:
     def stride(self) -> int:
         """New pixel frames of a later chunk."""
         return self.later_frames - self.memory
+
+    @property
+    def opening(self) -> int:
+        """New pixel frames of chunk 0."""
+        return self.stride if self.given else self.first_frames
 
     def frames(self, first: bool) -> int:
         """Pixel frames of the first chunk or of a later one."""
@@ -79,8 +87,8 @@ class Contract:
 
     def chunks(self, num_frames: int) -> int:
         """Chunks needed for num_frames frames."""
-        return 1 + max(0, math.ceil((num_frames - self.first_frames) / self.stride))
+        return 1 + max(0, math.ceil((num_frames - self.opening) / self.stride))
 
     def frames_after(self, chunks: int) -> int:
         """Pixel frames of a video of this many chunks, at least 1 chunk."""
-        return self.first_frames + (chunks - 1) * self.stride
+        return self.opening + (chunks - 1) * self.stride

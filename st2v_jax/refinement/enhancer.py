@@ -239,7 +239,7 @@ def made_of(
     chosen = dataclasses.asdict(settings)
     for name in ('group', 'span'):  # how it is computed
         del chosen[name]
-    chunks = None if contract is None else [contract.first_frames, contract.stride]
+    chunks = None if contract is None else [contract.opening, contract.stride]
     return {
         'model': enhancer.fingerprint,
         'prompts': dataclasses.asdict(schedule) | {'chunks': chunks},

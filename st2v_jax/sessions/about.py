@@ -11,7 +11,7 @@ import numpy as np
 
 from st2v_jax.errors import SessionError, WeightsError
 from st2v_jax.open_model import SHIPPED
-from st2v_jax.sessions import fingerprint
+from st2v_jax.sessions import fingerprint, given
 from st2v_jax.storage.atomic import clear, write_bytes
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
@@ -76,6 +76,9 @@ def check(folder: Path, about: dict[str, Any], model: Model) -> None:
         differ = ', '.join(sorted(name for name in files | then if files.get(name) != then.get(name)))
         those = about['source'] or 'the small model'
         raise SessionError(f'{folder} was made with other weights ({differ} differ): those of {those}')
+    size, then = ('x'.join(map(str, one)) for one in (model.config.frame_size, about['frame_size']))
+    if size != then:
+        raise SessionError(f'{folder} was made at {then}, not at {size}: --size {then} goes on')
     if _dtype(model) != about['dtype']:
         dtype = about['dtype']
         raise SessionError(f'{folder} was made in {dtype}, not in {_dtype(model)}: --dtype {dtype} goes on')
@@ -90,7 +93,7 @@ def writing(folder: str | Path) -> Iterator[None]:
     """
     with locked(folder):
         check_folder(folder)
-        for part in (folder, *(Path(folder, name) for name in PARTS)):
+        for part in (folder, *(Path(folder, name) for name in (*PARTS, given.FOLDER))):
             clear(part)
         yield
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from st2v_jax.errors import SessionError
+from st2v_jax.models.contract import Contract
+from st2v_jax.sessions.given import Given
 from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.storage.text import read_object
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
@@ -64,13 +66,15 @@ class Branch:
       name: letters, digits, - and _.
       recipes: what is asked for, in the order of their starts; the first begins at 0.
       chunks: the ids of the chunks that are made.
-      num_frames: the length that was asked for; its last chunk may have more frames.
+      num_frames: the length that was asked for; its last chunk may have more frames. Given frames do not count.
+      given: what it starts from; None is text alone.
     """
 
     name: str
     recipes: tuple[Recipe, ...]
     chunks: tuple[str, ...] = ()
     num_frames: int = 1
+    given: Given | None = None
 
     @property
     def asked(self) -> str:
@@ -80,6 +84,15 @@ class Branch:
         scales = f'guidance {settings.guidance_text:g} and {settings.guidance_anchor:g}'
         without = f', without "{in_short(recipe.negative_prompt)}"' if recipe.negative_prompt else ''
         return f'"{prompt}", seed {recipe.seed}, {settings.steps} steps, {scales}{without}'
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it goes on from given frames, so that its chunk 0 is like the later ones."""
+        return self.given is not None and not self.given.is_picture
+
+    def counted(self, contract: Contract) -> Contract:
+        """The contract by which the chunks and frames of this branch are counted."""
+        return dataclasses.replace(contract, given=self.goes_on)
 
     def recipe(self, number: int) -> Recipe:
         """What is asked for in a chunk."""
@@ -93,6 +106,8 @@ class Branch:
 def save(folder: Path, branch: Branch) -> None:
     """Writes a branch whole or not at all."""
     values = {'num_frames': branch.num_frames, 'recipes': [recipe.to_dict() for recipe in branch.recipes]}
+    if branch.given is not None:
+        values['given'] = branch.given._asdict()
     text = json.dumps(values | {'chunks': branch.chunks}, indent=1, ensure_ascii=False)
     write_bytes(folder / f'{branch.name}.json', f'{text}\n'.encode())
 
@@ -106,7 +121,8 @@ def load(folder: Path, name: str) -> Branch:
     try:
         values = read_object(file)
         recipes = tuple(Recipe.from_dict(recipe) for recipe in values['recipes'])
-        return Branch(name, recipes, tuple(values['chunks']), values['num_frames'])
+        given = Given(**values['given']) if 'given' in values else None
+        return Branch(name, recipes, tuple(values['chunks']), values['num_frames'], given)
     except (ValueError, KeyError, TypeError) as error:
         raise SessionError(f'{file} is damaged: {error}') from error
 

@@ -34,12 +34,14 @@ class Node(NamedTuple):
       leaf: the id of its last chunk and the number of its frames, 'ID/N', which says what is enhanced.
       made_of: what else determines its frames, as JSON values.
       folder: where it lies.
+      contract: by which the chunks of the branch are counted.
     """
 
     prompts: PromptSchedule
     leaf: str
     made_of: dict[str, Any]
     folder: Path
+    contract: Contract
 
 
 def node(
@@ -56,13 +58,15 @@ def node(
 
     Raises SessionError if chunks of the branch are not made yet.
     """
-    branch, contract = session.branch(name), session.model.config.contract
+    branch = session.branch(name)
+    contract = branch.counted(session.model.config.contract)
     if missing := session.missing(branch):
         raise SessionError(f'{missing} chunks of {name} are not made yet: an enhanced video is made of all of them')
     prompts = prompts_of(branch, contract)
     leaf = f'{branch.chunks[contract.chunks(branch.num_frames) - 1]}/{branch.num_frames}'
     known = made_of(enhancer, prompts, negative_prompt, contract, profile or enhancer.config.profile, seed, settings)
-    return Node(prompts, leaf, known, session.folder / FOLDER / fingerprint.digest({'video': leaf} | known))
+    folder = session.folder / FOLDER / fingerprint.digest({'video': leaf} | known)
+    return Node(prompts, leaf, known, folder, contract)
 
 
 def enhance_branch(
@@ -90,16 +94,16 @@ def enhance_branch(
         seed=seed,
         negative_prompt=negative_prompt,
         profile=profile,
-        **where(session, made),
+        **where(made),
         **options,
         **dataclasses.asdict(settings),
     )
 
 
-def where(session: Session, node: Node) -> dict[str, Any]:
+def where(node: Node) -> dict[str, Any]:
     """The arguments of `enhance` by which it keeps its work in the node's folder, which is made if there is none."""
     node.folder.parent.mkdir(exist_ok=True)
-    return {'contract': session.model.config.contract, 'folder': node.folder, 'keep': node.leaf}
+    return {'contract': node.contract, 'folder': node.folder, 'keep': node.leaf}
 
 
 def prompts_of(branch: Branch, contract: Contract) -> PromptSchedule:

@@ -20,10 +20,10 @@ from st2v_jax.tokenizer import Tokenizer
 
 def inputs_of(branch: Branch, model: Model, about: dict[str, Any]) -> list[dict[str, Any]]:
     """What determines each chunk of a branch, made or not, as JSON values; about: the head of the session."""
-    contract = model.config.contract
+    contract = branch.counted(model.config.contract)
     count = max(contract.chunks(branch.num_frames), len(branch.chunks))
     keys = {recipe.seed: stream.video_keys([recipe.seed]) for recipe in branch.recipes}
-    parent, found = None, []
+    parent, found = None if branch.given is None else branch.given.id, []
     for number in range(count):
         recipe = branch.recipe(number)
         text = recipe.prompts.of_chunk(contract, number)

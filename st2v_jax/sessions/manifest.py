@@ -17,7 +17,8 @@ def metadata(session: Session, branch: Branch) -> dict[str, Any]:
     'session' has what was asked for from which chunk on, the ids of the chunks, the hashes of the weights, and the
     programs that made the chunks; those that are not made yet are taken to be made by the programs of this run.
     """
-    first, ids = branch.recipes[0], session.planned(branch)[: session.model.config.contract.chunks(branch.num_frames)]
+    contract = branch.counted(session.model.config.contract)
+    first, ids = branch.recipes[0], session.planned(branch)[: contract.chunks(branch.num_frames)]
     now, made_by = fingerprint.of_programs(session.decode_frames), []
     for number, id in enumerate(ids):
         programs = session.chunk(id).notes['programs'] if session.whole(id) else now
@@ -31,6 +32,7 @@ def metadata(session: Session, branch: Branch) -> dict[str, Any]:
         'settings': first.to_dict()['settings'],
         'session': {
             **{name: session.about[name] for name in ('format', 'weights', 'dtype', 'frame_size')},
+            **({} if branch.given is None else {'given': branch.given._asdict()}),
             'recipes': [recipe.to_dict() for recipe in branch.recipes],
             'chunks': ids,
             'made_by': made_by,

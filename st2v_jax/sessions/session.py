@@ -13,6 +13,7 @@ What is in the folder:
     session.json            the model, the size of frames, the type that networks compute in
     branches/NAME.json      what a branch was asked for, and the ids of its chunks
     chunks/ID.safetensors   latents, the anchor embedding, and all that the id is the hash of
+    given/ID.safetensors    pixels of the clip or the picture that branches start from
     journal.jsonl           what was done when, on which device
     hashes.json             hashes of the files of weights, with the sizes and times of these
 
@@ -36,14 +37,14 @@ import numpy as np
 from st2v_jax import stopping
 from st2v_jax.errors import SessionError
 from st2v_jax.models.system import Prompt
-from st2v_jax.sessions import about, branches, chunks, fingerprint, journal
+from st2v_jax.sessions import about, branches, chunks, fingerprint, given, journal, states
 from st2v_jax.sessions.branches import Branch, Recipe
 from st2v_jax.sessions.chunks import Damaged
 from st2v_jax.sessions.inputs import encoded, inputs_of, same
 from st2v_jax.streaming import stream as streaming
 from st2v_jax.streaming.generate import Model, check_seeds
 from st2v_jax.streaming.settings import SampleSettings
-from st2v_jax.streaming.stream import StreamState
+from st2v_jax.video_io.start import Start
 
 
 class Step(NamedTuple):
@@ -125,18 +126,29 @@ class Session:
         """What was done, in its order: entries with a 'time' in seconds since 1970."""
         return journal.read(self.folder / 'journal.jsonl')
 
-    def start(self, *recipes: Recipe, num_frames: int, name: str = branches.MAIN) -> Branch:
+    def start(self, *recipes: Recipe, num_frames: int, name: str = branches.MAIN, start: Start | None = None) -> Branch:
         """The branch of recipes, made or found; of a branch that is there only the length changes.
 
-        recipes: in the order of their starts, of which the first is 0.
+        Args:
+          recipes: in the order of their starts, of which the first is 0.
+          num_frames: its length; the frames of a clip that it goes on from are not counted.
+          name: of the branch.
+          start: the clip or the picture that it starts from; None is text alone.
 
         Raises Taken if a branch of that name was asked for something else.
         """
         check_seeds([recipe.seed for recipe in recipes])
         branches.check_name(name)
+        known = None if start is None else given.given(start)
         if name not in self.names():
-            return self._save(Branch(name, recipes, num_frames=num_frames))
+            if start is not None:
+                with about.named(self.folder):
+                    given.write(self.folder, start)
+            return self._save(Branch(name, recipes, num_frames=num_frames, given=known))
         found = self.branch(name)
+        if found.given != known:
+            told = 'text alone' if found.given is None else 'other frames'
+            raise SessionError(f'{self.folder} starts from {told}: another start has a session of its own')
         if not same(found.recipes, recipes, self.model.tokenizer):
             raise Taken(f'{self.folder} was asked for something else: {found.asked}')
         return self._save(dataclasses.replace(found, num_frames=num_frames))
@@ -160,14 +172,16 @@ class Session:
             raise SessionError(f'{source} has {len(origin.chunks)} chunks, which are numbered from 0: there is no {at}')
         recipe = dataclasses.replace(origin.recipe(at), start=at, **changes)
         check_seeds([recipe.seed])
-        wanted = Branch('', (*origin.upto(at), recipe), origin.chunks[:at], origin.num_frames)
+        recipes = (*origin.upto(at), recipe)
+        wanted = dataclasses.replace(origin, name='', recipes=recipes, chunks=origin.chunks[:at])
         candidates = [name] if name else (f'{source}-{at}{end}' for end in ('', *(f'-{n}' for n in range(2, 10**6))))
         for candidate in candidates:
             branches.check_name(candidate)
             if candidate not in self.names():
                 return self._save(dataclasses.replace(wanted, name=candidate))
             found = self.branch(candidate)
-            if found.chunks[:at] == wanted.chunks and same(found.recipes, wanted.recipes, self.model.tokenizer):
+            alike = found.chunks[:at] == wanted.chunks and found.given == wanted.given
+            if alike and same(found.recipes, wanted.recipes, self.model.tokenizer):
                 return found
         raise Taken(f'the branch {name} was asked for something else: {self.branch(name).asked}')
 
@@ -202,7 +216,7 @@ class Session:
 
     def missing(self, branch: Branch) -> int:
         """How many chunks of a branch are not made yet."""
-        return max(0, self._contract.chunks(branch.num_frames) - len(branch.chunks))
+        return max(0, self._contract(branch).chunks(branch.num_frames) - len(branch.chunks))
 
     def extend(self, name: str = branches.MAIN) -> Iterator[Step]:
         """Makes the chunks of a branch that are missing, damaged or not made yet; yields after each denoising step.
@@ -213,7 +227,7 @@ class Session:
         """
         branch, model = self.branch(name), self.model
         planned = inputs_of(branch, model, self.about)
-        if len(planned) > 1 and 'cam' not in model.params:
+        if (len(planned) > 1 or branch.goes_on) and 'cam' not in model.params:
             raise SessionError(f'without CAM and APM there is one chunk of {model.max_frames} frames')
         return self._extend(branch, planned, self.planned(branch))
 
@@ -243,9 +257,9 @@ class Session:
             if whole:
                 state = None
                 continue
-            state = self._state(branch, ids, number) if state is None else state
+            state = states.before(self, branch, ids, number) if state is None else state
             recipe, began = branch.recipe(number), time.monotonic()
-            prompt, settings = self._prompt(recipe, number), self._settings(recipe)
+            prompt, settings = self._prompt(branch, number), self._settings(recipe)
             for step, steps, x in streaming.denoised(self.model.system, settings, self.model.params, prompt, state):
                 jax.block_until_ready(x)
                 if step < steps:
@@ -253,7 +267,7 @@ class Session:
             made = streaming.finished(self.model.system, settings, self.model.params, x, state)
             frames, state = np.asarray(made.frames[0]), made.state
             with about.named(self.folder):
-                self._store(planned[number], made, frames, recipe, number, programs)
+                self._store(planned[number], made, frames, branch, number, programs)
                 if number >= len(branch.chunks):
                     branch = self._save(dataclasses.replace(branch, chunks=tuple(ids[: number + 1])))
                 seconds = round(time.monotonic() - began, 3)
@@ -270,26 +284,34 @@ class Session:
             stopping.check()
             if left <= 0:
                 return
-            frames = np.asarray(self._decoded(branch, number, id)[0])
+            frames = np.asarray(self.decoded(branch, number, id)[0])
             yield frames[:left]
             left -= len(frames)
 
-    def note_export(self, branch: Branch, output: str | Path, fps: float) -> None:
+    def given(self, branch: Branch) -> Start | None:
+        """What a branch starts from; raises SessionError if its pixels are missing or damaged."""
+        return None if branch.given is None else given.read(self.folder, branch.given)
+
+    def note_export(self, branch: Branch, output: str | Path, fps: float, only_new: bool = False) -> None:
         """Writes into the journal that a file of a branch is complete; see `exported`."""
         with suppress(OSError):  # a session that is read-only can be exported too
-            journal.add(self.folder / 'journal.jsonl', exported=self._export(branch, output, fps))
+            journal.add(self.folder / 'journal.jsonl', exported=self._export(branch, output, fps, only_new))
 
-    def exported(self, branch: Branch, output: str | Path, fps: float) -> bool:
-        """Whether the file of a branch at this place is complete, and has not been changed since."""
+    def exported(self, branch: Branch, output: str | Path, fps: float, only_new: bool = False) -> bool:
+        """Whether the file of a branch at this place is complete, and has not been changed since.
+
+        only_new: whether the frames that the branch goes on from are left out of it.
+        """
         if not os.path.isfile(output) or not branch.chunks:
             return False
-        return self._export(branch, output, fps) in [entry.get('exported') for entry in self.journal()]
+        return self._export(branch, output, fps, only_new) in [entry.get('exported') for entry in self.journal()]
 
-    def _export(self, branch, output, fps):
+    def _export(self, branch, output, fps, only_new):
         about = os.stat(output)
         stamp = {'size': about.st_size, 'mtime_ns': about.st_mtime_ns}
-        last = self.model.config.contract.chunks(branch.num_frames)
+        last = self._contract(branch).chunks(branch.num_frames)
         leaf = {'leaf': branch.chunks[:last][-1], 'num_frames': branch.num_frames, 'fps': fps}
+        leaf |= {'only_new': True} if only_new else {}
         return {'file': os.path.abspath(output)} | leaf | stamp
 
     def remove(self, name: str) -> None:
@@ -304,8 +326,9 @@ class Session:
         """Removes the chunks that no branch leads to; returns how many, and their bytes."""
         kept = {id for name in self.names() for id in self.branch(name).chunks}
         gone = [file for file in self._chunks.iterdir() if chunks.NAME.fullmatch(file.name) and file.stem not in kept]
-        size = sum(file.stat().st_size for file in gone)
-        for file in gone:
+        unused = given.unused(self.folder, [self.branch(name).given for name in self.names()])
+        size = sum(file.stat().st_size for file in (*gone, *unused))
+        for file in (*gone, *unused):
             file.unlink()
         if gone:
             journal.add(self.folder / 'journal.jsonl', pruned=[file.stem for file in gone])
@@ -313,21 +336,21 @@ class Session:
 
     def again(self, branch: Branch, number: int) -> streaming.Chunk:
         """A chunk made once more from the chunks before it; nothing is written."""
-        recipe, state = branch.recipe(number), self._state(branch, branch.chunks, number)
         model, settings = self.model, self._settings(branch.recipe(number))
-        *_, (_, _, x) = streaming.denoised(model.system, settings, model.params, self._prompt(recipe, number), state)
+        prompt, state = self._prompt(branch, number), states.before(self, branch, branch.chunks, number)
+        *_, (_, _, x) = streaming.denoised(model.system, settings, model.params, prompt, state)
         return streaming.finished(model.system, settings, model.params, x, state)
 
-    @property
-    def _contract(self):
-        return self.model.config.contract
+    def _contract(self, branch):
+        return branch.counted(self.model.config.contract)
 
     def _settings(self, recipe):
         return dataclasses.replace(recipe.settings, decode_frames=self.decode_frames)
 
-    def _prompt(self, recipe, number) -> Prompt:
+    def _prompt(self, branch, number) -> Prompt:
         """What a chunk is told; encoded once for all chunks in a row that are told the same."""
-        told = recipe.prompts.of_chunk(self._contract, number), recipe.negative_prompt
+        recipe = branch.recipe(number)
+        told = recipe.prompts.of_chunk(self._contract(branch), number), recipe.negative_prompt
         if self._encoded[0] != told:
             self._encoded = told, encoded(self.model, *told)
         return self._encoded[1]
@@ -351,8 +374,9 @@ class Session:
         if differ := fingerprint.differences(then, programs):
             self._tell(f'from chunk {first} on frames are those of an undisturbed run up to rounding only: {differ}')
 
-    def _store(self, inputs, made, frames, recipe, number, programs):
-        text = recipe.prompts.of_chunk(self._contract, number)
+    def _store(self, inputs, made, frames, branch, number, programs):
+        recipe = branch.recipe(number)
+        text = recipe.prompts.of_chunk(self._contract(branch), number)
         notes = {
             'frames': chunks.frames_hash(frames),
             'programs': programs,
@@ -363,24 +387,10 @@ class Session:
         anchor = None if made.state.anchor is None else np.asarray(made.state.anchor)
         chunks.write(self._chunks, inputs, np.asarray(made.latents), anchor, notes)
 
-    def _decoded(self, branch, number, id):
-        """Frames [1, n, H, W, 3] of a chunk, by the program that sampling decodes with."""
+    def decoded(self, branch: Branch, number: int, id: str) -> jax.Array:
+        """Frames [1, n, H, W, 3] of a stored chunk, by the program that sampling decodes with."""
         run = streaming.programs(self.model.system, self._settings(branch.recipe(number)))
         return run.decode(self.model.params, jnp.asarray(self.chunk(id).latents))
-
-    def _state(self, branch, ids, number):
-        """The state before a chunk, from the files of the chunks before it; as many are decoded as it remembers."""
-        keys = streaming.video_keys([branch.recipe(number).seed])
-        if number == 0:
-            return streaming.start(keys)
-        pieces, memory = [], self._contract.memory
-        for before in reversed(range(number)):
-            pieces.insert(0, self._decoded(branch, before, ids[before]))
-            if sum(piece.shape[1] for piece in pieces) >= memory:
-                break
-        anchor = self.chunk(ids[number - 1]).anchor
-        frames = jnp.concatenate(pieces, 1)[:, -memory:]
-        return StreamState(frames, None if anchor is None else jnp.asarray(anchor), keys, jnp.int32(number))
 
     def _save(self, branch):
         branches.save(self._branches, branch)

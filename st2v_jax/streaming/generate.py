@@ -49,21 +49,28 @@ class Model:
         return settings_for(self.config, **overrides)
 
 
-def load(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Model:
+def load(
+    folder: str | Path | OpenModel | None = None,
+    dtype: DTypeLike | None = None,
+    frame_size: tuple[int, int] | None = None,
+) -> Model:
     """Loads a model from disk.
 
     Args:
       folder: whatever `open_model` takes or returned; None is the model that ships with the package.
       dtype: what networks compute in; None is what suits the device, see `devices.computing`.
+      frame_size: (height, width) in pixels, see `ModelConfig.sized`; None is the size that the model was trained at.
 
     Raises:
+      ValueError: for a size that the networks do not divide.
       WeightsError: for a folder that is not a model, or whose weights do not fit its config or the dtype.
     """
     model = open_model(folder)
+    config = model.config.sized(frame_size)
     dtype = default_dtype() if dtype is None else dtype
     tokenizer = model.tokenizer()  # first: it is read quickly, and may fail
     params = model.params(place=on_device(dtype))
-    return Model(model.config, tokenizer, params, system(model.config, dtype), model)
+    return Model(config, tokenizer, params, system(config, dtype), model)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -126,7 +133,7 @@ def stream(
       seed: 0 .. 2**32 - 1, or a list of b. A video in a batch is the same as alone with its seed. Not used with a
         `state`, which has its own.
       negative_prompt: what guidance leads away from.
-      state: where to continue; None begins a video.
+      state: where to continue, or what to begin with, see `own_start`; None begins with text alone.
       settings: as from `model.settings(...)`; None is the model's own.
       on_step: called as on_step(chunk, step, steps) after every denoising step; chunk counts from 0, step from 1.
 
@@ -154,11 +161,13 @@ def stream(
     def encoded(texts):
         return encode(model, text_ids(ids, texts), null_ids)
 
+    begin = start(video_keys(seeds)) if state is None else state
+    contract = begin.counted(model.config.contract)
+
     def of_chunk(chunk):
-        return encoded(tuple(schedule.of_chunk(model.config.contract, chunk) for schedule in schedules))
+        return encoded(tuple(schedule.of_chunk(contract, chunk) for schedule in schedules))
 
     def chunks():
-        begin = start(video_keys(seeds)) if state is None else state
         for frames, after in streaming.stream(model.system, chosen, model.params, of_chunk, begin, on_step=on_step):
             yield np.asarray(frames[0] if alone else frames), after
             if 'cam' not in model.params:

@@ -3,10 +3,11 @@
 What one chunk passes to the next is a small explicit state: the last frames (short-term memory, CAM), the anchor
 frame's embedding (long-term memory, APM), a key and a number. A chunk is a pure function of (parameters, prompt,
 state), so a video can be stopped, stored, continued, re-rolled or given another prompt at any chunk. Before chunk 0 the
-state has no memories, and the plain Video-LDM generates that chunk (the Initialization stage). Pixels are passed on as
-float32.
+state has no memories, and the plain Video-LDM generates that chunk (the Initialization stage); `own_start` makes states
+of given frames or a picture. Pixels are passed on as float32.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +24,12 @@ from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.noise import frame_noise
 from st2v_jax.diffusion.schedule import Level
 from st2v_jax.diffusion.solvers import sampling_levels
+from st2v_jax.models.contract import Contract
 from st2v_jax.models.system import Prompt, System, encode_image, remembered
 from st2v_jax.streaming.settings import SampleSettings
+
+# For what share of the steps a picture holds the first and the last frame of its chunk, see `_held`
+HELD = (0.6, 0.2)
 
 
 class StreamState(NamedTuple):
@@ -35,12 +40,16 @@ class StreamState(NamedTuple):
       anchor: [b, e] CLIP embedding of the anchor frame; None before the first chunk, and without long-term memory.
       key: [b] one random key for each video.
       index: number of the next chunk, int32.
+      picture: [b, h, w, c] latents of the picture that the first chunk begins with; None without one, and later.
+      given: how many frames were given before chunk 0, int32; None for a video that begins with text or a picture.
     """
 
     frames: jax.Array | None
     anchor: jax.Array | None
     key: jax.Array
     index: jax.Array
+    picture: jax.Array | None = None
+    given: jax.Array | None = None
 
     @property
     def is_first(self) -> bool:
@@ -49,8 +58,8 @@ class StreamState(NamedTuple):
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The state as numpy arrays under plain names, for any file format; `from_arrays` gives it back bit for bit."""
-        arrays = {'frames': self.frames, 'anchor': self.anchor, 'index': self.index}
-        arrays = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+        arrays = self._replace(key=None)._asdict().items()
+        arrays = {name: np.asarray(array) for name, array in arrays if array is not None}
         return arrays | {
             'key': np.asarray(jax.random.key_data(self.key)),
             'key_kind': np.array(str(jax.random.key_impl(self.key))),
@@ -62,8 +71,13 @@ class StreamState(NamedTuple):
         if missing := {'key', 'key_kind', 'index'} - set(arrays):
             raise ValueError(f'not the arrays of a state: {", ".join(sorted(missing))} missing')
         key = jax.random.wrap_key_data(jnp.asarray(arrays['key']), impl=str(arrays['key_kind']))
-        frames, anchor = (jnp.asarray(arrays[name]) if name in arrays else None for name in ('frames', 'anchor'))
-        return cls(frames, anchor, key, jnp.asarray(arrays['index']))
+        names = [name for name in cls._fields if name in arrays and name != 'key']
+        empty = dict.fromkeys(('frames', 'anchor'))
+        return cls(key=key, **empty | {name: jnp.asarray(arrays[name]) for name in names})
+
+    def counted(self, contract: Contract) -> Contract:
+        """The contract by which the chunks and frames of this video are counted."""
+        return dataclasses.replace(contract, given=self.given is not None)
 
 
 def start(keys: jax.Array) -> StreamState:
@@ -249,7 +263,24 @@ def _step(system, settings, params, condition, state, trajectory, inputs):
     network = chunk.guidance(lambda x, t: system.denoiser(networks, x, t, condition))
     denoise = predict.denoiser(network, system.config.contract.process.prediction)
     noise = lambda i: _noise(system, state, i + 1)
-    return sampling.stepper(denoise, solver=chunk.solver, eta=chunk.eta, noise=noise)(trajectory, inputs)
+    after = sampling.stepper(denoise, solver=chunk.solver, eta=chunk.eta, noise=noise)(trajectory, inputs)
+    return after if state.picture is None else _held(system, state, after, inputs, chunk.steps)
+
+
+def _held(system, state, trajectory, inputs, steps):
+    """The trajectory after a step of a chunk that begins with a picture: the frames that are held still show it.
+
+    All frames start from the picture, noised to the level that they have. The first stays it; the others are let go one
+    after the other, the last first, so that what is near the picture in time remains near it, and what is far can move.
+    """
+    i, _, level = inputs
+    count = trajectory.x.shape[1]
+    share = jnp.linspace(*HELD, count)
+    held = (jnp.arange(count) == 0) | (i + 1 < jnp.round(steps * share))
+    picture = state.picture[:, None]
+    noised = level.alpha * picture + level.sigma * _noise(system, state, 0)
+    keep = lambda ours, x: jnp.where(held[:, None, None, None], ours, x)
+    return trajectory._replace(x=keep(noised, trajectory.x), x0=keep(picture, trajectory.x0))
 
 
 @_program
@@ -276,7 +307,8 @@ def _remember(system, settings, params, frames, state):
         seen = jnp.concatenate([state.frames, frames], 1)
     elif 'image' in params:  # a Video-LDM alone has no image tower, and makes no later chunk
         anchor = encode_image(system, params, frames[:, settings.anchor_frame])
-    return StreamState(seen[:, -system.config.contract.memory :], anchor, state.key, state.index + 1)
+    memory = seen[:, -system.config.contract.memory :]
+    return StreamState(memory, anchor, state.key, state.index + 1, given=state.given)
 
 
 def _noise(system, state, noise_index):
