@@ -1,6 +1,7 @@
 """What the options of all verbs share: help that fits the terminal, errors in one line, checked numbers."""
 
 import argparse
+import dataclasses
 import re
 import shlex
 import shutil
@@ -177,6 +178,31 @@ def add_sampling(add: Callable) -> None:
         metavar='X',
         help='randomness of the DDIM steps, from 0 to 1 (default: 0 for paper, 1 for release)',
     )
+
+
+def add_gate(add: Callable, default: str | None, tries: int | None) -> None:
+    """Adds the options of the gate; a default of None is as before."""
+    add(
+        '--gate',
+        choices=('off', 'warn', 'reroll'),
+        default=default,
+        help='what to do about a chunk that stands still, is cut at its border, jumps in colour or brightness, or is '
+        f'saturated: tell, or also draw it again and keep the best (default: {default or "as before"})',
+    )
+    add(
+        '--gate-tries',
+        type=at_least_1,
+        default=tries,
+        metavar='N',
+        help=f'with --gate reroll: draw a chunk again at most N times (default: {tries or "as before"})',
+    )
+
+
+def gate(arguments: argparse.Namespace, before: Any) -> dict[str, Any]:
+    """{'gate': the Gate that the options ask for}, or {} without one of them; before: the Gate that they change."""
+    changes = {'action': arguments.gate, 'tries': arguments.gate_tries}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return {'gate': dataclasses.replace(before, **changes)} if changes else {}
 
 
 DECODE_FRAMES = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from st2v_jax import __version__, video_io
 from st2v_jax.cli import in_session, options, outputs, schedules
-from st2v_jax.cli.progress import Progress
+from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import check_words, enhanced, name_device, save
 from st2v_jax.data.examples import EXAMPLES as PROMPTS
@@ -133,9 +133,11 @@ class Job:
 def _make(job, arguments, model, settings, enhancer, run):
     """Makes one video and writes it to its file."""
     from st2v_jax.sessions.branches import Recipe
+    from st2v_jax.streaming.gate import Gate
 
+    gate = Gate(arguments.gate, arguments.gate_tries)
     if job.session is not None:
-        asked = Recipe(0, job.prompts, arguments.negative_prompt, arguments.seed, settings)
+        asked = Recipe(0, job.prompts, arguments.negative_prompt, arguments.seed, settings, gate)
         with Progress(job.prompts.prompt, quiet=arguments.quiet) as progress:
             made = in_session.begin(job.session, model, asked, arguments.num_frames, settings.decode_frames)
             return in_session.make_video(*made, job.output, arguments.fps, progress, run)
@@ -147,6 +149,7 @@ def _make(job, arguments, model, settings, enhancer, run):
         'seed': arguments.seed,
         'num_frames': arguments.num_frames,
         'settings': dataclasses.asdict(settings),
+        **({} if gate.action == 'off' else {'gate': dataclasses.asdict(gate)}),
         'command': run.parser.again(
             arguments,
             **prompts,
@@ -161,7 +164,7 @@ def _make(job, arguments, model, settings, enhancer, run):
     }
     progress = Progress(job.prompts.prompt, quiet=arguments.quiet)
     with progress, outputs.Draft(job.output) as draft:
-        frames = _streamed(model, job, arguments, settings, progress)
+        frames = _streamed(model, job, arguments, settings, gate, progress)
         if enhancer is None:
             return save(frames, job.output, arguments.fps, metadata, progress, run)
         refinement = enhancer.settings(variant=settings.profile)
@@ -184,7 +187,7 @@ def _make(job, arguments, model, settings, enhancer, run):
     run.draft = None
 
 
-def _streamed(model, job, arguments, settings, progress):
+def _streamed(model, job, arguments, settings, gate, progress):
     """Yields the frames of the streaming stage, with a progress bar.
 
     The bar counts frames: each step of a chunk counts as an equal share of the frames that the chunk adds.
@@ -209,6 +212,8 @@ def _streamed(model, job, arguments, settings, progress):
             negative_prompt=arguments.negative_prompt,
             on_step=on_step,
             settings=settings,
+            gate=gate,
+            tell=warn,
         )
     yield from frames
 
@@ -380,6 +385,7 @@ def parser(prog: str) -> options.Parser:
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
     add('--weights', metavar='FOLDER', help='a model written by train or convert (default: the small model)')
     options.add_sampling(add)
+    options.add_gate(add, default='off', tries=3)
     add('--decode-frames', **{**options.DECODE_FRAMES, 'default': None})
     add('--dtype', choices=options.DTYPES, help='what networks compute in (default: what suits the device)')
     add('--quiet', action='store_true', help='print warnings and errors only')

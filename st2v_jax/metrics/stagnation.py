@@ -14,13 +14,17 @@ def block_changes(frames: np.ndarray) -> np.ndarray:
     It is the largest difference of block means over blocks and channels, in grey values of 0..255. A small object that
     moves changes its blocks although the mean over the picture hardly changes; noise averages out.
     """
-    import cv2
-
-    frames = [to_uint8(frame).astype(np.float32) for frame in frames]
-    h, w = frames[0].shape[:2]
-    blocks = -(-w // BLOCK), -(-h // BLOCK)
-    means = [cv2.resize(frame, blocks, interpolation=cv2.INTER_AREA) for frame in frames]
+    rows, columns = (_shares(side) for side in np.shape(frames[0])[:2])
+    means = [np.einsum('ah,hwc,bw->abc', rows, to_uint8(frame), columns, optimize=True) for frame in frames]
     return np.array([np.abs(b - a).max() for a, b in zip(means[:-1], means[1:])], np.float64)
+
+
+def _shares(side):
+    """Which share [blocks, side] of the mean of a block each pixel of a side has; blocks are equal, at most 8 wide."""
+    blocks, pixels = -(-side // BLOCK), np.arange(side, dtype=np.float32)
+    edges = np.linspace(0, side, blocks + 1, dtype=np.float32)
+    overlaps = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.maximum(overlaps, 0) * np.float32(blocks / side)
 
 
 def stagnation(changes: np.ndarray, still: float = STILL) -> dict[str, float | int]:
