@@ -132,7 +132,8 @@ def export(arguments: Namespace, run: Run) -> None:
     with outputs.claimed(output):
         session = in_session.open_session(arguments.folder, arguments.weights, arguments.decode_frames)
         with Progress(arguments.branch, quiet=arguments.quiet) as progress:
-            in_session.export(session, arguments.branch, output, arguments.fps, progress, run)
+            fps, only_new = arguments.fps, arguments.only_new
+            in_session.export(session, arguments.branch, output, fps, progress, run, only_new=only_new)
 
 
 def enhance(arguments: Namespace, run: Run) -> None:

@@ -24,12 +24,10 @@ class Given(NamedTuple):
     Attributes:
       id: the hash of all that its chunks depend on.
       frames: how many there are.
-      is_picture: see Start.
     """
 
     id: str
     frames: int
-    is_picture: bool
 
 
 def given(start: Start) -> Given:
@@ -38,9 +36,7 @@ def given(start: Start) -> Given:
         name: None if pixels is None else [*pixels.shape, hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()]
         for name, pixels in (('frames', start.frames), ('anchor', start.anchor))
     }
-    return Given(
-        digest({'kind': 'given', **hashed, 'picture': start.is_picture}), len(start.frames), start.is_picture
-    )
+    return Given(digest({'kind': 'given', **hashed}), len(start.frames))
 
 
 def path_of(session: Path, id: str) -> Path:
@@ -62,7 +58,9 @@ def write(session: Path, start: Start) -> Given:
 def unused(session: Path, starts: Iterable[Given | None]) -> list[Path]:
     """The files of starts in a session that are none of `starts`."""
     used = {start.id for start in starts if start is not None}
-    return [file for file in (session / FOLDER).glob('*.safetensors') if NAME.fullmatch(file.name) and file.stem not in used]
+    return [
+        file for file in (session / FOLDER).glob('*.safetensors') if NAME.fullmatch(file.name) and file.stem not in used
+    ]
 
 
 def read(session: Path, known: Given) -> Start:
@@ -70,7 +68,7 @@ def read(session: Path, known: Given) -> Start:
     file = path_of(session, known.id)
     try:
         arrays = {name: np.array(array) for name, array in safetensors.SafeTensors(file).items()}
-        start = Start(arrays['frames'], arrays.get('anchor'), known.is_picture)
+        start = Start(arrays['frames'], arrays.get('anchor'))
         whole = given(start) == known
     except FileNotFoundError:
         raise SessionError(f'what the video starts from is missing: there is no {file}') from None

@@ -140,7 +140,7 @@ class Session:
             return self.save(Branch(name, recipes, num_frames=num_frames, given=known, draws=draws))
         found = self.branch(name)
         if found.given != known:
-            told = 'text alone' if found.given is None else 'other pixels'
+            told = 'text alone' if found.given is None else 'other frames'
             raise SessionError(f'{self.folder} starts from {told}: another start has a session of its own')
         if not same(found.recipes, recipes, self.model.tokenizer):
             raise Taken(f'{self.folder} was asked for something else: {found.asked}')

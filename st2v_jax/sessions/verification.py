@@ -66,6 +66,7 @@ class Manifest(NamedTuple):
     """What an exported file says of itself, see `manifest.metadata`."""
 
     num_frames: int
+    frame_size: tuple[int, int]
     dtype: str
     weights: dict[str, Any]
     recipes: tuple[Recipe, ...]
@@ -84,10 +85,19 @@ def manifest_of(path: str | Path) -> Manifest:
         told = about['session']
         recipes = tuple(Recipe.from_dict(recipe) for recipe in told['recipes'])
         decode_frames = int(told['made_by'][0]['programs']['decode_frames'])
-        frames, draws = int(about['num_frames']), tuple(map(int, told.get('draws', ())))
-        found = Manifest(frames, told['dtype'], told['weights'], recipes, told['chunks'], decode_frames, draws)
-        if found.dtype not in DTYPES or not recipes or recipes[0].start or min(draws, default=0) < 0:
-            raise ValueError(f'{found.dtype}, {len(recipes)} recipes, draws {draws}')
+        height, width = map(int, told['frame_size'])
+        found = Manifest(
+            int(about['num_frames']),
+            (height, width),
+            told['dtype'],
+            told['weights'],
+            recipes,
+            told['chunks'],
+            decode_frames,
+            tuple(map(int, told.get('draws', ()))),
+        )
+        if found.dtype not in DTYPES or not recipes or recipes[0].start or min(found.draws, default=0) < 0:
+            raise ValueError(f'{found.dtype}, {len(recipes)} recipes, draws {found.draws}')
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise SessionError(f'the manifest in {path} is damaged: {error!r}') from error
     if 'given' in told:
@@ -105,7 +115,7 @@ def of_file(
     Args:
       path: of the file, or a folder of frames.
       manifest: of the file.
-      model: that it was made with, in the dtype of the manifest.
+      model: that it was made with, in the size and the dtype of the manifest.
       numbers: of the chunks; None is all.
 
     Raises:

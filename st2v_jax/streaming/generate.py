@@ -51,21 +51,28 @@ class Model:
         return settings_for(self.config, **overrides)
 
 
-def load(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Model:
+def load(
+    folder: str | Path | OpenModel | None = None,
+    dtype: DTypeLike | None = None,
+    frame_size: tuple[int, int] | None = None,
+) -> Model:
     """Loads a model from disk.
 
     Args:
       folder: whatever `open_model` takes or returned; None is the model that ships with the package.
       dtype: what networks compute in; None is what suits the device, see `devices.computing`.
+      frame_size: (height, width) in pixels, see `ModelConfig.sized`; None is the size that the model was trained at.
 
     Raises:
+      ValueError: for a size that the networks do not divide.
       WeightsError: for a folder that is not a model, or whose weights do not fit its config or the dtype.
     """
     model = open_model(folder)
+    config = model.config.sized(frame_size)
     dtype = default_dtype() if dtype is None else dtype
     tokenizer = model.tokenizer()  # first: it is read quickly, and may fail
     params = model.params(place=on_device(dtype))
-    return Model(model.config, tokenizer, params, system(model.config, dtype), model)
+    return Model(config, tokenizer, params, system(config, dtype), model)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -3,8 +3,8 @@
 What one chunk passes to the next is a small explicit state: the last frames (short-term memory, CAM), the anchor
 frame's embedding (long-term memory, APM), a key and a number. A chunk is a pure function of (parameters, prompt,
 state), so a video can be stopped, stored, continued, re-rolled or given another prompt at any chunk. Before chunk 0 the
-state has no memories, and the plain Video-LDM generates that chunk (the Initialization stage); `own_start` makes states
-of given frames or a picture. Pixels are passed on as float32.
+state has no memories, and the plain Video-LDM generates that chunk (the Initialization stage); `own_start` makes the
+state after given frames. Pixels are passed on as float32.
 """
 
 import dataclasses
@@ -39,15 +39,13 @@ class StreamState(NamedTuple):
       anchor: [b, e] CLIP embedding of the anchor frame; None before the first chunk, and without long-term memory.
       key: [b] one random key for each video.
       index: number of the next chunk, int32.
-      picture: [b, h, w, c] latents of the picture that the first chunk begins with; None without one, and later.
-      given: how many frames were given before chunk 0, int32; None for a video that begins with text or a picture.
+      given: how many frames were given before chunk 0, int32; None for a video that begins with text alone.
     """
 
     frames: jax.Array | None
     anchor: jax.Array | None
     key: jax.Array
     index: jax.Array
-    picture: jax.Array | None = None
     given: jax.Array | None = None
 
     @property

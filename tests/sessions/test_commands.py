@@ -1,7 +1,6 @@
 """`sample --session`, `st2v session` and `st2v verify`: what they make, and each refusal in one line."""
 
 import errno
-import functools
 import json
 import re
 import shlex
@@ -18,39 +17,9 @@ from st2v_jax.sessions import chunks
 from st2v_jax.sessions.about import writing
 from st2v_jax.sessions.session import Session
 from st2v_jax.storage import lock
-from st2v_jax.streaming import generate, stream
+from st2v_jax.streaming import stream
 
-_load = generate.load
 PROMPT, OTHER = 'a red ball moves left', 'a blue star over sand'
-
-
-@functools.cache
-def _loaded(source, dtype):
-    return _load(source, dtype)
-
-
-def load(folder, dtype):
-    """`generate.load`, which reads each model once for all tests."""
-    return _loaded(str(generate.open_model(folder).source), dtype)
-
-
-@pytest.fixture
-def st2v(quick, tiny_folder, capsys, monkeypatch, tmp_path):
-    """st2v('session', ...) -> (exit code, stdout, stderr) of a command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('sys.argv', ['st2v'])
-    monkeypatch.setattr(generate, 'load', load)
-
-    def run(*words, weights=tiny_folder):
-        capsys.readouterr()
-        words = [*words, '--weights', str(weights)] if words[0] == 'sample' else words
-        try:
-            code = main([*map(str, words)])
-        except SystemExit as leave:
-            code = leave.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def sample(st2v, *words, prompt=PROMPT, frames=40, **options):
