@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from st2v_jax.errors import OutOfRange
-from st2v_jax.metrics.colour import colourfulness, histogram_distances, histograms
+from st2v_jax.metrics.colour import colour_steps, colourfulness
 from st2v_jax.metrics.stagnation import block_changes
 from st2v_jax.metrics.steadiness import frame_changes
 from st2v_jax.video_io import to_uint8
@@ -25,11 +25,10 @@ WORDS = {
     'not_finite': 'has numbers that are not finite',
     'still': 'changes {0:.3g} times less than the frames before it (at most {1:g})',
     'cut': 'changes {0:.3g} times as much at its border as elsewhere (at most {1:g})',
-    'colour': 'jumps in colour or brightness, {0:.3g} times as far as elsewhere (at most {1:g})',
+    'colour': 'jumps in colour or brightness at its border, {0:.3g} times as far as elsewhere (at most {1:g})',
     'saturation': 'is {0:.3g} times as colourful as the frames before it (at most {1:g})',
 }
-# Added to both sides of a ratio, so that noise where nothing else changes is no fault: levels, and shares of pixels
-LEVELS, SHARE = 0.5, 0.01
+LEVELS = 0.5  # of 255, added to both sides of a ratio, so that noise where nothing else changes is no fault
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def scores(frames: np.ndarray, before: np.ndarray | None = None) -> dict[str, fl
       'still': change between frames before the border / change from the border on, medians of the block that changes
         most, see `block_changes`.
       'cut': mean change at the border / the largest elsewhere.
-      'colour': distance of the histograms of colour at the border / the largest elsewhere.
+      'colour': distance of all colours at the border, see `colour_steps`, / the largest elsewhere.
       'saturation': the largest colourfulness of the chunk / that before it.
     """
     if not np.isfinite(frames).all():
@@ -85,19 +84,17 @@ def scores(frames: np.ndarray, before: np.ndarray | None = None) -> dict[str, fl
     elsewhere = np.arange(len(shown) - 1) != border
     if border:
         changes = block_changes(shown)
-        found['still'] = _ratio(np.median(changes[:border]), np.median(changes[border:]), LEVELS)
+        found['still'] = _ratio(np.median(changes[:border]), np.median(changes[border:]))
     if elsewhere.any():
-        shares = histograms(shown)
-        jumps = np.array([histogram_distances(now[None], then)[0] for then, now in zip(shares[:-1], shares[1:])])
-        for name, steps, least in (('cut', frame_changes(shown), LEVELS), ('colour', jumps, SHARE)):
-            found[name] = _ratio(steps[border], steps[elsewhere].max(), least)
+        for name, steps in (('cut', frame_changes(shown)), ('colour', colour_steps(shown))):
+            found[name] = _ratio(steps[border], steps[elsewhere].max())
     colourful = colourfulness(shown)
-    found['saturation'] = _ratio(colourful[border + 1 :].max(), colourful[: border + 1].max(), LEVELS)
+    found['saturation'] = _ratio(colourful[border + 1 :].max(), colourful[: border + 1].max())
     return found
 
 
-def _ratio(one, other, least):
-    return float((one + least) / (other + least))
+def _ratio(one, other):
+    return (float(one) + LEVELS) / (float(other) + LEVELS)
 
 
 def faults(scores: Mapping[str, float]) -> list[str]:
