@@ -38,23 +38,22 @@ def inputs_of(branch: Branch, model: Model, about: dict[str, Any]) -> list[dict[
             'share': text.share,
             'null_ids': [*token_ids(model.tokenizer, recipe.negative_prompt)],
             'settings': settings,
-            **_key(keys[recipe.seed], branch.draw(number)),
+            **_key(keys[recipe.seed]),
             **{name: about[name] for name in ('format', 'frame_size', 'dtype', 'weights')},
         }
+        inputs = drawn(inputs, recipe.seed, branch.draw(number))
         parent = fingerprint.digest(inputs)
         found.append(inputs)
     return found
 
 
 def drawn(inputs: dict[str, Any], seed: int, draw: int) -> dict[str, Any]:
-    """What determines another draw of the same chunk: it has another key."""
-    return inputs | _key(stream.video_keys([seed]), draw)
+    """What determines another draw of a chunk than the first, whose inputs are given: it has another key."""
+    return inputs | _key(stream.redrawn(stream.video_keys([seed]), draw)) | {'draw': draw} if draw else inputs
 
 
-def _key(keys, draw):
-    key = stream.redrawn(keys, draw)
-    found = {'key': np.asarray(jax.random.key_data(key)).ravel().tolist(), 'key_kind': str(jax.random.key_impl(key))}
-    return found | ({'draw': draw} if draw else {})
+def _key(key):
+    return {'key': np.asarray(jax.random.key_data(key)).ravel().tolist(), 'key_kind': str(jax.random.key_impl(key))}
 
 
 @functools.lru_cache(256)

@@ -99,7 +99,7 @@ def _chunk(session, branch, number, inputs, state, programs):
     trial, steps = Trial(gate, state.frames), 1
     while trial.goes_on:
         draw = trial.draw or branch.draw(number)
-        its = inputs if draw == branch.draw(number) else drawn(inputs, recipe.seed, draw)
+        its = drawn(inputs, recipe.seed, trial.draw)
         id = fingerprint.digest(its)
         if not decided and session.whole(id, number):
             frames, after = session.decoded(branch, number, id), None
