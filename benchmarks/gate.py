@@ -29,6 +29,7 @@ FIXED_ON, REPORTED_ON = 20, 21  # seeds of the world
 MEMORY, LENGTH, SIZE = 8, 16, 128
 LATER = 37  # frames
 FOUND = 0.97  # share of the defects of its own kind that the limit of a score finds on the first seed
+FOLLOWING = 32  # scenes among which one over the same ground is looked for
 CODED = 4  # one in so many scenes also goes through the autoencoder, which takes long
 
 # Defects that are told but not counted: too weak to disturb, or, where a scene comes back, none at all
@@ -114,9 +115,9 @@ def scored(number: int, seed: int, scenes: Scene, start: int, coded: Callable | 
     """{group: {kind: scores}} of the chunks of one scene."""
     one = lambda i: jax.tree.map(lambda leaf: np.asarray(leaf)[i], scenes)
     ground = np.asarray(scenes.background)
-    order = (number + 1 + np.arange(len(ground) - 1)) % len(ground)
-    alike = next((i for i in order if ground[i] == ground[number]), order[0])
-    made = chunks(number, one(number), one(order[0]), one(alike), start, coded if number % CODED == 0 else None)
+    later = range(number + 1, number + 1 + FOLLOWING)
+    alike = next((i for i in later if ground[i] == ground[number]), later[0])
+    made = chunks(number, one(number), one(later[0]), one(alike), start, coded if number % CODED == 0 else None)
     found = {
         group: {kind: gate.scores(clip[MEMORY:], clip[:MEMORY]) for kind, clip in kinds.items()}
         for group, kinds in made.items()
@@ -135,12 +136,11 @@ def rows(file: Path, count: int, coded: Callable) -> list[dict[str, Any]]:
     there = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     known = {(row['seed'], row['scene']) for row in there}
     for seed in (FIXED_ON, REPORTED_ON):
-        rng = np.random.default_rng(seed)
-        scenes = survey.many_scenes(seed, rng.integers(0, 2**31 - 1, count).astype(np.int32))
-        starts = rng.integers(0, 1000, count)
+        drawn = [np.random.default_rng([seed, number]) for number in range(count + FOLLOWING)]
+        scenes = survey.many_scenes(seed, np.array([rng.integers(2**31 - 1) for rng in drawn], np.int32))
         for number in range(count):
             if (seed, number) not in known:
-                there.append(scored(number, seed, scenes, int(starts[number]), coded))
+                there.append(scored(number, seed, scenes, int(drawn[number].integers(1000)), coded))
                 with open(file, 'a') as opened:
                     opened.write(json.dumps(there[-1]) + '\n')
     return [row for row in there if row['scene'] < count]
