@@ -7,9 +7,13 @@ import shlex
 import shutil
 import textwrap
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from st2v_jax import __version__
+from st2v_jax.errors import BadInput
+
+if TYPE_CHECKING:
+    from st2v_jax.streaming.gate import Gate
 
 # The types that networks may compute in
 DTYPES = ('bfloat16', 'float16', 'float32')
@@ -180,29 +184,29 @@ def add_sampling(add: Callable) -> None:
     )
 
 
-def add_gate(add: Callable, default: str | None, tries: int | None) -> None:
-    """Adds the options of the gate; a default of None is as before."""
+def add_gate(add: Callable, *, action: str, tries: str) -> None:
+    """Adds the options of the gate, see `gate`; action, tries: their defaults, in words."""
     add(
         '--gate',
         choices=('off', 'warn', 'reroll'),
-        default=default,
-        help='what to do about a chunk that stands still, is cut at its border, jumps in colour or brightness, or is '
-        f'saturated: tell, or also draw it again and keep the best (default: {default or "as before"})',
+        help='warn: tell of a chunk that stands still, is cut at its border, jumps in colour or brightness, or is '
+        f'saturated; reroll: also draw it again, and keep the best (default: {action})',
     )
     add(
         '--gate-tries',
         type=at_least_1,
-        default=tries,
         metavar='N',
-        help=f'with --gate reroll: draw a chunk again at most N times (default: {tries or "as before"})',
+        help=f'with --gate reroll: draw a chunk again at most N times (default: {tries})',
     )
 
 
-def gate(arguments: argparse.Namespace, before: Any) -> dict[str, Any]:
-    """{'gate': the Gate that the options ask for}, or {} without one of them; before: the Gate that they change."""
-    changes = {'action': arguments.gate, 'tries': arguments.gate_tries}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    return {'gate': dataclasses.replace(before, **changes)} if changes else {}
+def gate(arguments: argparse.Namespace, before: 'Gate') -> 'Gate':
+    """The gate that the options ask for; what they do not say is as `before`. Raises BadInput for tries alone."""
+    asked = {'action': arguments.gate, 'tries': arguments.gate_tries}
+    found = dataclasses.replace(before, **{name: value for name, value in asked.items() if value is not None})
+    if arguments.gate_tries is not None and found.action != 'reroll':
+        raise BadInput('--gate-tries goes with --gate reroll')
+    return found
 
 
 DECODE_FRAMES = {

@@ -18,6 +18,7 @@ from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
 from st2v_jax.storage.names import fit
 from st2v_jax.storage.text import read_lines
+from st2v_jax.streaming.gate import OFF
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
 
 # Lists of prompts that ship with the package, by the names that --prompts-file knows them under
@@ -55,6 +56,7 @@ def work(arguments: Namespace, run: Run) -> None:
     if arguments.list_words:
         return _list_words(arguments)
     starts.check(arguments)
+    options.gate(arguments, OFF)  # refuses now what makes no sense
     prompts, names = _prompts(arguments)
     if arguments.session is not None and not arguments.plan:
         return _in_sessions(prompts, names, arguments, run)
@@ -134,9 +136,8 @@ class Job:
 def _make(job, arguments, model, settings, enhancer, start, run):
     """Makes one video, from `start` unless that is None, and writes it to its file."""
     from st2v_jax.sessions.branches import Recipe
-    from st2v_jax.streaming.gate import Gate
 
-    gate = Gate(arguments.gate, arguments.gate_tries)
+    gate = options.gate(arguments, OFF)
     if job.session is not None:
         asked = Recipe(0, job.prompts, arguments.negative_prompt, arguments.seed, settings, gate)
         with Progress(job.prompts.prompt, quiet=arguments.quiet) as progress:
@@ -396,7 +397,7 @@ def parser(prog: str) -> options.Parser:
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
     add('--weights', metavar='FOLDER', help='a model written by train or convert (default: the small model)')
     options.add_sampling(add)
-    options.add_gate(add, default='off', tries=3)
+    options.add_gate(add, action='off', tries=str(OFF.tries))
     add('--decode-frames', **{**options.DECODE_FRAMES, 'default': None})
     add('--dtype', choices=options.DTYPES, help='what networks compute in (default: what suits the device)')
     add('--quiet', action='store_true', help='print warnings and errors only')

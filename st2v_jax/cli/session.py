@@ -219,7 +219,9 @@ def _changes(arguments, session, recipe):
     elif arguments.at:
         raise BadInput('--at goes with --prompt')
     given = options.given(arguments, *options.SAMPLING)
-    changes |= options.gate(arguments, recipe.gate)
+    gate = options.gate(arguments, recipe.gate)
+    if gate != recipe.gate:
+        changes['gate'] = gate
     if given:
         from st2v_jax.streaming.settings import PROFILES
 
@@ -255,7 +257,7 @@ def parser(prog: str) -> options.Parser:
         add('--negative-prompt', metavar='TEXT', help='what they should not show (default: as before)')
         add('--seed', type=options.seed, metavar='N', help='random seed (default: as before)')
         options.add_sampling(add)
-        options.add_gate(add, default=None, tries=None)
+        options.add_gate(add, action='as before', tries='as before')
 
     def forking(add):
         add('--branch', default='main', metavar='NAME', help='the branch to begin with (default: main)')

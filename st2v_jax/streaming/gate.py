@@ -4,11 +4,13 @@ All scores compare frames with each other, so no network is needed. What happens
 docs/sessions.md says what is found, and how often there is a false alarm.
 """
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
 from st2v_jax.errors import OutOfRange
@@ -16,6 +18,9 @@ from st2v_jax.metrics.colour import colour_steps, colourfulness
 from st2v_jax.metrics.stagnation import block_changes
 from st2v_jax.metrics.steadiness import frame_changes
 from st2v_jax.video_io import to_uint8
+
+if TYPE_CHECKING:  # the command line, which imports this, does not wait for jax
+    import jax
 
 ACTIONS = ('off', 'warn', 'reroll')
 

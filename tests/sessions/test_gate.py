@@ -238,3 +238,10 @@ def test_session_verbs_go_on_with_the_gate_or_change_it(st2v):
     words = ('session', 'branch', 'ball', '--from', 2, '--gate', 'warn', '--name', 'warned')
     code, _, err = st2v(*words, '--quiet')
     assert code == 0 and '; it is kept' in err and Session('ball').branch('warned').recipes[-1].gate == WARN
+
+
+@pytest.mark.parametrize('words', [('--gate-tries', 2), ('--gate-tries', 2, '--gate', 'warn')])
+def test_tries_go_with_a_gate_that_draws_again(st2v, words):
+    assert (
+        sample(st2v, *words) == (2, '', 'error: --gate-tries goes with --gate reroll\n') and not Path('ball').exists()
+    )
