@@ -59,6 +59,8 @@ def show(arguments: Namespace, run: Run) -> None:
         origin = f', {shared} of them shared with {seen[branch.chunks[shared - 1]]}' if shared else ''
         made = [seconds[id] for id in branch.chunks[shared:] if id in seconds]
         told = f', made in {sum(entry["seconds"] for entry in made):.1f} s' if made else ''
+        again = sum(draw > 0 for draw in branch.draws)
+        told = (f', {again} of them drawn again' if again else '') + told
         ended = f' until {time.strftime("%Y-%m-%d %H:%M", time.localtime(made[-1]["time"]))}' if made else ''
         print(f'{name}: {len(branch.chunks)} chunks{origin}, {branch.num_frames} frames asked for{told}{ended}')
         for recipe in branch.recipes:
