@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument('--kills', type=int, default=50)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--gate', action='store_true')
+    parser.add_argument('--start', help='a clip or a picture that the video starts from')
     arguments = parser.parse_args()
     warm()
     moments = random.Random(arguments.seed)
@@ -41,10 +42,12 @@ def main() -> int:
         if arguments.gate:
             options += GATE
             gate.LIMITS.update(LOW)
+        if arguments.start is not None:
+            options += ['--start', arguments.start]
         assert finish('compiled', options) == 0  # so that all other runs take the programs from the cache
         starts, samples = undisturbed('alone', options)
         wanted, killed, different = contents('alone'), 0, 0
-        print(f'{len(wanted) - 1} draws of chunks', flush=True)
+        assert not arguments.gate or len(wanted) > 15, 'more than the 11 chunks and the video'
         while killed < arguments.kills:
             from_start = moments.random() < 0.5
             at = moments.uniform(0, starts + samples if from_start else samples)

@@ -36,6 +36,7 @@ examples:
   {run} --prompt "{0}"
   {run} --num-frames 240 --output long.mp4 --prompt "{1}"
   {run} --output night.gif --seed 7 --prompt "{2}"
+  {run} --start clip.mp4 --prompt "{0}"   # goes on from your clip; a picture is the first frame
   {run} --num-frames 144 --prompt "{0}" --at 72 "{1}"   # another prompt from frame 72 on
   {run} --prompts-file prompts.txt --output videos/clip.mp4   # writes clip-000.mp4, clip-001.mp4, ...
   {run} --prompts-file paper --weights weights/st2v           # the 50 prompts of the paper
@@ -195,7 +196,7 @@ def _streamed(model, job, arguments, settings, gate, start, progress):
     The bar counts frames: each step of a chunk counts as an equal share of the frames that the chunk adds.
     """
     from st2v_jax.streaming.generate import generate
-    from st2v_jax.streaming.own_start import after
+    from st2v_jax.streaming.own_start import opening
 
     total, contract = arguments.num_frames, starts.counted(model.config.contract, start)
     chunks, given = contract.chunks(total), starts.leading(None if arguments.only_new else start)
@@ -216,7 +217,7 @@ def _streamed(model, job, arguments, settings, gate, start, progress):
             total,
             seed=arguments.seed,
             negative_prompt=arguments.negative_prompt,
-            state=None if start is None else after(model, start, seed=arguments.seed),
+            state=None if start is None else opening(model, start, seed=arguments.seed),
             on_step=on_step,
             settings=settings,
             gate=gate,

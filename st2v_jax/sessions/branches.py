@@ -98,7 +98,7 @@ class Branch:
     @property
     def goes_on(self) -> bool:
         """Whether it goes on from given frames, so that its chunk 0 is like the later ones."""
-        return self.given is not None
+        return self.given is not None and not self.given.is_picture
 
     def counted(self, contract: Contract) -> Contract:
         """The contract by which the chunks and frames of this branch are counted."""

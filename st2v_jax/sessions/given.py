@@ -24,10 +24,12 @@ class Given(NamedTuple):
     Attributes:
       id: the hash of all that its chunks depend on.
       frames: how many there are.
+      is_picture: see Start.
     """
 
     id: str
     frames: int
+    is_picture: bool
 
 
 def given(start: Start) -> Given:
@@ -36,7 +38,8 @@ def given(start: Start) -> Given:
         name: None if pixels is None else [*pixels.shape, hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()]
         for name, pixels in (('frames', start.frames), ('anchor', start.anchor))
     }
-    return Given(digest({'kind': 'given', **hashed}), len(start.frames))
+    about = {'kind': 'given', **hashed, 'picture': start.is_picture}
+    return Given(digest(about), len(start.frames), start.is_picture)
 
 
 def path_of(session: Path, id: str) -> Path:
@@ -68,7 +71,7 @@ def read(session: Path, known: Given) -> Start:
     file = path_of(session, known.id)
     try:
         arrays = {name: np.array(array) for name, array in safetensors.SafeTensors(file).items()}
-        start = Start(arrays['frames'], arrays.get('anchor'))
+        start = Start(arrays['frames'], arrays.get('anchor'), known.is_picture)
         whole = given(start) == known
     except FileNotFoundError:
         raise SessionError(f'what the video starts from is missing: there is no {file}') from None

@@ -36,4 +36,4 @@ def before(session: Session, branch: Branch, ids: Sequence[str], number: int) ->
 
 def _opening(session, branch, seed):
     given = session.given(branch)
-    return start(video_keys([seed])) if given is None else own_start.after(session.model, given, seed=seed)
+    return start(video_keys([seed])) if given is None else own_start.opening(session.model, given, seed=seed)

@@ -1,11 +1,8 @@
-"""Videos that go on from given frames: the state from which `stream` makes them.
+"""Videos that go on from given frames, or begin with a given picture: the states from which `stream` makes them.
 
-    given = read_start('clip.mp4', model.config.frame_size, fps=8, memory=model.config.memory)
-    for frames, state in stream(model, 'a red ball bounces', state=after(model, given, seed=7)):
-        ...
-
-A picture is taken for a clip that stands still: no network was trained to begin with one, and of the ways to do it
-without training that docs/sessions.md compares, this one keeps to the picture best.
+given = read_start('clip.mp4', model.config.frame_size, fps=8, memory=model.config.memory)
+for frames, state in stream(model, 'a red ball bounces', state=opening(model, given, seed=7)):
+    ...
 """
 
 import functools
@@ -17,13 +14,15 @@ import numpy as np
 
 from st2v_jax.models.system import encode_image
 from st2v_jax.streaming.generate import Model, check_seeds
-from st2v_jax.streaming.stream import StreamState, video_keys
+from st2v_jax.streaming.stream import StreamState, start, video_keys
 from st2v_jax.video_io import to_floats
 from st2v_jax.video_io.start import Start
 
 
-def after(model: Model, given: Start, *, seed: int = 0) -> StreamState:
-    """The state after a start; see `after_frames`."""
+def opening(model: Model, given: Start, *, seed: int = 0) -> StreamState:
+    """The state before the first chunk of a video with this start; see `after_frames` and `with_picture`."""
+    if given.is_picture:
+        return with_picture(model, given.frames[0], seed=seed)
     return after_frames(model, given.frames, anchor=given.anchor, seed=seed)
 
 
@@ -34,8 +33,8 @@ def after_frames(
 
     Args:
       model: with CAM.
-      frames: uint8, or floats in [-1, 1], [n, H, W, 3], or [b, n, H, W, 3] for b videos, of the model's size. As many
-        of the last as the contract's memory are remembered; a single one as if it had stood still.
+      frames: uint8, or floats in [-1, 1], [n, H, W, 3], or [b, n, H, W, 3] for b videos, of the model's size; at
+        least as many as the contract's memory, of which the last are remembered.
       anchor: [H, W, 3], or [b, H, W, 3], what the long-term memory keeps; None is the first frame.
       seed: of the noise, or a list of b.
 
@@ -46,18 +45,36 @@ def after_frames(
         raise ValueError('a model without CAM makes one chunk, and cannot go on from frames')
     frames = _batched(model, frames, 5)
     memory, count = model.config.contract.memory, frames.shape[1]
-    if count < memory and count != 1:
-        raise ValueError(f'a video goes on from at least {memory} frames, or from a single one, not from {count}')
+    if count < memory:
+        raise ValueError(f'a video goes on from at least {memory} frames, not from {count}')
     anchor = frames[:, 0] if anchor is None else _batched(model, anchor, 4)
     keys = _keys(seed, len(frames), len(anchor))
     embedding = None
     if 'image' in model.params:
         embedding = _embedded(model.system, {'image': model.params['image']}, jnp.asarray(anchor))
-    remembered = frames[:, -memory:] if count > 1 else np.repeat(frames, memory, 1)
-    return StreamState(jnp.asarray(remembered), embedding, keys, jnp.int32(0), given=jnp.int32(count))
+    return StreamState(jnp.asarray(frames[:, -memory:]), embedding, keys, jnp.int32(0), given=jnp.int32(count))
 
 
-_embedded = functools.partial(jax.jit, static_argnums=0)(encode_image)
+def with_picture(model: Model, picture: np.ndarray, *, seed: int | Sequence[int] = 0) -> StreamState:
+    """The state before a first chunk that begins with a picture [H, W, 3], or [b, H, W, 3] for b videos.
+
+    No network was trained for that: `stream` holds frames to the picture while it denoises them. docs/sessions.md
+    compares this with other ways. Raises ValueError for a picture of another size than the model's.
+    """
+    picture = _batched(model, picture, 4)
+    begin = start(_keys(seed, len(picture)))
+    return begin._replace(picture=_latents(model.system, {'vae': model.params['vae']}, jnp.asarray(picture)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embedded(system, params, frames):
+    return encode_image(system, params, frames)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _latents(system, params, images):
+    mean, _ = system.vae(params['vae'], images, method='encode')
+    return mean * system.config.scale_factor
 
 
 def _batched(model, frames, dimensions):

@@ -3,8 +3,8 @@
 What one chunk passes to the next is a small explicit state: the last frames (short-term memory, CAM), the anchor
 frame's embedding (long-term memory, APM), a key and a number. A chunk is a pure function of (parameters, prompt,
 state), so a video can be stopped, stored, continued, re-rolled or given another prompt at any chunk. Before chunk 0 the
-state has no memories, and the plain Video-LDM generates that chunk (the Initialization stage); `own_start` makes the
-state after given frames. Pixels are passed on as float32.
+state has no memories, and the plain Video-LDM generates that chunk (the Initialization stage); `own_start` makes states
+of given frames or a picture. Pixels are passed on as float32.
 """
 
 import dataclasses
@@ -30,6 +30,9 @@ from st2v_jax.models.system import Prompt, System, encode_image, remembered
 from st2v_jax.streaming.gate import OFF, Gate, Trial
 from st2v_jax.streaming.settings import SampleSettings
 
+# For what share of the steps a picture holds the first and the last frame of its chunk, see `_held`
+HELD = (0.6, 0.2)
+
 
 class StreamState(NamedTuple):
     """What one chunk passes to the next.
@@ -39,13 +42,15 @@ class StreamState(NamedTuple):
       anchor: [b, e] CLIP embedding of the anchor frame; None before the first chunk, and without long-term memory.
       key: [b] one random key for each video.
       index: number of the next chunk, int32.
-      given: how many frames were given before chunk 0, int32; None for a video that begins with text alone.
+      picture: [b, h, w, c] latents of the picture that the first chunk begins with; None without one, and later.
+      given: how many frames were given before chunk 0, int32; None for a video that begins with text or a picture.
     """
 
     frames: jax.Array | None
     anchor: jax.Array | None
     key: jax.Array
     index: jax.Array
+    picture: jax.Array | None = None
     given: jax.Array | None = None
 
     @property
@@ -282,7 +287,24 @@ def _step(system, settings, params, condition, state, trajectory, inputs):
     network = chunk.guidance(lambda x, t: system.denoiser(networks, x, t, condition))
     denoise = predict.denoiser(network, system.config.contract.process.prediction)
     noise = lambda i: _noise(system, state, i + 1)
-    return sampling.stepper(denoise, solver=chunk.solver, eta=chunk.eta, noise=noise)(trajectory, inputs)
+    after = sampling.stepper(denoise, solver=chunk.solver, eta=chunk.eta, noise=noise)(trajectory, inputs)
+    return after if state.picture is None else _held(system, state, after, inputs, chunk.steps)
+
+
+def _held(system, state, trajectory, inputs, steps):
+    """The trajectory after a step of a chunk that begins with a picture: the frames that are held still show it.
+
+    All frames start from the picture, noised to the level that they have. The first stays it; the others are let go one
+    after the other, the last first, so that what is near the picture in time remains near it, and what is far can move.
+    """
+    i, _, level = inputs
+    count = trajectory.x.shape[1]
+    share = jnp.linspace(*HELD, count)
+    held = (jnp.arange(count) == 0) | (i + 1 < jnp.round(steps * share))
+    picture = state.picture[:, None]
+    noised = level.alpha * picture + level.sigma * _noise(system, state, 0)
+    keep = lambda ours, x: jnp.where(held[:, None, None, None], ours, x)
+    return trajectory._replace(x=keep(noised, trajectory.x), x0=keep(picture, trajectory.x0))
 
 
 @_program

@@ -18,13 +18,15 @@ class Start(NamedTuple):
     """What a video starts from, uint8 at the model's size.
 
     Attributes:
-      frames: [n, H, W, 3], which the video goes on from; a picture is one frame.
-      anchor: [H, W, 3] what the long-term memory keeps; None is the first frame.
+      frames: [n, H, W, 3] of a clip; [1, H, W, 3] of a picture.
+      anchor: [H, W, 3] what the long-term memory keeps after a clip; None is its first frame.
+      is_picture: whether the first chunk begins with the frame; otherwise the video goes on after the frames.
       notes: lines about what was guessed or changed.
     """
 
     frames: np.ndarray
     anchor: np.ndarray | None = None
+    is_picture: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -49,15 +51,15 @@ def read_start(
       size: (height, width) wanted, see `fitted`.
       fps: frames per second wanted of a clip.
       memory: the fewest frames that a clip may have.
-      anchor: a picture that stands for the first frame in the long-term memory.
+      anchor: a picture that stands for the first frame of a clip in the long-term memory.
       crop: as for `fitted`.
 
     Raises:
       InputError: for what cannot be read, is too short, too long or too small.
     """
-    kept = None if anchor is None else _picture(anchor, size, crop)
     if shows_picture(path):
-        return Start(_picture(path, size, crop)[None], kept)
+        return Start(_picture(path, size, crop)[None], is_picture=True)
+    kept = None if anchor is None else _picture(anchor, size, crop)
     clip = VideoReader(path, fps)
     _check_size(path, clip.size)
     if clip.frames < memory:

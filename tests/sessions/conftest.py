@@ -30,7 +30,8 @@ def quick(monkeypatch):
     def denoised(system, settings, params, told, state):
         count, *shape = system.config.contract.latent_shape(state.is_first)
         seed = np.asarray(jax.random.key_data(state.key)).ravel().tolist()
-        seen = 0 if state.is_first else int(1e6 * np.abs(np.asarray(state.frames)).sum())
+        memory = state.picture if state.is_first else state.frames
+        seen = 0 if memory is None else int(1e6 * np.abs(np.asarray(memory)).sum())
         random = np.random.default_rng([*seed, int(state.index), seen, settings.steps, *np.ravel(told).tolist()])
         x = random.uniform(-1, 1, (1, count, *shape)).astype(np.float32)
         for step in range(1, STEPS + 1):
@@ -55,6 +56,7 @@ def quick(monkeypatch):
     for module in (sessions, states):
         monkeypatch.setattr(module, 'jnp', plain)
     monkeypatch.setattr(own_start, '_embedded', lambda system, params, frames: np.asarray(frames)[:, ::8, 0, 0])
+    monkeypatch.setattr(own_start, '_latents', lambda system, params, images: np.asarray(images)[:, ::8, ::8])
     return SimpleNamespace(made=made)
 
 

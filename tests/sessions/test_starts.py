@@ -11,6 +11,7 @@ from st2v_jax import stopping, video_io
 from st2v_jax.cli.run import main
 from st2v_jax.sessions.session import Session
 from st2v_jax.streaming import generate
+from st2v_jax.video_io.pictures import read_picture
 
 PROMPT = ('--prompt', 'a red ball moves left', '--steps', 2, '--quiet')
 
@@ -49,10 +50,9 @@ def error(result, code=2):
 
 
 @pytest.mark.parametrize('session', [(), ('--session', 'ball')], ids=['alone', 'session'])
-@pytest.mark.parametrize('start', START)
-def test_given_frames_lead_the_video_that_goes_on_from_them(st2v, quick, start, session):
-    given = START[start](start)
-    words = ('sample', *PROMPT, '--num-frames', 20, '--start', start, *session)
+def test_a_clip_leads_the_video_that_goes_on_from_it(st2v, quick, session):
+    given = clip('clip/')
+    words = ('sample', *PROMPT, '--num-frames', 20, '--start', 'clip/', *session)
     assert st2v(*words, '--output', 'all/')[0] == 0
     np.testing.assert_array_equal(frames('all/')[: len(given)], given)
     assert len(frames('all/')) == len(given) + 20 and quick.made == [0, 1, 2], 'each chunk has 8 new frames'
@@ -60,26 +60,35 @@ def test_given_frames_lead_the_video_that_goes_on_from_them(st2v, quick, start, 
     np.testing.assert_array_equal(frames('new/'), frames('all/')[len(given) :])
 
 
+def test_a_picture_belongs_to_the_first_chunk(st2v, quick):
+    picture('one.png')
+    words = ('sample', *PROMPT, '--num-frames', 24, '--start', 'one.png')
+    assert st2v(*words, '--output', 'alone/')[0] == 0
+    assert st2v(*words, '--session', 'ball', '--output', 'all/')[0] == 0
+    assert len(frames('all/')) == 24 and quick.made == 2 * [0, 1], '16 and 8 frames'
+    np.testing.assert_array_equal(frames('all/'), frames('alone/'))
+    assert st2v(*words[:-2], '--output', 'text/')[0] == 0
+    assert (frames('text/')[0] != frames('all/')[0]).any()
+
+
 def test_what_is_given_decides_what_comes(st2v):
-    made, still = {}, picture('one.png')
-    clip('clip/'), clip('changed/', seed=5), picture('look.png', seed=9)
+    made = {}
+    clip('clip/'), clip('changed/', seed=5), picture('look.png', seed=9), picture('still.png', seed=9)
     for name, words in {
         'plain clip': ('--start', 'clip/'),
         'changed clip': ('--start', 'changed/'),
         'anchor': ('--start', 'clip/', '--anchor', 'look.png'),
-        'picture': ('--start', 'one.png'),
+        'picture': ('--start', 'look.png'),
+        'text': (),
     }.items():
         assert st2v('sample', *PROMPT, '--num-frames', 8, *words, '--session', name)[0] == 0
         made[name] = Session(name).branch().chunks
-    assert len({*made.values()}) == 4
-    with video_io.VideoWriter('still/', 8, (32, 32)) as video:
-        video.write(still.repeat(8, 0))
-    for name in ('one.png', 'still/'):
-        st2v('sample', *PROMPT, '--num-frames', 8, '--start', name, '--only-new', '--output', f'after {name[:3]}/')
-    np.testing.assert_array_equal(frames('after one/'), frames('after sti/')), 'a picture is a clip that stands still'
+    assert len({*made.values()}) == 5
+    st2v('sample', *PROMPT, '--num-frames', 8, '--start', 'still.png', '--session', 'again')
+    assert Session('again').branch().chunks == made['picture'], 'pixels count, not names'
 
 
-@pytest.mark.parametrize('stop_at', range(3))
+@pytest.mark.parametrize('stop_at', range(2))
 @pytest.mark.parametrize('start', START)
 def test_a_run_that_is_stopped_goes_on_bit_for_bit(st2v, quick, monkeypatch, start, stop_at):
     START[start](start)
@@ -94,7 +103,7 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(st2v, quick, monkeypatch, sta
         patch.setattr(stopping, 'check', stop)
         line = error(st2v(*words, '--session', 'ball'), 143)
     assert main(shlex.split(line.split('again: ')[1])[1:]) == 0
-    assert quick.made == 2 * [0, 1, 2], 'nothing is made twice'
+    assert quick.made == 2 * [*range(len(quick.made) // 2)], 'nothing is made twice'
     assert Path('ball/main.mp4').read_bytes() == Path('whole/main.mp4').read_bytes()
     for part in ('chunks', 'given'):
         one, other = (
@@ -151,7 +160,7 @@ def test_frames_may_have_another_size(st2v, quick, tiny_folder, size, shape):
     assert error(st2v(*words, '--session', 'ball')) == f'error: {told}'
     picture('one.png', (64, 64))
     assert st2v(*words, '--size', size, '--start', 'one.png', '--output', 'led/')[0] == 0
-    assert frames('led/').shape == (25, *shape, 3)
+    assert frames('led/').shape == (24, *shape, 3)
 
 
 def short(name):
@@ -175,6 +184,12 @@ def dot(name):
         (None, ('--only-new',), '--only-new goes with --start'),
         (None, ('--crop',), '--crop goes with --start'),
         (None, ('--anchor', 'dot.png'), '--anchor goes with --start'),
+        (
+            None,
+            ('--start', 'x.png', '--anchor', 'y.png'),
+            '--anchor goes with a clip: a picture is the first frame itself',
+        ),
+        (None, ('--start', 'x.JPG', '--only-new'), '--only-new goes with a clip: a picture is the first frame itself'),
     ],
     ids=lambda value: ' '.join(value) if isinstance(value, tuple) else '',
 )
@@ -184,6 +199,14 @@ def test_what_makes_no_sense_is_one_line_before_any_work(st2v, quick, make, word
     there = {*Path().rglob('*')}
     assert error(st2v('sample', *PROMPT, '--num-frames', 8, *words, *session)) == f'error: {told}'
     assert {*Path().rglob('*')} == there and not quick.made
+
+
+@pytest.mark.parametrize('words', [('clip/', '--output', 'clip'), ('one.png', '--output', './one.png')], ids=str)
+def test_what_a_video_starts_from_is_not_replaced(st2v, words):
+    given = START[words[0]](words[0])
+    line = error(st2v('sample', *PROMPT, '--num-frames', 8, '--start', *words))
+    assert line == f'error: {words[-1]} is what the video starts from: choose another --output'
+    np.testing.assert_array_equal(frames(words[0]) if words[0] == 'clip/' else read_picture(words[0])[None], given)
 
 
 def test_a_size_that_does_not_divide_is_refused_by_a_plan_too(st2v):

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from st2v_jax.sessions.branches import Recipe
 from st2v_jax.sessions.session import Session
 from st2v_jax.sessions.verification import EQUAL, of_session
 from st2v_jax.streaming import gate
 from st2v_jax.streaming.generate import generate
+from st2v_jax.streaming.own_start import opening
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
+from st2v_jax.video_io import VideoWriter
+from st2v_jax.video_io.start import Start
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('unoptimised')]
 PROMPTS = PromptSchedule('a red ball moves left', ((24, 'a blue star over sand'),), blend_frames=8)
@@ -32,25 +36,6 @@ def test_every_chunk_in_a_process_of_its_own_makes_the_video_of_generate(model, 
     assert [verdict[:2] for verdict in of_session(session, 'main', range(4))] == [(i, EQUAL) for i in range(4)]
 
 
-def test_runs_that_are_killed_at_random_moments_make_the_same_bytes(tiny_folder):
-    """With 8 kills; the same program with 50 is for running by hand."""
-    assert killed(tiny_folder, 8) == '11 draws of chunks'
-
-
-def test_runs_that_draw_chunks_again_and_are_killed_make_the_same_bytes(tiny_folder):
-    count, _, _ = killed(tiny_folder, 4, '--gate').partition(' ')
-    assert int(count) > 14, 'the 11 chunks, and those that are not kept'
-
-
-def killed(weights, kills, *options):
-    """The first line of benchmarks/session_kills.py, which finds no difference."""
-    program = Path(__file__).parents[2] / 'benchmarks' / 'session_kills.py'
-    command = [sys.executable, program, '--weights', weights, '--kills', kills, *options]
-    done = subprocess.run(list(map(str, command)), cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.endswith(f'{kills} kills, 0 videos differ\n'), done.stdout + done.stderr
-    return done.stdout.split('\n')[0]
-
-
 def test_a_gate_keeps_the_same_draws_with_and_without_a_session(model, tmp_path, monkeypatch):
     monkeypatch.setitem(gate.LIMITS, 'cut', 0.8)
     settings, prompt, again = model.settings(steps=2), PromptSchedule('a red ball moves left'), gate.Gate('reroll', 2)
@@ -64,3 +49,39 @@ def test_a_gate_keeps_the_same_draws_with_and_without_a_session(model, tmp_path,
     np.testing.assert_array_equal(np.concatenate(made), np.concatenate(whole))
     assert any(session.branch().draws) and len(told) == sum('draws' in entry for entry in session.journal())
     assert [verdict[:2] for verdict in of_session(session, 'main', range(5))] == [(i, EQUAL) for i in range(5)]
+
+
+GIVEN = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)
+STARTS = {'clip': Start(GIVEN), 'picture': Start(GIVEN[:1], is_picture=True)}
+
+
+@pytest.mark.parametrize('kind', STARTS)
+def test_what_follows_a_start_is_the_video_of_generate_however_often_it_stops(model, tmp_path, kind):
+    settings, start = model.settings(steps=3), STARTS[kind]
+    recipe = Recipe(0, PromptSchedule(PROMPTS.prompt), '', 3, settings)
+    Session.create(tmp_path / 'ball', model).start(recipe, num_frames=24, start=start)
+    session = Session(tmp_path / 'ball', model)
+    while session.missing(session.branch()):  # the state is restored from files before each chunk
+        session = Session(tmp_path / 'ball', model)
+        next(step for step in session.extend() if step.frames is not None)
+    whole = list(generate(model, PROMPTS.prompt, 24, state=opening(model, start, seed=3), settings=settings))
+    np.testing.assert_array_equal(np.concatenate([*session.frames()]), np.concatenate(whole))
+    assert {verdict for _, verdict, _ in of_session(session, 'main')} == {EQUAL}
+
+
+@pytest.mark.parametrize('kind, kills', [('plain', 8), ('clip', 4), ('picture', 4), ('gate', 4)])
+def test_runs_that_are_killed_at_random_moments_make_the_same_bytes(tiny_folder, tmp_path, kind, kills):
+    """The same program with 50 kills is for running by hand."""
+    root, command = Path(__file__).parents[2], []
+    if kind == 'clip':
+        with VideoWriter(f'{tmp_path}/clip/', 8, GIVEN.shape[1:3]) as video:
+            video.write(GIVEN)
+        command = ['--start', tmp_path / 'clip']
+    if kind == 'picture':
+        Image.fromarray(GIVEN[0]).save(tmp_path / 'one.png')
+        command = ['--start', tmp_path / 'one.png']
+    if kind == 'gate':
+        command = ['--gate']
+    command = [sys.executable, 'benchmarks/session_kills.py', '--weights', tiny_folder, '--kills', kills, *command]
+    done = subprocess.run(list(map(str, command)), cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith(f'{kills} kills, 0 videos differ\n'), done.stdout + done.stderr
