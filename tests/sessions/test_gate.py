@@ -16,6 +16,7 @@ from st2v_jax.sessions.verification import EQUAL, of_session
 from st2v_jax.streaming import gate, stream
 from st2v_jax.streaming.gate import OFF, Gate
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
+from st2v_jax.video_io.start import Start
 
 PROMPT, OTHER, FRAMES = 'a red ball moves left', 'a blue star over sand', 56  # 6 chunks
 WARN, REROLL = Gate('warn'), Gate('reroll', 3)
@@ -35,14 +36,16 @@ def half(monkeypatch):
 def make(quick, model, tmp_path):
     """make(name, gate, ...) -> a session with a branch of 6 chunks, what it told in .told."""
 
-    def make(name, gate, frames=FRAMES, **changes):
+    def make(name, gate, frames=FRAMES, start=None, **changes):
         told = []
         folder = tmp_path / name
         session = Session(folder, model) if folder.exists() else Session.create(folder, model)
         session.tell = told.append
         asked = {'prompts': PromptSchedule(PROMPT), 'seed': 7} | changes
         session.start(
-            Recipe(0, negative_prompt='', settings=model.settings(steps=2), gate=gate, **asked), num_frames=frames
+            Recipe(0, negative_prompt='', settings=model.settings(steps=2), gate=gate, **asked),
+            num_frames=frames,
+            start=start,
         )
         session.told = told
         return session
@@ -171,6 +174,17 @@ def test_a_gate_from_a_chunk_on_leaves_the_chunks_before(make):
     list(session.extend())
     assert session.branch().draws == draws and len(session.branch().chunks) == 8
     assert [verdict.verdict for verdict in of_session(session, 'main', range(8))] == 8 * [EQUAL]
+
+
+@pytest.mark.parametrize('is_picture', [False, True])
+def test_what_follows_given_frames_is_drawn_again_too(make, quick, is_picture):
+    frames = np.random.default_rng(1).integers(0, 256, (1 if is_picture else 9, 32, 32, 3), np.uint8)
+    session = finished(make('ball', REROLL, start=Start(frames, is_picture=is_picture)))
+    assert any(session.branch().draws) and len(quick.made) > 6
+    drawn = len(quick.made)
+    again = finished(make('ball', REROLL, start=Start(frames, is_picture=is_picture)))
+    assert again.branch() == session.branch() and len(quick.made) == drawn
+    assert {verdict.verdict for verdict in of_session(session, 'main')} == {EQUAL}
 
 
 def test_numbers_that_are_not_finite_are_drawn_again(make, quick, monkeypatch):

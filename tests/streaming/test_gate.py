@@ -164,8 +164,8 @@ def test_off_looks_at_nothing():
         (Gate('reroll', 2), [CUT, WORSE, WORSE], '; drawn again 2 times, never better: the first draw is kept'),
         (
             Gate('reroll', 1),
-            [WORSE, {'still': 12.0}],
-            'draw 1 is kept, which changes 12 times less than the frames before',
+            [WORSE, {'still': 24.0}],
+            'draw 1 is kept, which changes 24 times less than the frames before',
         ),
         (Gate('reroll', 1), [None, CLEAN], 'chunk 7 has numbers that are not finite; drawn again once, draw 1 is kept'),
         (Gate('warn'), [CUT | {'saturation': 2.0}], ' and is 2 times as colourful as the frames before it'),
