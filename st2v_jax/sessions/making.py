@@ -72,7 +72,7 @@ def extend(session: Session, branch: Branch) -> Iterator[Step]:
 def again(session: Session, branch: Branch, number: int) -> streaming.Chunk:
     """A chunk made once more from the chunks before it; nothing is written."""
     state = states.before(session, branch, branch.chunks, number)
-    *_, (_, _, x) = _denoised(session, branch, number, _drawn(state, branch.draw(number)))
+    *_, (_, _, x) = _denoised(session, branch, number, state, branch.draw(number))
     return _finished(session, branch, number, x, state)
 
 
@@ -107,7 +107,7 @@ def _chunk(session, branch, number, inputs, state, programs):
                 kept = _Kept(draw, frames, after, steps)
             continue
         began = time.monotonic()
-        for step, steps, x in _denoised(session, branch, number, _drawn(state, draw)):
+        for step, steps, x in _denoised(session, branch, number, state, draw):
             jax.block_until_ready(x)
             if step < steps:
                 yield Step(number, step, steps)
@@ -136,12 +136,10 @@ def _ids(planned):
     return [fingerprint.digest(inputs) for inputs in planned]
 
 
-def _drawn(state, draw):
-    return state._replace(key=streaming.redrawn(state.key, draw))
-
-
-def _denoised(session, branch, number, state):
+def _denoised(session, branch, number, state, draw):
     model, settings = session.model, session.settings(branch, number)
+    keys = streaming.video_keys([branch.recipe(number).seed])  # those of the state may be of the recipe before
+    state = state._replace(key=streaming.redrawn(keys, draw))
     return streaming.denoised(model.system, settings, model.params, session.prompt(branch, number), state)
 
 
