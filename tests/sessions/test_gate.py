@@ -249,6 +249,11 @@ def test_session_verbs_go_on_with_the_gate_or_change_it(st2v):
     assert sample(st2v, '--gate', 'reroll')[0] == 0
     assert st2v('session', 'extend', 'ball', '--num-frames', FRAMES + 16, '--quiet')[0] == 0
     assert len(Session('ball').branch().draws) == 8
+    again = sum(map(bool, Session('ball').branch().draws))
+    assert (
+        f'main: 8 chunks, {FRAMES + 16} frames asked for, {again} of them drawn again'
+        in st2v('session', 'show', 'ball')[1]
+    )
     words = ('session', 'branch', 'ball', '--from', 2, '--gate', 'warn', '--name', 'warned')
     code, _, err = st2v(*words, '--quiet')
     assert code == 0 and '; it is kept' in err and Session('ball').branch('warned').recipes[-1].gate == WARN
