@@ -60,3 +60,13 @@ def test_speeds_show_the_same_scene_faster_slower_or_still():
             np.abs(slow[::4].astype(int) - plain[:4]).mean() < 0.5 < np.abs(slow[::4].astype(int) - plain[4:8]).mean()
         )
         assert (np.diff(study.clip(scene, 40, 0).astype(int), axis=0) == 0).mean() > 0.99
+
+
+def test_figures_of_generated_videos_are_on_the_page():
+    found = json.loads((DOCS / 'evaluation' / 'gate-videos.json').read_text('utf-8'))
+    assert found['made']['limits'] == gate.LIMITS
+    text = (DOCS / 'gate.md').read_text('utf-8')
+    faults = [f'{of["of them with a fault"]} of {of["chunks after the first"]}' for of in found['figures'].values()]
+    assert f'| chunks after the first with a fault | {faults[0]} | {faults[1]} |' in text
+    for name in ('border, change', 'border, colour', 'flow'):
+        assert ' | '.join(f'{of[name]:.2f}' for of in found['figures'].values()) in text
