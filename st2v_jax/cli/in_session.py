@@ -58,6 +58,8 @@ def _branching(folder, there, wanted):
     for name in options.SAMPLING:
         if getattr(wanted.settings, name) != getattr(there.settings, name):
             differ[name] = getattr(wanted.settings, name)
+    if wanted.gate.redraws != there.gate.redraws:
+        differ |= {'gate': wanted.gate.action, 'gate_tries': wanted.gate.redraws or None}
     parser = options.Parser(f'st2v session branch {shlex.quote(folder)} --from 0', '')
     return parser.again(Namespace(), **schedules.spelled(wanted.prompts), **differ)
 
@@ -74,7 +76,7 @@ def _watched(session, branch, progress, run, given=0) -> Iterator[Step]:
     The bar counts frames: those that are given, and each step of a chunk as an equal share of those that it adds.
     """
     contract, count = branch.counted(session.model.config.contract), len(session.planned(branch))
-    total, there = given + contract.frames_after(count), [session.whole(id) for id in session.planned(branch)]
+    total, there = given + contract.frames_after(count), session.there(branch)
     if not all(there):
         progress.stage(f'chunk {there.index(False) + 1}/{count} compiling', total)
     kept = sum(there)
@@ -94,14 +96,15 @@ def make_video(
 
     only_new: whether the frames that it goes on from are left out of the file.
 
-    Without a chunk that is there already, the file grows while chunks are made; else it is written afterwards.
+    Without a chunk that is there already, the file grows while chunks are made; else it is written afterwards, as it is
+    if a gate may draw chunks again.
     """
     from st2v_jax.streaming.generate import first_frames
 
-    there = [session.whole(id) for id in session.planned(branch)]
+    there = session.there(branch)
     if all(there) and session.exported(branch, output, fps, only_new):
         return None if progress.quiet else print(f'{output} is complete: {session.folder}, {branch.name}', flush=True)
-    if any(there):
+    if any(there) or not all(map(branch.decided, range(len(there)))):  # the file begins with what is kept of each chunk
         make(session, branch, progress, run)
         return export(session, branch.name, output, fps, progress, run, only_new=only_new)
     given = starts.leading(None if only_new else session.given(branch))

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from st2v_jax import __version__, video_io
 from st2v_jax.cli import in_session, options, outputs, schedules, starts
-from st2v_jax.cli.progress import Progress
+from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import check_words, enhanced, name_device, save
 from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
 from st2v_jax.storage.names import fit
 from st2v_jax.storage.text import read_lines
+from st2v_jax.streaming.gate import OFF
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
 
 # Lists of prompts that ship with the package, by the names that --prompts-file knows them under
@@ -56,6 +57,7 @@ def work(arguments: Namespace, run: Run) -> None:
     if arguments.list_words:
         return _list_words(arguments)
     starts.check(arguments)
+    options.gate(arguments, OFF)  # refuses now what makes no sense
     prompts, names = _prompts(arguments)
     if arguments.session is not None and not arguments.plan:
         return _in_sessions(prompts, names, arguments, run)
@@ -136,8 +138,9 @@ def _make(job, arguments, model, settings, enhancer, start, run):
     """Makes one video, from `start` unless that is None, and writes it to its file."""
     from st2v_jax.sessions.branches import Recipe
 
+    gate = options.gate(arguments, OFF)
     if job.session is not None:
-        asked = Recipe(0, job.prompts, arguments.negative_prompt, arguments.seed, settings)
+        asked = Recipe(0, job.prompts, arguments.negative_prompt, arguments.seed, settings, gate)
         with Progress(job.prompts.prompt, quiet=arguments.quiet) as progress:
             made = in_session.begin(job.session, model, asked, arguments.num_frames, settings.decode_frames, start)
             return in_session.make_video(*made, job.output, arguments.fps, progress, run, only_new=arguments.only_new)
@@ -149,6 +152,7 @@ def _make(job, arguments, model, settings, enhancer, start, run):
         'seed': arguments.seed,
         'num_frames': arguments.num_frames,
         'settings': dataclasses.asdict(settings),
+        **({} if gate.action == 'off' else {'gate': dataclasses.asdict(gate)}),
         'command': run.parser.again(
             arguments,
             **prompts,
@@ -163,7 +167,7 @@ def _make(job, arguments, model, settings, enhancer, start, run):
     }
     progress = Progress(job.prompts.prompt, quiet=arguments.quiet)
     with progress, outputs.Draft(job.output) as draft:
-        frames = _streamed(model, job, arguments, settings, start, progress)
+        frames = _streamed(model, job, arguments, settings, gate, start, progress)
         if enhancer is None:
             return save(frames, job.output, arguments.fps, metadata, progress, run)
         refinement = enhancer.settings(variant=settings.profile)
@@ -186,7 +190,7 @@ def _make(job, arguments, model, settings, enhancer, start, run):
     run.draft = None
 
 
-def _streamed(model, job, arguments, settings, start, progress):
+def _streamed(model, job, arguments, settings, gate, start, progress):
     """Yields the frames that lead the video and those of the streaming stage, with a progress bar.
 
     The bar counts frames: each step of a chunk counts as an equal share of the frames that the chunk adds.
@@ -216,6 +220,8 @@ def _streamed(model, job, arguments, settings, start, progress):
             state=None if start is None else opening(model, start, seed=arguments.seed),
             on_step=on_step,
             settings=settings,
+            gate=gate,
+            tell=warn,
         )
     yield from frames
 
@@ -392,6 +398,7 @@ def parser(prog: str) -> options.Parser:
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
     add('--weights', metavar='FOLDER', help='a model written by train or convert (default: the small model)')
     options.add_sampling(add)
+    options.add_gate(add, action='off', tries=str(OFF.tries))
     add('--decode-frames', **{**options.DECODE_FRAMES, 'default': None})
     add('--dtype', choices=options.DTYPES, help='what networks compute in (default: what suits the device)')
     add('--quiet', action='store_true', help='print warnings and errors only')

@@ -227,6 +227,14 @@ def test_a_file_is_verified_by_making_it_again(st2v, quick, tiny_folder, output,
     assert code == 1 and 'chunk 0: different by ' in out and 'is different' in err
 
 
+def test_a_file_whose_seed_changes_on_the_way_is_verified(st2v, quick, tiny_folder):
+    sample(st2v)
+    assert st2v('session', 'reroll', 'ball', '--from', 2, '--name', 'again', '--quiet')[0] == 0
+    st2v('session', 'export', 'ball', '--branch', 'again', '--output', 'again.mp4', '--quiet')
+    code, out, _ = st2v('verify', 'again.mp4', '--weights', tiny_folder)
+    assert code == 0 and out == ''.join(f'chunk {number}: equal\n' for number in range(4))
+
+
 @pytest.mark.parametrize('by, code, verdict', [(1e-4, 0, 'equal up to rounding'), (0.5, 1, 'different')])
 def test_a_session_is_verified_chunk_by_chunk(st2v, quick, monkeypatch, by, code, verdict):
     sample(st2v)

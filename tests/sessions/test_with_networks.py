@@ -12,6 +12,7 @@ from PIL import Image
 from st2v_jax.sessions.branches import Recipe
 from st2v_jax.sessions.session import Session
 from st2v_jax.sessions.verification import EQUAL, of_session
+from st2v_jax.streaming import gate
 from st2v_jax.streaming.generate import generate, load
 from st2v_jax.streaming.own_start import opening
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
@@ -36,6 +37,21 @@ def test_every_chunk_in_a_process_of_its_own_makes_the_video_of_generate(model, 
     assert [verdict[:2] for verdict in of_session(session, 'main', range(4))] == [(i, EQUAL) for i in range(4)]
 
 
+def test_a_gate_keeps_the_same_draws_with_and_without_a_session(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(gate.LIMITS, 'cut', 0.8)
+    settings, prompt, again = model.settings(steps=2), PromptSchedule('a red ball moves left'), gate.Gate('reroll', 2)
+    session = Session.create(tmp_path / 'ball', model, tell=list)
+    session.start(Recipe(0, prompt, '', 3, settings, again), num_frames=48)
+    made = []
+    while session.missing(session.branch()):  # the state is restored from files before each chunk
+        made.append(next(step.frames for step in session.extend() if step.frames is not None))
+    told = []
+    whole = [*generate(model, prompt, 48, seed=3, settings=settings, gate=again, tell=told.append)]
+    np.testing.assert_array_equal(np.concatenate(made), np.concatenate(whole))
+    assert any(session.branch().draws) and len(told) == sum('draws' in entry for entry in session.journal())
+    assert [verdict[:2] for verdict in of_session(session, 'main', range(5))] == [(i, EQUAL) for i in range(5)]
+
+
 def given(count, size=(32, 32)):
     """Frames of noise, uint8 [count, H, W, 3]."""
     return np.random.default_rng(0).integers(0, 256, (count, *size, 3), np.uint8)
@@ -56,17 +72,19 @@ def test_what_follows_a_start_is_the_video_of_generate_at_any_size(tiny_folder, 
     assert {verdict for _, verdict, _ in of_session(session, 'main')} == {EQUAL}
 
 
-@pytest.mark.parametrize('start, kills', [(None, 8), ('clip', 2), ('picture', 2)])
-def test_runs_that_are_killed_at_random_moments_make_the_same_bytes(tiny_folder, tmp_path, start, kills):
+@pytest.mark.parametrize('kind, kills', [('plain', 8), ('clip', 2), ('picture', 2), ('gate', 3)])
+def test_runs_that_are_killed_at_random_moments_make_the_same_bytes(tiny_folder, tmp_path, kind, kills):
     """The same program with 50 kills is for running by hand."""
     root, command = Path(__file__).parents[2], []
-    if start == 'clip':
+    if kind == 'clip':
         with VideoWriter(f'{tmp_path}/clip/', 8, (32, 32)) as video:
             video.write(given(12))
         command = ['--start', tmp_path / 'clip']
-    if start == 'picture':
+    if kind == 'picture':
         Image.fromarray(given(1)[0]).save(tmp_path / 'one.png')
         command = ['--start', tmp_path / 'one.png']
+    if kind == 'gate':
+        command = ['--gate']
     command = [sys.executable, 'benchmarks/session_kills.py', '--weights', tiny_folder, '--kills', kills, *command]
     done = subprocess.run(list(map(str, command)), cwd=root, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.endswith(f'{kills} kills, 0 videos differ\n'), done.stdout + done.stderr
