@@ -54,12 +54,14 @@ class Step(NamedTuple):
       chunk: the number of the chunk, from 0.
       step, steps: denoising steps done, of how many.
       frames: [n, H, W, 3] the new frames of the chunk once it is stored; None before.
+      predicted: [1, f, h, w, c] what its clean latents look like after this step; None once it is stored.
     """
 
     chunk: int
     step: int
     steps: int
     frames: np.ndarray | None = None
+    predicted: jax.Array | None = None
 
 
 class Taken(SessionError):
@@ -126,9 +128,7 @@ class Session:
         """What was done, in its order: entries with a 'time' in seconds since 1970."""
         return journal.read(self.folder / 'journal.jsonl')
 
-    def start(
-        self, *recipes: Recipe, num_frames: int, name: str = branches.MAIN, start: Start | None = None
-    ) -> Branch:
+    def start(self, *recipes: Recipe, num_frames: int, name: str = branches.MAIN, start: Start | None = None) -> Branch:
         """The branch of recipes, made or found; of a branch that is there only the length changes.
 
         Args:
@@ -262,11 +262,11 @@ class Session:
             state = states.before(self, branch, ids, number) if state is None else state
             recipe, began = branch.recipe(number), time.monotonic()
             prompt, settings = self._prompt(branch, number), self._settings(recipe)
-            for step, steps, x in streaming.denoised(self.model.system, settings, self.model.params, prompt, state):
-                jax.block_until_ready(x)
+            for step, steps, now in streaming.denoised(self.model.system, settings, self.model.params, prompt, state):
+                jax.block_until_ready(now.x)
                 if step < steps:
-                    yield Step(number, step, steps)
-            made = streaming.finished(self.model.system, settings, self.model.params, x, state)
+                    yield Step(number, step, steps, predicted=now.x0)
+            made = streaming.finished(self.model.system, settings, self.model.params, now.x, state)
             frames, state = np.asarray(made.frames[0]), made.state
             with about.named(self.folder):
                 self._store(planned[number], made, frames, branch, number, programs)
@@ -340,8 +340,8 @@ class Session:
         """A chunk made once more from the chunks before it; nothing is written."""
         model, settings = self.model, self._settings(branch.recipe(number))
         prompt, state = self._prompt(branch, number), states.before(self, branch, branch.chunks, number)
-        *_, (_, _, x) = streaming.denoised(model.system, settings, model.params, prompt, state)
-        return streaming.finished(model.system, settings, model.params, x, state)
+        *_, (_, _, last) = streaming.denoised(model.system, settings, model.params, prompt, state)
+        return streaming.finished(model.system, settings, model.params, last.x, state)
 
     def _contract(self, branch):
         return branch.counted(self.model.config.contract)

@@ -22,6 +22,7 @@ from st2v_jax import stopping
 from st2v_jax.devices import check_finite
 from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.noise import frame_noise
+from st2v_jax.diffusion.sampling import Trajectory
 from st2v_jax.diffusion.schedule import Level
 from st2v_jax.diffusion.solvers import sampling_levels
 from st2v_jax.models.contract import Contract
@@ -154,22 +155,22 @@ def stream(
     while True:
         index = int(state.index)
         told = prompt(index) if callable(prompt) else prompt
-        for number, total, x in denoised(system, settings, params, told, state):
+        for number, total, made in denoised(system, settings, params, told, state):
             if on_step is not None:
-                jax.block_until_ready(x)
+                jax.block_until_ready(made.x)
                 on_step(index, number, total)
-        chunk = finished(system, settings, params, x, state)
+        chunk = finished(system, settings, params, made.x, state)
         state = chunk.state
         yield chunk.frames, state
 
 
 def denoised(
     system: System, settings: SampleSettings, params: dict[str, Any], prompt: Prompt, state: StreamState
-) -> Iterator[tuple[int, int, jax.Array]]:
-    """The steps of the next chunk, each as (number from 1, how many, x [b, f, h, w, c] after it); the last x is clean.
+) -> Iterator[tuple[int, int, Trajectory]]:
+    """The steps of the next chunk, each as (number from 1, how many, the trajectory after it); the last x is clean.
 
-    A step is yielded when the next one has been started, because the host takes a while to start one; x may not have
-    been computed yet. Who stops to ask for steps stops the chunk.
+    A step is yielded when the next one has been started, because the host takes a while to start one; its arrays
+    [b, f, h, w, c] may not have been computed yet. Who stops to ask for steps stops the chunk.
     """
     run, levels = programs(system, settings), levels_of(system, settings, state)
     x, condition = run.begin(params, prompt, state)
@@ -180,8 +181,8 @@ def denoised(
         before = trajectory
         trajectory = run.step(params, condition, state, trajectory, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
         if i:
-            yield i, total, before.x
-    yield total, total, trajectory.x
+            yield i, total, before
+    yield total, total, trajectory
 
 
 class Chunk(NamedTuple):
