@@ -1,6 +1,7 @@
 """`st2v web`: long videos in a browser."""
 
 import os
+import warnings
 from argparse import Namespace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def work(arguments: Namespace, run: Run) -> None:
     require('web', 'gradio')
     users = read_users(arguments.auth)
     os.environ |= {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_OFFLINE': '1', 'DO_NOT_TRACK': '1'}
+    warnings.filterwarnings('ignore', module='gradio')  # about what it imports
     from st2v_jax.streaming.generate import load
     from st2v_jax.web.server import application, is_loopback, serve
     from st2v_jax.web.studio import Studio

@@ -92,20 +92,22 @@ def _common(one: Branch, other: Branch) -> int:
 def _branch(studio, session, there, branch):
     """A branch with its chunks, and with the job that works on it."""
     name, contract = session.folder.name, branch.counted(studio.model.config.contract)
-    entries = {entry['chunk']: entry for entry in session.journal() if isinstance(entry.get('chunk'), str)}
+    journal = session.journal()
+    made = {entry['chunk']: entry for entry in journal if isinstance(entry.get('chunk'), str)}
+    drawn = {(entry['branch'], entry['number']): entry['draws'][entry['kept']] for entry in journal if 'draws' in entry}
     chunks = []
     for number in range(max(_planned(studio, branch), len(branch.chunks))):
         recipe = branch.recipe(number)
         text = recipe.prompts.of_chunk(contract, number)
-        id = branch.chunks[number] if number < len(branch.chunks) else None
-        entry = entries.get(id, {})
+        id = _id(branch, number)
+        makers = [other.name for other in there.values() if id is not None and _id(other, number) == id]
         chunks.append({
             'id': id,
             'frames': contract.stride if number else contract.opening,
             'prompt': text.prompt,
             'seed': recipe.seed,
-            'seconds': entry.get('seconds'),
-            'scores': entry.get('scores'),
+            'seconds': made.get(id, {}).get('seconds'),
+            'scores': next((drawn[maker, number] for maker in makers if (maker, number) in drawn), None),
         })  # fmt: skip
     shown = {
         'name': branch.name,
@@ -122,3 +124,8 @@ def _branch(studio, session, there, branch):
         preview = None if job.preview is None else job.preview[0]
         shown |= {'before': before, 'progress': progress, 'preview': preview, 'notes': job.notes}
     return shown
+
+
+def _id(branch, number):
+    """The id of a chunk; None if it is not made."""
+    return branch.chunks[number] if number < len(branch.chunks) else None

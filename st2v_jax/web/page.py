@@ -62,29 +62,29 @@ def _blocks(studio, max_bytes):
                     gr.HTML(f'<p class="hint">A clip is gone on from; a picture is what it begins with. At most '
                             f'{max_bytes / 2**20:.0f} MB.</p>')  # fmt: skip
                 make = gr.Button('Make', variant='primary', elem_id='make')
-                gr.HTML('<h3>Videos</h3><div id="videos"></div>')
+                gr.HTML('<h3>Videos</h3><div id="videos"></div>', apply_default_css=False)
             with gr.Column(scale=5, min_width=300, elem_id='right'):
-                gr.HTML(STAGE)
+                gr.HTML(STAGE, apply_default_css=False)
                 with gr.Row(elem_id='buttons'):
                     pause = gr.Button('Pause', size='md', min_width=80, elem_id='pause')
                     go_on = gr.Button('Go on', size='md', min_width=80, elem_id='go-on')
                     enhance = gr.Button('Enhance', size='md', min_width=80, elem_id='enhance')
-                    gr.HTML('<div id="links"></div>', elem_id='links-box')
+                    gr.HTML('<div id="links"></div>', elem_id='links-box', apply_default_css=False)
                 with gr.Row(elem_id='next'):
                     further = gr.Textbox(
                         label='Another prompt from the next chunk on', placeholder='as before', scale=4, min_width=200,
                         max_length=LONGEST_PROMPT, elem_id='further',
                     )  # fmt: skip
-                    longer = gr.Textbox(label='Frames in all', placeholder='as before', min_width=100, elem_id='longer')
-                    change = gr.Button('Change', min_width=100, elem_id='change')
+                    longer = gr.Textbox(label='Frames in all', placeholder='as before', min_width=130, elem_id='longer')
+                    change = gr.Button('Change', size='md', min_width=100, elem_id='change')
                 with gr.Row(elem_id='from-chunk'):
                     other = gr.Textbox(
                         label='Another prompt from this chunk on', placeholder='in a branch of its own', scale=4,
                         min_width=200, max_length=LONGEST_PROMPT, elem_id='other',
                     )  # fmt: skip
-                    branch = gr.Button('Branch', min_width=100, elem_id='branch')
-                    reroll = gr.Button('Re-roll', min_width=100, elem_id='reroll')
-                gr.HTML(TREE)
+                    branch = gr.Button('Branch', size='md', min_width=100, elem_id='branch')
+                    reroll = gr.Button('Re-roll', size='md', min_width=100, elem_id='reroll')
+                gr.HTML(TREE, apply_default_css=False)
 
         _on(make, _making(studio, max_bytes), [here, prompt, frames, seed, start], went)
         _on(pause, lambda name, branch, chunk: studio.pause(name, branch), [here], went)

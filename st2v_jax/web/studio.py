@@ -55,9 +55,9 @@ class Studio:
         self._lock, self._held, self._watched = threading.RLock(), {}, {}
 
     def names(self) -> list[str]:
-        """The names of all sessions, the one that was changed last first."""
+        """The names of all sessions, the newest first."""
         found = [file for file in self.folder.iterdir() if branches.NAME.fullmatch(file.name) and about.exists(file)]
-        return [file.name for file in sorted(found, key=lambda file: -_changed(file))]
+        return [file.name for file in sorted(found, key=_begun, reverse=True)]
 
     def place(self, name: str) -> Path:
         """The folder of a session; raises SessionError for what is none, wherever such a name would lead."""
@@ -244,8 +244,6 @@ def _check_frames(num_frames):
         raise BadInput(f'a video has 1 to {MOST_FRAMES} frames here, not {num_frames}')
 
 
-def _changed(folder):
-    """When a branch of a session was changed last."""
-    with contextlib.suppress(OSError):
-        return (folder / 'branches').stat().st_mtime
-    return 0.0
+def _begun(folder):
+    """When a session was made."""
+    return (folder / about.HEAD).stat().st_mtime

@@ -131,7 +131,7 @@
       chosen: at.chunk >= 0 && at.chunk <= made ? 'chunk' : '',
       made: made ? 'some' : 'none',
     });
-    find('screen').style.aspectRatio = `${found.size[1]} / ${found.size[0]}`;
+    find('screen').style.setProperty('--wide', found.size[1] / found.size[0]);
     find('state').textContent = inWords(branch, made, found.fps);
     const progress = branch.progress;
     const share = !progress ? 0 : progress.chunk === null ? progress.step / progress.steps
@@ -144,7 +144,7 @@
     redraw('chunk', [at.chunk, branch.chunks[at.chunk]], (line) => drawChunk(line, branch));
     redraw('links', [at, made, branch.enhanced, branch.num_frames], (line) => drawLinks(line, branch, made));
     redraw('tree', [found.tree, at], (tree) => drawTree(tree, found.tree));
-    player.show(`${at.session}/${branch.name}`, pieces(branch), found.fps, branch.doing !== 'done');
+    player.show(`${at.session}/${branch.name}`, pieces(branch), found.fps, ['making', 'pausing', 'waiting'].includes(branch.doing));
   }
 
   function inWords(branch, made, fps) {
@@ -158,7 +158,7 @@
       waiting: branch.before === 1 ? 'Waiting: another video has its turn' : `Waiting: ${branch.before} videos come first`,
       enhancing: progress && progress.step ? `Enhancing, step ${progress.step} of ${progress.steps}`
         : 'Enhancing: reading and compiling',
-      making: progress ? `Chunk ${progress.chunk} of 0 to ${all - 1}, step ${progress.step} of ${progress.steps}`
+      making: progress ? `Making chunk ${progress.chunk}, step ${progress.step} of ${progress.steps}; the last is chunk ${all - 1}`
         : 'Starting: programs are loaded or compiled',
     }[branch.doing];
   }
