@@ -1,6 +1,7 @@
 """`st2v web`: long videos in a browser."""
 
 import os
+import socket
 import warnings
 from argparse import Namespace
 from pathlib import Path
@@ -33,10 +34,11 @@ def work(arguments: Namespace, run: Run) -> None:
     os.environ |= {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_OFFLINE': '1', 'DO_NOT_TRACK': '1'}
     warnings.filterwarnings('ignore', module='gradio')  # about what it imports
     from st2v_jax.streaming.generate import load
-    from st2v_jax.web.server import application, is_loopback, serve
+    from st2v_jax.web.guard import LOOPBACK
+    from st2v_jax.web.server import application, serve
     from st2v_jax.web.studio import Studio
 
-    loopback = is_loopback(arguments.host)
+    listening, loopback = _listening(arguments), arguments.host in LOOPBACK
     name_device(arguments.dtype)
     studio = Studio(arguments.folder, load(arguments.weights, arguments.dtype), arguments.decode_frames)
     app = application(studio, max_bytes=arguments.max_upload * 2**20, loopback=loopback, users=users)
@@ -44,11 +46,21 @@ def work(arguments: Namespace, run: Run) -> None:
     if not loopback and not users:
         print('warning: whoever reaches this machine can use the page; --auth asks for a password', flush=True)
     host = f'[{arguments.host}]' if ':' in arguments.host else arguments.host
-    print(f'the page is at http://{host}:{arguments.port} until Ctrl-C; videos are in {arguments.folder}', flush=True)
+    port = listening.getsockname()[1]
+    print(f'the page is at http://{host}:{port} until Ctrl-C; videos are in {arguments.folder}', flush=True)
     try:
-        serve(app, arguments.host, arguments.port)
+        serve(app, listening)
     finally:
         studio.close()
+
+
+def _listening(arguments):
+    """The socket of the page, opened before the model is loaded."""
+    host, port = arguments.host, arguments.port
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET)
+    except OSError as error:
+        raise BadInput(f'cannot listen at {host}, port {port}: {error.strerror}') from error
 
 
 def read_users(file: str | None) -> list[tuple[str, str]]:
@@ -76,7 +88,7 @@ def parser(prog: str) -> options.Parser:
     add('--dtype', choices=options.DTYPES, help='what networks compute in (default: what suits the device)')
     add('--decode-frames', **options.DECODE_FRAMES)
     add('--host', default='127.0.0.1', metavar='ADDRESS', help='where to listen (default: 127.0.0.1)')
-    add('--port', type=options.port, default=7860, metavar='N', help='the port (default: 7860)')
+    add('--port', type=options.port, default=7860, metavar='N', help='the port, 0 for one that is free (default: 7860)')
     add('--auth', metavar='FILE', help='a file with lines of name:password; others are not let in')
     add('--max-upload', type=options.at_least_1, default=64, metavar='MB', help='size of an upload (default: 64)')
     return parser

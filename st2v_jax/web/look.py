@@ -48,9 +48,9 @@ def _doing(studio, name, branch):
         if before:
             return 'waiting'
         return 'enhancing' if job.progress is not None and job.progress.chunk is None else 'making'
-    if studio.turns.failure((name, branch.name)) is not None:
-        return 'failed'
-    return 'stopped' if len(branch.chunks) < _planned(studio, branch) else 'done'
+    if len(branch.chunks) >= _planned(studio, branch):
+        return 'done'
+    return 'stopped' if studio.turns.failure((name, branch.name)) is None else 'failed'
 
 
 def _planned(studio, branch):

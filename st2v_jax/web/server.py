@@ -1,6 +1,7 @@
 """The server of the page: its files and what it asks for, beside gradio, which has the buttons."""
 
 import hashlib
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 
 from st2v_jax.errors import SessionError
 from st2v_jax.sessions.manifest import metadata
-from st2v_jax.web.guard import LOOPBACK, Guard
+from st2v_jax.web.guard import Guard
 from st2v_jax.web.look import look
 from st2v_jax.web.page import mounted
 from st2v_jax.web.studio import Studio, frames_of
@@ -90,15 +91,10 @@ def application(studio: Studio, *, max_bytes: int, loopback: bool, users: Sequen
     return Guard(mounted(app, studio, max_bytes), loopback=loopback, users=users)
 
 
-def serve(app: Guard, host: str, port: int) -> None:
+def serve(app: Guard, listening: socket.socket) -> None:
     """Serves the page until a signal comes."""
-    config = uvicorn.Config(app, host, port, log_level='warning', timeout_graceful_shutdown=1, server_header=False)
-    uvicorn.Server(config).run()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is that of this machine for itself."""
-    return host in LOOPBACK
+    config = uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1, server_header=False)
+    uvicorn.Server(config).run([listening])
 
 
 def _split(file):

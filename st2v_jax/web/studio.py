@@ -19,7 +19,7 @@ from st2v_jax.sessions import about, branches, enhanced
 from st2v_jax.sessions.branches import Branch, Recipe
 from st2v_jax.sessions.session import Session
 from st2v_jax.storage.names import fit
-from st2v_jax.streaming.generate import Model
+from st2v_jax.streaming.generate import Model, check_seeds
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
 from st2v_jax.tokenizer import in_short, lost_message
 from st2v_jax.video_io import read_metadata
@@ -85,6 +85,7 @@ class Studio:
     def make(self, prompt: str, num_frames: int, seed: int, start: Start | None = None) -> str:
         """Begins a video in a session of its own, and returns its name."""
         self.notes_on(prompt)
+        check_seeds([seed])
         _check_frames(num_frames)
         if num_frames > self.model.max_frames:
             raise BadInput(f'without CAM and APM there is one chunk of {self.model.max_frames} frames')

@@ -1,5 +1,6 @@
 """A studio of the tiny model whose chunks are made by arithmetic, as in tests/sessions: nothing is compiled."""
 
+import dataclasses
 import threading
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 from st2v_jax.sessions.session import Session, Step
 from st2v_jax.streaming.generate import load
 from st2v_jax.web import studio as studios
+from st2v_jax.web.seen import Seen
 from st2v_jax.web.studio import Studio
 
 STEPS = 3
@@ -36,11 +38,12 @@ def paced(monkeypatch):
                 yield Step(number, step, STEPS)
             frames = np.random.default_rng(number).uniform(-1, 1, (8 if number else 16, 32, 32, 3)).astype(np.float32)
             there = session.branch(name)
-            session._save(studios.dataclasses.replace(there, chunks=tuple(ids[: number + 1])))
+            session._save(dataclasses.replace(there, chunks=tuple(ids[: number + 1])))
             pace.made.append((name, number))
             yield Step(number, STEPS, STEPS, frames)
 
     monkeypatch.setattr(Session, 'extend', extend)
+    monkeypatch.setattr(Seen, 'keep', lambda *_: None)
     monkeypatch.setattr(studios, 'preview', lambda session, branch, step: b'preview')
     return pace
 

@@ -128,11 +128,12 @@
     const made = branch.chunks.filter((chunk) => chunk.id).length;
     Object.assign(document.body.dataset, {
       doing: branch.doing,
+      failed: branch.error ? 'yes' : '',
       chosen: at.chunk >= 0 && at.chunk <= made ? 'chunk' : '',
       made: made ? 'some' : 'none',
     });
     find('screen').style.setProperty('--wide', found.size[1] / found.size[0]);
-    find('state').textContent = inWords(branch, made, found.fps);
+    find('state').textContent = branch.error || inWords(branch, made, found.fps);
     const progress = branch.progress;
     const share = !progress ? 0 : progress.chunk === null ? progress.step / progress.steps
       : (progress.chunk + progress.step / progress.steps) / branch.chunks.length;
@@ -153,7 +154,6 @@
     return {
       done: `${branch.num_frames} frames, ${seconds} s`,
       stopped: `${made} of ${all} chunks are made`,
-      failed: branch.error,
       pausing: 'Pausing at the next step',
       waiting: branch.before === 1 ? 'Waiting: another video has its turn' : `Waiting: ${branch.before} videos come first`,
       enhancing: progress && progress.step ? `Enhancing, step ${progress.step} of ${progress.steps}`
