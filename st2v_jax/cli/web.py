@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 import warnings
 from argparse import Namespace
 from pathlib import Path
@@ -10,6 +11,7 @@ from st2v_jax.cli import options
 from st2v_jax.cli.run import Run, require
 from st2v_jax.cli.videos import name_device
 from st2v_jax.errors import BadInput
+from st2v_jax.web.guard import LOOPBACK
 
 DESCRIPTION = """\
 Serves a page on which long videos are made, watched while they grow, changed and made again in parts. Each video is a
@@ -31,14 +33,19 @@ def work(arguments: Namespace, run: Run) -> None:
     """Loads the model and serves the page until a signal comes."""
     require('web', 'gradio')
     users = read_users(arguments.auth)
-    os.environ |= {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_OFFLINE': '1', 'DO_NOT_TRACK': '1'}
+    listening = _listening(arguments)
+    with tempfile.TemporaryDirectory() as uploads:
+        os.environ |= {'GRADIO_TEMP_DIR': uploads, 'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_OFFLINE': '1'}
+        _serve(arguments, run, listening, users)
+
+
+def _serve(arguments, run, listening, users):
     warnings.filterwarnings('ignore', module='gradio')  # about what it imports
     from st2v_jax.streaming.generate import load
-    from st2v_jax.web.guard import LOOPBACK
     from st2v_jax.web.server import application, serve
     from st2v_jax.web.studio import Studio
 
-    listening, loopback = _listening(arguments), arguments.host in LOOPBACK
+    loopback = arguments.host in LOOPBACK
     name_device(arguments.dtype)
     studio = Studio(arguments.folder, load(arguments.weights, arguments.dtype), arguments.decode_frames)
     app = application(studio, max_bytes=arguments.max_upload * 2**20, loopback=loopback, users=users)
@@ -60,7 +67,8 @@ def _listening(arguments):
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET)
     except OSError as error:
-        raise BadInput(f'cannot listen at {host}, port {port}: {error.strerror}') from error
+        reason = str(error.strerror).partition(' (')[0]  # Python adds the address
+        raise BadInput(f'cannot listen at {host}, port {port}: {reason}') from error
 
 
 def read_users(file: str | None) -> list[tuple[str, str]]:

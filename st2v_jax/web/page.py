@@ -126,7 +126,7 @@ def _making(studio, max_bytes):
 
 
 def _start(studio, file, max_bytes):
-    """What a file that was sent begins a video with; the file is removed."""
+    """What a video starts from, of a file that was sent."""
     if file is None:
         return None
     contract = studio.model.config.contract

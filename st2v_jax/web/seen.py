@@ -25,7 +25,8 @@ class Seen:
     """The kept files; folder: where the sessions lie."""
 
     def __init__(self, folder: Path, fps: float):
-        self.folder, self._fps, self._decoding = folder / FOLDER, fps, threading.Lock()
+        self.folder, self._fps = folder / FOLDER, fps
+        self._decoding, self._exporting = threading.Lock(), threading.Lock()
         self.folder.mkdir(exist_ok=True)
 
     def keep(self, name: str, frames: np.ndarray) -> None:
@@ -46,7 +47,7 @@ class Seen:
     def video(self, name: str, pieces: Callable[[], Iterable[np.ndarray]], metadata: Callable[[], Any]) -> Path:
         """The mp4 of a name, a whole video; `pieces` and `metadata` make it if it is not kept."""
         file = self.folder / f'{name}.mp4'
-        with self._decoding:
+        with self._exporting:
             if not file.exists():
                 self._write(file, pieces(), metadata())
         return file
