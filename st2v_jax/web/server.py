@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 
 from st2v_jax.errors import SessionError
 from st2v_jax.sessions.manifest import metadata
+from st2v_jax.sessions.session import Session
 from st2v_jax.web.guard import Guard
 from st2v_jax.web.look import look
 from st2v_jax.web.page import mounted
@@ -55,16 +56,15 @@ def application(studio: Studio, *, max_bytes: int, loopback: bool, users: Sequen
 
     @app.get('/st2v/chunk/{session}/{branch}/{number}/{file}')
     def chunk(session: str, branch: str, number: int, file: str):
-        opened = studio.session(session)
-        there, (id, ending) = opened.branch(branch), _split(file)
+        there, (id, ending) = Session(studio.place(session)).branch(branch), _split(file)
         if not 0 <= number < len(there.chunks) or there.chunks[number] != id:
             raise SessionError('there is no such chunk')
-        kept = studio.seen.file(id, ending, lambda: opened.decoded(there, number, id)[0])
+        kept = studio.seen.file(id, ending, lambda: studio.session(session).decoded(there, number, id)[0])
         return FileResponse(kept, headers=FOREVER)
 
     @app.get('/st2v/given/{session}/{branch}/{file}')
     def given(session: str, branch: str, file: str):
-        opened = studio.session(session)
+        opened = Session(studio.place(session))
         there, (id, ending) = opened.branch(branch), _split(file)
         if not there.goes_on or there.given.id != id:
             raise SessionError('the video goes on from nothing of that name')
@@ -83,7 +83,7 @@ def application(studio: Studio, *, max_bytes: int, loopback: bool, users: Sequen
 
     @app.get('/st2v/enhanced/{session}/{branch}')
     def enhanced(session: str, branch: str, watch: bool = False):
-        file = studio.enhanced_file(session, studio.session(session).branch(branch))
+        file = studio.enhanced_file(session, Session(studio.place(session)).branch(branch))
         if file is None:
             raise SessionError('it is not enhanced')
         return FileResponse(file, filename=None if watch else f'{session}-{branch}-enhanced.mp4', headers=NEVER)

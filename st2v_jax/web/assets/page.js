@@ -74,6 +74,13 @@
       });
     }
 
+    // While the next chunk is made, what is there is played again.
+    again() {
+      const { video, growing } = this, { buffered } = video;
+      if (!growing || video.paused || video.seeking || !buffered.length) return;
+      if (video.currentTime > buffered.end(buffered.length - 1) - 0.05) video.currentTime = 0;
+    }
+
     async pump(run) {
       if (run.busy || !run.buffer) return;
       run.busy = true;
@@ -251,6 +258,7 @@
       }
       head.style.left = `${x}px`;
     }
+    player.again();
     requestAnimationFrame(moveHead);
   }
 
