@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from st2v_jax.sessions import branches
 from st2v_jax.sessions.session import Session, Step
 from st2v_jax.streaming.generate import load
 from st2v_jax.web import studio as studios
@@ -38,7 +39,7 @@ def paced(monkeypatch):
                 yield Step(number, step, STEPS)
             frames = np.random.default_rng(number).uniform(-1, 1, (8 if number else 16, 32, 32, 3)).astype(np.float32)
             there = session.branch(name)
-            session._save(dataclasses.replace(there, chunks=tuple(ids[: number + 1])))
+            branches.save(session.folder / 'branches', dataclasses.replace(there, chunks=tuple(ids[: number + 1])))
             pace.made.append((name, number))
             yield Step(number, STEPS, STEPS, frames)
 
