@@ -33,12 +33,10 @@ class Guard:
     async def __call__(self, scope, receive, send):
         if scope['type'] == 'lifespan':
             return await self._app(scope, receive, send)
-        refused = self._refused(scope)
-        if scope['type'] != 'http':
+        if scope['type'] != 'http':  # the page has no websockets
             return await send({'type': 'websocket.close'})
-        if refused is not None:
-            status, text, headers = refused
-            return await _answer(send, status, text, headers)
+        if refused := self._refused(scope):
+            return await _answer(send, *refused)
         await self._app(scope, receive, _with_headers(send))
 
     def _refused(self, scope):

@@ -56,11 +56,12 @@ def _blocks(studio, max_bytes):
                     frames = gr.Number(48, label='Frames', precision=0, minimum=1, maximum=MOST_FRAMES, min_width=100)
                     seed = gr.Number(0, label='Seed', precision=0, minimum=0, maximum=2**32 - 1, min_width=100)
                 with gr.Accordion('Start from a clip or a picture', open=False):
-                    start = gr.File(
-                        show_label=False, file_types=[*CLIPS, *PICTURES], elem_id='start', height=120,
-                    )  # fmt: skip
-                    gr.HTML(f'<p class="hint">A clip is gone on from; a picture is what it begins with. At most '
+                    start = gr.File(show_label=False, file_types=[*CLIPS, *PICTURES], elem_id='start', height=120)
+                    gr.HTML(f'<p class="hint">The video goes on after a clip, or begins with a picture; at most '
                             f'{max_bytes / 2**20:.0f} MB.</p>')  # fmt: skip
+                if studio.model.tokenizer.words:
+                    with gr.Accordion('Words that the model knows', open=False):
+                        gr.HTML(f'<p class="hint">{html.escape(" ".join(studio.model.tokenizer.words))}</p>')
                 make = gr.Button('Make', variant='primary', elem_id='make')
                 gr.HTML('<h3>Videos</h3><div id="videos"></div>', apply_default_css=False)
             with gr.Column(scale=5, min_width=300, elem_id='right'):

@@ -116,7 +116,7 @@ class Turns:
             try:
                 goes_on, failure = self._turn(self._running), None
             except stopping.Stopped:
-                return
+                goes_on, failure, self._closed = False, None, True
             except Exception as error:
                 goes_on, failure = False, words(error)
             with self._changed:
