@@ -21,7 +21,7 @@ def look(studio: Studio, name: str, branch: str) -> dict[str, Any]:
             branch = next(iter(there), branch)
         shown = _branch(studio, session, there, session.branch(branch))
     except SessionError as error:
-        return {'videos': videos, 'fps': FPS, 'error': str(error)}
+        return {'videos': videos, 'fps': FPS, 'error': studio.told(error)}
     tree = [_in_tree(studio, name, there, each) for each in there.values()]
     height, width = session.about['frame_size']
     return {'videos': videos, 'fps': FPS, 'size': [height, width], 'tree': tree, 'branch': shown}
@@ -30,9 +30,9 @@ def look(studio: Studio, name: str, branch: str) -> dict[str, Any]:
 def _in_list(studio, name):
     try:
         session = Session(studio.place(name))
-        there = [session.branch(each) for each in session.names()]
+        there = [session.branch(each) for each in session.names() or ['main']]
     except SessionError as error:
-        return {'name': name, 'prompt': str(error), 'doing': 'failed'}
+        return {'name': name, 'prompt': studio.told(error), 'doing': 'failed'}
     doing = [_doing(studio, name, branch) for branch in there]
     first = next((each for each in ('making', 'enhancing', 'waiting', 'failed') if each in doing), doing[0])
     return {'name': name, 'prompt': there[0].recipes[0].prompts.prompt, 'doing': first}

@@ -12,7 +12,6 @@ from st2v_jax.errors import BadInput
 from st2v_jax.video_io.pictures import ENDINGS as PICTURES
 from st2v_jax.video_io.start import read_start
 from st2v_jax.web.studio import FPS, LONGEST_PROMPT, MOST_FRAMES, Studio
-from st2v_jax.web.turns import words
 from st2v_jax.web.uploads import CLIPS, check_upload
 
 HEAD = '<link rel="stylesheet" href="/st2v/page/page.css"><script src="/st2v/page/page.js" defer></script>'
@@ -87,17 +86,17 @@ def _blocks(studio, max_bytes):
                     reroll = gr.Button('Re-roll', size='md', min_width=100, elem_id='reroll')
                 gr.HTML(TREE, apply_default_css=False)
 
-        _on(make, _making(studio, max_bytes), [here, prompt, frames, seed, start], went)
-        _on(pause, lambda name, branch, chunk: studio.pause(name, branch), [here], went)
-        _on(go_on, lambda name, branch, chunk: studio.go_on(name, branch), [here], went)
-        _on(change, _changing(studio), [here, further, longer], went)
-        _on(enhance, lambda name, branch, chunk: studio.enhance(name, branch), [here], went)
-        _on(reroll, _rerolling(studio), [here], went)
-        _on(branch, _branching(studio), [here, other], went)
+        _on(studio, make, _making(studio, max_bytes), [here, prompt, frames, seed, start], went)
+        _on(studio, pause, lambda name, branch, chunk: studio.pause(name, branch), [here], went)
+        _on(studio, go_on, lambda name, branch, chunk: studio.go_on(name, branch), [here], went)
+        _on(studio, change, _changing(studio), [here, further, longer], went)
+        _on(studio, enhance, lambda name, branch, chunk: studio.enhance(name, branch), [here], went)
+        _on(studio, reroll, _rerolling(studio), [here], went)
+        _on(studio, branch, _branching(studio), [here, other], went)
     return page
 
 
-def _on(button, does: Callable, inputs, went):
+def _on(studio, button, does: Callable, inputs, went):
     """Connects a button: does(session, branch, chunk, *fields) returns (session, branch) to go to, or None to stay."""
 
     def work(here, *fields):
@@ -105,7 +104,7 @@ def _on(button, does: Callable, inputs, went):
             name, branch, chunk = here.split('/')
             to = does(name, branch, int(chunk), *fields)
         except Exception as error:
-            raise gr.Error(words(error), duration=12, print_exception=False) from error
+            raise gr.Error(studio.told(error), duration=12, print_exception=False) from error
         return '/'.join(to) if to else ''
 
     # page.js says what is shown, whatever the hidden field held

@@ -16,7 +16,6 @@ from st2v_jax.web.guard import Guard
 from st2v_jax.web.look import look
 from st2v_jax.web.page import mounted
 from st2v_jax.web.studio import Studio, frames_of
-from st2v_jax.web.turns import words
 
 ASSETS = Path(__file__).parent / 'assets'
 FOREVER = {'cache-control': 'private, max-age=31536000, immutable'}  # of what an id names
@@ -35,7 +34,7 @@ def application(studio: Studio, *, max_bytes: int, loopback: bool, users: Sequen
 
     @app.exception_handler(SessionError)
     def refused(request, error):
-        return PlainTextResponse(words(error), 404, NEVER)
+        return PlainTextResponse(studio.told(error), 404, NEVER)
 
     @app.get('/st2v/page/{file}')
     def asset(file: str):

@@ -26,7 +26,7 @@ from st2v_jax.video_io import read_metadata
 from st2v_jax.video_io.start import Start
 from st2v_jax.web.preview import preview
 from st2v_jax.web.seen import Seen, write_video
-from st2v_jax.web.turns import Job, Progress, Turns
+from st2v_jax.web.turns import Job, Progress, Turns, words
 
 FPS = 8.0
 MOST_FRAMES = 14_400  # half an hour
@@ -51,7 +51,7 @@ class Studio:
     def __init__(self, folder: str | Path, model: Model, decode_frames: int):
         self.folder, self.model, self._decode_frames = Path(folder).resolve(), model, decode_frames
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.seen, self.turns = Seen(self.folder, FPS), Turns()
+        self.seen, self.turns = Seen(self.folder, FPS), Turns(self.told)
         self._lock, self._held, self._watched = threading.RLock(), {}, {}
 
     def names(self) -> list[str]:
@@ -68,6 +68,10 @@ class Studio:
     def session(self, name: str, tell: Callable[[str], None] = print) -> Session:
         """A session with the model; raises SessionError if it is one of another model."""
         return Session(self.place(name), self.model, decode_frames=self._decode_frames, tell=tell)
+
+    def told(self, error: Exception) -> str:
+        """The message of an error in one line, without saying where the folder is."""
+        return words(error).replace(f'{self.folder}/', '')
 
     def notes_on(self, prompt: str) -> list[str]:
         """What a user should know about a prompt; raises BadInput if the model understands nothing of it."""

@@ -4,7 +4,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -45,9 +45,13 @@ class Job:
 
 
 class Turns:
-    """The queue: each job in turn makes a chunk, so that a long video does not keep others waiting until its end."""
+    """The queue: each job in turn makes a chunk, so that a long video does not keep others waiting until its end.
 
-    def __init__(self):
+    told: the message of an error for the user, see `words`.
+    """
+
+    def __init__(self, told: Callable[[Exception], str]):
+        self._told = told
         self._waiting, self._running, self._failed, self._closed = deque(), None, {}, False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name='turns', daemon=True)
@@ -118,7 +122,7 @@ class Turns:
             except stopping.Stopped:
                 goes_on, failure, self._closed = False, None, True
             except Exception as error:
-                goes_on, failure = False, words(error)
+                goes_on, failure = False, self._told(error)
             with self._changed:
                 if failure is not None:
                     self._failed[self._running.key] = failure

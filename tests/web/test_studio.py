@@ -7,7 +7,7 @@ from st2v_jax.sessions.about import writing
 from st2v_jax.sessions.session import Session
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
 from st2v_jax.web.look import look
-from st2v_jax.web.turns import Job, Turns
+from st2v_jax.web.turns import Job, Turns, words
 
 PROMPT, OTHER = 'a red ball moves left', 'a blue star over sand'
 
@@ -107,7 +107,7 @@ def test_a_bug_is_one_line_on_the_page_and_a_traceback_in_the_terminal(capsys):
         yield False
         raise AssertionError('two\nlines')
 
-    turns = Turns()
+    turns = Turns(words)
     turns.add(Job(('a', 'b'), steps()))
     with turns._changed:
         assert turns._changed.wait_for(lambda: turns.failure(('a', 'b')), 60)
@@ -131,6 +131,16 @@ def test_a_name_leads_to_sessions_of_the_folder_only(studio, name):
     with pytest.raises(SessionError, match='there is no video'):
         studio.place(name)
     assert name == '' or 'there is no video' in look(studio, name, 'main')['error']
+
+
+def test_a_session_that_cannot_be_read_is_told_without_saying_where_it_lies(studio, model):
+    Session.create(studio.folder / 'empty', model)  # killed before anything was asked for
+    Session.create(studio.folder / 'damaged', model)
+    (studio.folder / 'damaged' / 'session.json').write_text('{')
+    for name, told in (('empty', 'there is no branch main in empty; it has none'), ('damaged', 'damaged')):
+        seen = look(studio, name, 'main')
+        assert told in seen['error'] and str(studio.folder) not in str(seen)
+    assert {(video['name'], video['doing']) for video in seen['videos']} == {('empty', 'failed'), ('damaged', 'failed')}
 
 
 def test_a_branch_of_a_strange_name_is_none(studio, paced):
