@@ -40,9 +40,10 @@
     const key = JSON.stringify(values);
     if (seen[id] === key) return;
     seen[id] = key;
-    const parent = find(id);
+    const parent = find(id), { scrollLeft } = parent;
     parent.replaceChildren();
     draw(parent);
+    parent.scrollLeft = scrollLeft;
   }
 
   // ---- the video: pieces of chunks, one after the other in one source, so that it plays on while it grows
@@ -149,6 +150,7 @@
     drawPreview(branch);
     redraw('timeline', [at, branch.given, branch.chunks, progress && progress.chunk],
       (row) => drawTimeline(row, branch, found.fps));
+    showWork(branch, progress);
     redraw('chunk', [at.chunk, branch.chunks[at.chunk]], (line) => drawChunk(line, branch));
     redraw('links', [at, made, branch.enhanced, branch.num_frames], (line) => drawLinks(line, branch, made));
     redraw('tree', [found.tree, at], (tree) => drawTree(tree, found.tree));
@@ -242,6 +244,15 @@
       };
     });
     make('div', 'head', '', row);
+  }
+
+  // Scrolls a long timeline to the chunk in work, once for each.
+  function showWork(branch, progress) {
+    const key = progress && progress.chunk !== null && `${at.session}/${branch.name}/${progress.chunk}`;
+    if (!key || key === seen.work) return;
+    seen.work = key;
+    const row = find('timeline'), cell = row.querySelector(`[data-chunk="${progress.chunk}"]`);
+    row.scrollLeft = cell.offsetLeft - row.clientWidth / 2;
   }
 
   // The line in the timeline at the frame that is shown; cells may be wider than their frames ask for.
