@@ -5,6 +5,7 @@ go on after a kill. So nothing is lost with the process, but the order of the qu
 """
 
 import contextlib
+import itertools
 import re
 import threading
 import time
@@ -234,7 +235,8 @@ class Studio:
         words = re.sub(r'[^a-z0-9]+', '-', prompt.lower()).strip('-')
         stem = fit(words, longest=40).rstrip('-') or 'video'
         taken = {file.name for file in self.folder.iterdir()}
-        return next(name for name in (stem, *(f'{stem}-{n}' for n in range(2, 10**6))) if name not in taken)
+        names = (stem if n == 1 else f'{stem}-{n}' for n in itertools.count(1))
+        return next(name for name in names if name not in taken)
 
 
 def frames_of(session: Session, branch: Branch) -> Iterator[np.ndarray]:
