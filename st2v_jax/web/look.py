@@ -94,7 +94,7 @@ def _branch(studio, session, there, branch):
     name, contract = session.folder.name, branch.counted(studio.model.config.contract)
     journal = session.journal()
     made = {entry['chunk']: entry for entry in journal if isinstance(entry.get('chunk'), str)}
-    drawn = {(entry['branch'], entry['number']): entry['draws'][entry['kept']] for entry in journal if 'draws' in entry}
+    drawn = {(entry['branch'], entry['number']): entry['draws'][entry['kept']] for entry in journal if 'kept' in entry}
     chunks = []
     for number in range(max(_planned(studio, branch), len(branch.chunks))):
         recipe = branch.recipe(number)

@@ -104,7 +104,7 @@ def _on(studio, button, does: Callable, inputs, went):
             name, branch, chunk = here.split('/')
             to = does(name, branch, int(chunk), *fields)
         except Exception as error:
-            raise gr.Error(studio.told(error), duration=12, print_exception=False) from error
+            raise gr.Error(html.escape(studio.told(error)), duration=12, print_exception=False) from error
         return '/'.join(to) if to else ''
 
     # page.js says what is shown, whatever the hidden field held
@@ -117,7 +117,7 @@ def _on(studio, button, does: Callable, inputs, went):
 def _making(studio, max_bytes):
     def make(name, branch, chunk, prompt, frames, seed, file):
         for note in studio.notes_on(prompt):
-            gr.Warning(note)
+            gr.Warning(html.escape(note))
         return studio.make(
             prompt, _whole(frames, 'frames'), _whole(seed, 'a seed'), _start(studio, file, max_bytes)
         ), 'main'
@@ -138,14 +138,14 @@ def _start(studio, file, max_bytes):
     except OSError as error:  # by the name that the user gave it
         raise BadInput(str(error).replace(str(file), Path(file).name)) from error
     for note in start.notes:
-        gr.Info(note.replace(str(file), Path(file).name))
+        gr.Info(html.escape(note.replace(str(file), Path(file).name)))
     return start
 
 
 def _changing(studio):
     def change(name, branch, chunk, prompt, frames):
         for note in studio.notes_on(prompt) if prompt.strip() else ():
-            gr.Warning(note)
+            gr.Warning(html.escape(note))
         studio.go_on(name, branch, prompt, _whole(frames, 'frames') if str(frames or '').strip() else None)
 
     return change
@@ -158,7 +158,7 @@ def _rerolling(studio):
 def _branching(studio):
     def branch_off(name, branch, chunk, prompt):
         for note in studio.notes_on(prompt):
-            gr.Warning(note)
+            gr.Warning(html.escape(note))
         return name, studio.fork(name, branch, chunk, prompt)
 
     return branch_off

@@ -240,6 +240,16 @@ def test_a_video_starts_from_a_picture_and_strange_files_are_refused(server, pag
     assert (session.given(session.branch()).frames[0, 16] > (250, -1, -1)).all()
 
 
+def test_what_is_written_is_shown_as_text(server, page):
+    shown, asked = page(), []
+    shown.on('request', lambda request: asked.append(request.url))
+    shown.fill('#prompt textarea', '<img src=x onerror=alert(1)>')
+    shown.click('#make')
+    shown.wait_for_selector('.toast-body')
+    assert 'understands nothing of "<img src=x onerror=alert(1)>"' in toast(shown)
+    assert f'{server.address}/x' not in asked
+
+
 def test_no_path_leads_out_of_the_folder(server, tmp_path):
     (server.folder.parent / 'secret.mp4').write_text('secret')
     (server.folder / 'secret').mkdir(exist_ok=True)
