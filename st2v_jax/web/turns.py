@@ -126,20 +126,16 @@ class Turns:
             with self._changed:
                 if failure is not None:
                     self._failed[self._running.key] = failure
-                if goes_on:
+                if goes_on and not self._running.stopped:
                     self._waiting.append(self._running)
+                elif goes_on:
+                    self._running.steps.close()
                 self._running = None
                 self._changed.notify_all()
 
     def _turn(self, job):
-        """Works until another job may take its turn; returns whether there is more to do."""
-        for others_may in job.steps:
-            if job.stopped:
-                job.steps.close()
-                return False
-            if others_may and self._waiting:
-                return True
-        return False
+        """Works until the job is stopped or another one may take its turn; returns whether there is more to do."""
+        return any(job.stopped or (others_may and self._waiting) for others_may in job.steps)
 
 
 def words(error: Any) -> str:
