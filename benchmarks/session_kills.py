@@ -1,10 +1,11 @@
 """Kills `st2v sample --session` at random moments (-9), lets it go on, and compares with a run that was left alone.
 
     python benchmarks/session_kills.py --weights FOLDER --kills 50
+    python benchmarks/session_kills.py --weights FOLDER --kills 50 --gate
 
 Runs are forks of this process, which has imported everything and computed nothing, so a run starts at once. Half of the
 kills come at any moment from the start on, the others when the first step is done or later. The process ends with 1
-if a byte of a chunk or of the video differs.
+if a byte of a chunk or of the video differs. With --gate, most chunks are drawn again: its limits are that low.
 """
 
 import argparse
@@ -18,7 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from st2v_jax.streaming import gate
+
 OPTIONS = ['--prompt', 'a red ball moves left', '--num-frames', '96', '--steps', '2', '--seed', '3', '--quiet']
+GATE, LOW = ['--gate', 'reroll', '--gate-tries', '2'], {'cut': 0.8}
 
 
 def main() -> int:
@@ -27,15 +31,23 @@ def main() -> int:
     parser.add_argument('--weights', required=True)
     parser.add_argument('--kills', type=int, default=50)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--gate', action='store_true')
+    parser.add_argument('--start', help='a clip or a picture that the video starts from')
     arguments = parser.parse_args()
     warm()
     moments = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         options = [*OPTIONS, '--weights', arguments.weights]
+        if arguments.gate:
+            options += GATE
+            gate.LIMITS.update(LOW)
+        if arguments.start is not None:
+            options += ['--start', arguments.start]
         assert finish('compiled', options) == 0  # so that all other runs take the programs from the cache
         starts, samples = undisturbed('alone', options)
         wanted, killed, different = contents('alone'), 0, 0
+        assert not arguments.gate or len(wanted) > 15, 'more than the 11 chunks and the video'
         while killed < arguments.kills:
             from_start = moments.random() < 0.5
             at = moments.uniform(0, starts + samples if from_start else samples)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from st2v_jax.cli import options, schedules
+from st2v_jax.cli import options, schedules, starts
 from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import save
@@ -28,7 +28,7 @@ def open_session(folder: str | Path, weights: str | None, decode_frames: int) ->
     from st2v_jax.streaming.generate import load
 
     about = Session(folder).about
-    model = load(weights or about['source'], about['dtype'])
+    model = load(weights or about['source'], about['dtype'], about['frame_size'])
     return Session(folder, model, tell=warn, decode_frames=decode_frames)
 
 
@@ -58,6 +58,8 @@ def _branching(folder, there, wanted):
     for name in options.SAMPLING:
         if getattr(wanted.settings, name) != getattr(there.settings, name):
             differ[name] = getattr(wanted.settings, name)
+    if wanted.gate.redraws != there.gate.redraws:
+        differ |= {'gate': wanted.gate.action, 'gate_tries': wanted.gate.redraws or None}
     parser = options.Parser(f'st2v session branch {shlex.quote(folder)} --from 0', '')
     return parser.again(Namespace(), **schedules.spelled(wanted.prompts), **differ)
 
@@ -68,13 +70,13 @@ def make(session: Session, branch: Branch, progress: Progress, run: Run) -> None
         pass
 
 
-def _watched(session, branch, progress, run) -> Iterator[Step]:
+def _watched(session, branch, progress, run, given=0) -> Iterator[Step]:
     """The steps of a branch, with a progress bar; `run` knows what is stored.
 
-    The bar counts frames: each step of a chunk counts as an equal share of the frames that the chunk adds.
+    The bar counts frames: those that are given, and each step of a chunk as an equal share of those that it adds.
     """
     contract, count = branch.counted(session.model.config.contract), len(session.planned(branch))
-    total, there = contract.frames_after(count), [session.whole(id) for id in session.planned(branch)]
+    total, there = given + contract.frames_after(count), session.there(branch)
     if not all(there):
         progress.stage(f'chunk {there.index(False) + 1}/{count} compiling', total)
     kept = sum(there)
@@ -82,9 +84,8 @@ def _watched(session, branch, progress, run) -> Iterator[Step]:
         new, before = (contract.stride, contract.frames_after(step.chunk)) if step.chunk else (contract.opening, 0)
         kept += step.frames is not None
         run.written = f'{kept} of {count} chunks are in {session.folder}'
-        progress.to(
-            before + step.step / step.steps * new, f'chunk {step.chunk + 1}/{count} step {step.step}/{step.steps}'
-        )
+        done = given + before + step.step / step.steps * new
+        progress.to(done, f'chunk {step.chunk + 1}/{count} step {step.step}/{step.steps}')
         yield step
 
 
@@ -95,18 +96,25 @@ def make_video(
 
     only_new: whether the frames that it goes on from are left out of the file.
 
-    Without a chunk that is there already, the file grows while chunks are made; else it is written afterwards.
+    Without a chunk that is there already, the file grows while chunks are made; else it is written afterwards, as it is
+    if a gate may draw chunks again.
     """
     from st2v_jax.streaming.generate import first_frames
 
-    there = [session.whole(id) for id in session.planned(branch)]
+    there = session.there(branch)
     if all(there) and session.exported(branch, output, fps, only_new):
         return None if progress.quiet else print(f'{output} is complete: {session.folder}, {branch.name}', flush=True)
-    if any(there):
+    if any(there) or not all(map(branch.decided, range(len(there)))):  # the file begins with what is kept of each chunk
         make(session, branch, progress, run)
         return export(session, branch.name, output, fps, progress, run, only_new=only_new)
-    made = (step.frames for step in _watched(session, branch, progress, run) if step.frames is not None)
-    return _write(session, branch, first_frames(made, branch.num_frames), output, fps, progress, run, only_new)
+    given = starts.leading(None if only_new else session.given(branch))
+    made = (
+        step.frames
+        for step in _watched(session, branch, progress, run, sum(map(len, given)))
+        if step.frames is not None
+    )
+    new = first_frames(made, branch.num_frames)
+    return _write(session, branch, itertools.chain(given, new), output, fps, progress, run, only_new)
 
 
 def export(
@@ -117,16 +125,15 @@ def export(
     if not branch.chunks:
         raise SessionError(f'{session.folder}: {name} has no chunks yet')
     frames = min(branch.num_frames, branch.counted(session.model.config.contract).frames_after(len(branch.chunks)))
-    progress.stage('writing', frames + (branch.given.frames if branch.goes_on and not only_new else 0))
-    _write(session, branch, session.frames(name), output, fps, progress, run, only_new)
+    given = starts.leading(None if only_new else session.given(branch))
+    progress.stage('writing', sum(map(len, given)) + frames)
+    _write(session, branch, itertools.chain(given, session.frames(name)), output, fps, progress, run, only_new)
 
 
 def _write(session, branch, frames, output, fps, progress, run, only_new):
     from st2v_jax.sessions.manifest import metadata
 
     stored = run.written
-    if branch.goes_on and not only_new:
-        frames = itertools.chain([session.given(branch).frames], frames)
     try:
         save(frames, output, fps, metadata(session, branch), progress, run)
     except BaseException:

@@ -1,14 +1,19 @@
 """What the options of all verbs share: help that fits the terminal, errors in one line, checked numbers."""
 
 import argparse
+import dataclasses
 import re
 import shlex
 import shutil
 import textwrap
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from st2v_jax import __version__
+from st2v_jax.errors import BadInput
+
+if TYPE_CHECKING:
+    from st2v_jax.streaming.gate import Gate
 
 # The types that networks may compute in
 DTYPES = ('bfloat16', 'float16', 'float32')
@@ -178,6 +183,31 @@ def add_sampling(add: Callable) -> None:
         metavar='X',
         help='randomness of the DDIM steps, from 0 to 1 (default: 0 for paper, 1 for release)',
     )
+
+
+def add_gate(add: Callable, *, action: str, tries: str) -> None:
+    """Adds the options of the gate, see `gate`; action, tries: their defaults, in words."""
+    add(
+        '--gate',
+        choices=('off', 'warn', 'reroll'),
+        help='warn: tell of a chunk that stands still, is cut at its border, jumps in colour or brightness, or is '
+        f'saturated; reroll: also draw it again, and keep the best (default: {action})',
+    )
+    add(
+        '--gate-tries',
+        type=at_least_1,
+        metavar='N',
+        help=f'with --gate reroll: draw a chunk again at most N times (default: {tries})',
+    )
+
+
+def gate(arguments: argparse.Namespace, before: 'Gate') -> 'Gate':
+    """The gate that the options ask for; what they do not say is as `before`. Raises BadInput for tries alone."""
+    asked = {'action': arguments.gate, 'tries': arguments.gate_tries}
+    found = dataclasses.replace(before, **{name: value for name, value in asked.items() if value is not None})
+    if arguments.gate_tries is not None and found.action != 'reroll':
+        raise BadInput('--gate-tries goes with --gate reroll')
+    return found
 
 
 DECODE_FRAMES = {

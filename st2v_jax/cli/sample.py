@@ -10,14 +10,15 @@ from argparse import Namespace
 from pathlib import Path
 
 from st2v_jax import __version__, video_io
-from st2v_jax.cli import in_session, options, outputs, schedules
-from st2v_jax.cli.progress import Progress
+from st2v_jax.cli import in_session, options, outputs, schedules, starts
+from st2v_jax.cli.progress import Progress, warn
 from st2v_jax.cli.run import Run
 from st2v_jax.cli.videos import check_words, enhanced, name_device, save
 from st2v_jax.data.examples import EXAMPLES as PROMPTS
 from st2v_jax.errors import BadInput
 from st2v_jax.storage.names import fit
 from st2v_jax.storage.text import read_lines
+from st2v_jax.streaming.gate import OFF
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
 
 # Lists of prompts that ship with the package, by the names that --prompts-file knows them under
@@ -35,6 +36,7 @@ examples:
   {run} --prompt "{0}"
   {run} --num-frames 240 --output long.mp4 --prompt "{1}"
   {run} --output night.gif --seed 7 --prompt "{2}"
+  {run} --start clip.mp4 --prompt "{0}"   # goes on from your clip; a picture is the first frame
   {run} --num-frames 144 --prompt "{0}" --at 72 "{1}"   # another prompt from frame 72 on
   {run} --prompts-file prompts.txt --output videos/clip.mp4   # writes clip-000.mp4, clip-001.mp4, ...
   {run} --prompts-file paper --weights weights/st2v           # the 50 prompts of the paper
@@ -54,6 +56,8 @@ def work(arguments: Namespace, run: Run) -> None:
     """Checks the arguments, makes the videos and saves them."""
     if arguments.list_words:
         return _list_words(arguments)
+    starts.check(arguments)
+    options.gate(arguments, OFF)  # refuses now what makes no sense
     prompts, names = _prompts(arguments)
     if arguments.session is not None and not arguments.plan:
         return _in_sessions(prompts, names, arguments, run)
@@ -100,11 +104,11 @@ def make_all(jobs: 'list[Job]', arguments: Namespace, run: Run) -> None:
     if arguments.enhance:
         for job in jobs:
             outputs.Draft(job.output).check()
-    opened = _opened(arguments, [job.prompts for job in jobs])
+    opened, start, contract = _opened(arguments, [job.prompts for job in jobs])
     if not arguments.quiet:
         for job in jobs:
             if job.prompts.changes:
-                print(schedules.described(job.prompts, opened.config.contract, arguments.num_frames), flush=True)
+                print(schedules.described(job.prompts, contract, arguments.num_frames), flush=True)
         name_device(arguments.dtype)
     model, enhancer = _load(opened, arguments)
     settings = _settings(arguments, model)
@@ -118,7 +122,7 @@ def make_all(jobs: 'list[Job]', arguments: Namespace, run: Run) -> None:
         run.lower += ('--profile release (two evaluations of the network per step instead of three)',)
     run.lower += ('--weights with a smaller model',)
     for job in jobs:
-        _make(job, arguments, model, settings, enhancer, run)
+        _make(job, arguments, model, settings, enhancer, start, run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,15 +134,16 @@ class Job:
     session: str | None = None
 
 
-def _make(job, arguments, model, settings, enhancer, run):
-    """Makes one video and writes it to its file."""
+def _make(job, arguments, model, settings, enhancer, start, run):
+    """Makes one video, from `start` unless that is None, and writes it to its file."""
     from st2v_jax.sessions.branches import Recipe
 
+    gate = options.gate(arguments, OFF)
     if job.session is not None:
-        asked = Recipe(0, job.prompts, arguments.negative_prompt, arguments.seed, settings)
+        asked = Recipe(0, job.prompts, arguments.negative_prompt, arguments.seed, settings, gate)
         with Progress(job.prompts.prompt, quiet=arguments.quiet) as progress:
-            made = in_session.begin(job.session, model, asked, arguments.num_frames, settings.decode_frames)
-            return in_session.make_video(*made, job.output, arguments.fps, progress, run)
+            made = in_session.begin(job.session, model, asked, arguments.num_frames, settings.decode_frames, start)
+            return in_session.make_video(*made, job.output, arguments.fps, progress, run, only_new=arguments.only_new)
     prompts = schedules.spelled(job.prompts)
     metadata = {
         **prompts,
@@ -147,6 +152,7 @@ def _make(job, arguments, model, settings, enhancer, run):
         'seed': arguments.seed,
         'num_frames': arguments.num_frames,
         'settings': dataclasses.asdict(settings),
+        **({} if gate.action == 'off' else {'gate': dataclasses.asdict(gate)}),
         'command': run.parser.again(
             arguments,
             **prompts,
@@ -161,7 +167,7 @@ def _make(job, arguments, model, settings, enhancer, run):
     }
     progress = Progress(job.prompts.prompt, quiet=arguments.quiet)
     with progress, outputs.Draft(job.output) as draft:
-        frames = _streamed(model, job, arguments, settings, progress)
+        frames = _streamed(model, job, arguments, settings, gate, start, progress)
         if enhancer is None:
             return save(frames, job.output, arguments.fps, metadata, progress, run)
         refinement = enhancer.settings(variant=settings.profile)
@@ -184,21 +190,25 @@ def _make(job, arguments, model, settings, enhancer, run):
     run.draft = None
 
 
-def _streamed(model, job, arguments, settings, progress):
-    """Yields the frames of the streaming stage, with a progress bar.
+def _streamed(model, job, arguments, settings, gate, start, progress):
+    """Yields the frames that lead the video and those of the streaming stage, with a progress bar.
 
     The bar counts frames: each step of a chunk counts as an equal share of the frames that the chunk adds.
     """
     from st2v_jax.streaming.generate import generate
+    from st2v_jax.streaming.own_start import opening
 
-    total, contract = arguments.num_frames, model.config.contract
-    chunks = contract.chunks(total)
-    progress.stage(f'chunk 1/{chunks} compiling', total)
+    total, contract = arguments.num_frames, starts.counted(model.config.contract, start)
+    chunks, given = contract.chunks(total), starts.leading(None if arguments.only_new else start)
+    led = sum(map(len, given))
+    progress.stage(f'chunk 1/{chunks} compiling', led + total)
 
     def on_step(chunk, step, steps):
-        new, before = (contract.stride, contract.frames_after(chunk)) if chunk else (contract.first_frames, 0)
-        progress.to(min(total, before + step / steps * new), f'chunk {chunk + 1}/{chunks} step {step}/{steps}')
+        new, made = (contract.stride, contract.frames_after(chunk)) if chunk else (contract.opening, 0)
+        done = led + min(total, made + step / steps * new)
+        progress.to(done, f'chunk {chunk + 1}/{chunks} step {step}/{steps}')
 
+    yield from given
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'the prompt is longer')  # check_words has said so
         frames = generate(
@@ -207,8 +217,11 @@ def _streamed(model, job, arguments, settings, progress):
             total,
             seed=arguments.seed,
             negative_prompt=arguments.negative_prompt,
+            state=None if start is None else opening(model, start, seed=arguments.seed),
             on_step=on_step,
             settings=settings,
+            gate=gate,
+            tell=warn,
         )
     yield from frames
 
@@ -279,33 +292,37 @@ def _slug(prompt):
 
 
 def _opened(arguments, prompts):
-    """The opened model, whose chunks the prompts fit."""
+    """The opened model, what its videos start from, and how their chunks are counted, which the prompts fit."""
     from st2v_jax.open_model import open_model
 
     opened = open_model(arguments.weights)
+    config = opened.config.sized(arguments.size)
+    start = starts.read(arguments, opened, config)
+    contract = starts.counted(config.contract, start)
     for schedule in prompts:
-        schedule.check(arguments.num_frames, opened.config.contract)
-    return opened
+        schedule.check(arguments.num_frames, contract)
+    return opened, start, contract
 
 
 def _load(opened, arguments):
     """The model, and the enhancer or None."""
     from st2v_jax.streaming.generate import load
 
+    model = load(opened, arguments.dtype, arguments.size)
     if not arguments.enhance:
-        return load(opened, arguments.dtype), None
+        return model, None
     from st2v_jax.refinement.enhancer import load_enhancer
 
-    return load(opened, arguments.dtype), load_enhancer(opened, arguments.dtype)
+    return model, load_enhancer(opened, arguments.dtype)
 
 
 def _plan(arguments, prompts):
     from st2v_jax.cli import needs
     from st2v_jax.planning.video import abstract_enhancer, abstract_model
 
-    opened = _opened(arguments, prompts)
+    opened, *_ = _opened(arguments, prompts)
     name_device(arguments.dtype)
-    model = abstract_model(opened, arguments.dtype)
+    model = abstract_model(opened, arguments.dtype, arguments.size)
     enhancer = abstract_enhancer(opened, arguments.dtype) if arguments.enhance else None
     needs.show(model, _settings(arguments, model), arguments.num_frames, len(prompts), enhancer)
 
@@ -350,6 +367,7 @@ def parser(prog: str) -> options.Parser:
         help='length of the video in frames (default: 48)',
     )
     schedules.add_options(add)
+    starts.add_options(add)
     add(
         '--session',
         metavar='FOLDER',
@@ -380,6 +398,7 @@ def parser(prog: str) -> options.Parser:
     add('--negative-prompt', default='', metavar='TEXT', help='what the video should not show')
     add('--weights', metavar='FOLDER', help='a model written by train or convert (default: the small model)')
     options.add_sampling(add)
+    options.add_gate(add, action='off', tries=str(OFF.tries))
     add('--decode-frames', **{**options.DECODE_FRAMES, 'default': None})
     add('--dtype', choices=options.DTYPES, help='what networks compute in (default: what suits the device)')
     add('--quiet', action='store_true', help='print warnings and errors only')

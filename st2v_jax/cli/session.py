@@ -59,6 +59,8 @@ def show(arguments: Namespace, run: Run) -> None:
         origin = f', {shared} of them shared with {seen[branch.chunks[shared - 1]]}' if shared else ''
         made = [seconds[id] for id in branch.chunks[shared:] if id in seconds]
         told = f', made in {sum(entry["seconds"] for entry in made):.1f} s' if made else ''
+        again = sum(draw > 0 for draw in branch.draws)
+        told = (f', {again} of them drawn again' if again else '') + told
         ended = f' until {time.strftime("%Y-%m-%d %H:%M", time.localtime(made[-1]["time"]))}' if made else ''
         print(f'{name}: {len(branch.chunks)} chunks{origin}, {branch.num_frames} frames asked for{told}{ended}')
         for recipe in branch.recipes:
@@ -132,7 +134,8 @@ def export(arguments: Namespace, run: Run) -> None:
     with outputs.claimed(output):
         session = in_session.open_session(arguments.folder, arguments.weights, arguments.decode_frames)
         with Progress(arguments.branch, quiet=arguments.quiet) as progress:
-            in_session.export(session, arguments.branch, output, arguments.fps, progress, run)
+            fps, only_new = arguments.fps, arguments.only_new
+            in_session.export(session, arguments.branch, output, fps, progress, run, only_new=only_new)
 
 
 def enhance(arguments: Namespace, run: Run) -> None:
@@ -218,6 +221,9 @@ def _changes(arguments, session, recipe):
     elif arguments.at:
         raise BadInput('--at goes with --prompt')
     given = options.given(arguments, *options.SAMPLING)
+    gate = options.gate(arguments, recipe.gate)
+    if gate != recipe.gate:
+        changes['gate'] = gate
     if given:
         from st2v_jax.streaming.settings import PROFILES
 
@@ -253,6 +259,7 @@ def parser(prog: str) -> options.Parser:
         add('--negative-prompt', metavar='TEXT', help='what they should not show (default: as before)')
         add('--seed', type=options.seed, metavar='N', help='random seed (default: as before)')
         options.add_sampling(add)
+        options.add_gate(add, action='as before', tries='as before')
 
     def forking(add):
         add('--branch', default='main', metavar='NAME', help='the branch to begin with (default: main)')

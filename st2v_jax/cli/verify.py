@@ -47,7 +47,7 @@ def _of_file(arguments):
     from st2v_jax.streaming.generate import load
 
     manifest = verification.manifest_of(arguments.folder)
-    model = load(arguments.weights, manifest.dtype)
+    model = load(arguments.weights, manifest.dtype, manifest.frame_size)
     return verification.of_file(arguments.folder, manifest, model, arguments.chunks)
 
 

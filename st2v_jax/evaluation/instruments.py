@@ -217,5 +217,6 @@ WEIGHT_FREE = (
         lambda curves: {
             f'still_{name}': stagnation.stagnation(curves['block_change'])[name] for name in ('share', 'longest')
         },
+        modules=(),
     ),
 )

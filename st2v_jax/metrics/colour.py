@@ -31,6 +31,24 @@ def histogram_distances(shares: np.ndarray, reference: np.ndarray) -> np.ndarray
     return np.abs(np.asarray(shares, np.float64) - reference).sum(-1) / 2
 
 
+def colour_steps(frames: np.ndarray) -> np.ndarray:
+    """How far [f - 1] the colours of frames [f, h, w, 3] are from those of the next frame, in levels of 0..255.
+
+    This is the Wasserstein distance of the values of a channel, wherever in the picture they are; mean over channels.
+    Unlike a distance of histograms, it does not depend on where their cells end.
+    """
+    shares = np.array(
+        [
+            [
+                np.bincount(channel.ravel(), minlength=256) / channel.size
+                for channel in np.moveaxis(to_uint8(frame), -1, 0)
+            ]
+            for frame in frames
+        ]
+    )
+    return np.abs(np.diff(shares.cumsum(-1), axis=0)).sum(-1).mean(-1)
+
+
 def colourfulness(frames: np.ndarray) -> np.ndarray:
     """Colourfulness [f] of frames [f, h, w, 3] after Hasler and Suesstrunk 2003; 0 is grey, 109 extremely colourful.
 

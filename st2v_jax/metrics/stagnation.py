@@ -14,13 +14,18 @@ def block_changes(frames: np.ndarray) -> np.ndarray:
     It is the largest difference of block means over blocks and channels, in grey values of 0..255. A small object that
     moves changes its blocks although the mean over the picture hardly changes; noise averages out.
     """
-    import cv2
-
-    frames = [to_uint8(frame).astype(np.float32) for frame in frames]
-    h, w = frames[0].shape[:2]
-    blocks = -(-w // BLOCK), -(-h // BLOCK)
-    means = [cv2.resize(frame, blocks, interpolation=cv2.INTER_AREA) for frame in frames]
+    means = [_means(_means(to_uint8(frame)).swapaxes(0, 1)) for frame in frames]
     return np.array([np.abs(b - a).max() for a, b in zip(means[:-1], means[1:])], np.float64)
+
+
+def _means(values):
+    """The means [blocks, ...] of equal blocks of values [n, ...], each at most 8 long; they may end within a value."""
+    n = len(values)
+    edges = np.linspace(0, n, -(-n // BLOCK) + 1)
+    whole = np.minimum(edges.astype(int), n - 1)
+    sums = np.cumsum(values, 0, np.float64) - values  # of all before a value
+    rest = (edges - whole).reshape(-1, *[1] * (values.ndim - 1))
+    return np.diff(sums[whole] + rest * values[whole], axis=0) / (n / (len(edges) - 1))
 
 
 def stagnation(changes: np.ndarray, still: float = STILL) -> dict[str, float | int]:

@@ -57,6 +57,19 @@ class ModelConfig:
             unit = self.vae.downsampling
             raise ValueError(f'frame_size is (height, width), multiples of {unit}, not {self.frame_size}')
 
+    def sized(self, frame_size: tuple[int, int] | None) -> 'ModelConfig':
+        """This config with frames of another (height, width) in pixels; None leaves them.
+
+        Raises ValueError unless the autoencoder and every level of the denoiser divide both evenly.
+        """
+        if frame_size is None or tuple(frame_size) == self.frame_size:
+            return self
+        height, width = frame_size
+        unit = self.vae.downsampling * self.backbone.downsampling
+        if min(height, width) < 1 or height % unit or width % unit:
+            raise ValueError(f'frames of this model have multiples of {unit} pixels, not {height}x{width}')
+        return dataclasses.replace(self, frame_size=(height, width))
+
     @functools.cached_property
     def contract(self) -> Contract:
         """What the streaming stage knows of this model."""

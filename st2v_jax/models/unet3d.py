@@ -64,6 +64,11 @@ class UNetConfig:
             )
 
     @property
+    def downsampling(self) -> int:
+        """Latents per value of the lowest level along an axis."""
+        return 2 ** (len(self.channels) - 1)
+
+    @property
     def skips(self) -> tuple[int, ...]:
         """Widths of the skip connections in the order in which the encoder makes them."""
         widths = [self.channels[0]]

@@ -40,11 +40,16 @@ class Stage:
         return max(device, host) if self.ahead else device + host
 
 
-def abstract_model(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Model:
+def abstract_model(
+    folder: str | Path | OpenModel | None = None,
+    dtype: DTypeLike | None = None,
+    frame_size: tuple[int, int] | None = None,
+) -> Model:
     """The Model that `load` returns, but with shapes for parameters, which are not read, and without a tokenizer."""
     model = open_model(folder)
+    config = model.config.sized(frame_size)
     dtype = default_dtype() if dtype is None else dtype
-    return Model(model.config, None, held(model.config, model.networks, dtype), system(model.config, dtype))
+    return Model(config, None, held(config, model.networks, dtype), system(config, dtype))
 
 
 def abstract_enhancer(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Enhancer:

@@ -76,6 +76,9 @@ def check(folder: Path, about: dict[str, Any], model: Model) -> None:
         differ = ', '.join(sorted(name for name in files | then if files.get(name) != then.get(name)))
         those = about['source'] or 'the small model'
         raise SessionError(f'{folder} was made with other weights ({differ} differ): those of {those}')
+    size, then = ('x'.join(map(str, one)) for one in (model.config.frame_size, about['frame_size']))
+    if size != then:
+        raise SessionError(f'{folder} was made at {then}, not at {size}: --size {then} goes on')
     if _dtype(model) != about['dtype']:
         dtype = about['dtype']
         raise SessionError(f'{folder} was made in {dtype}, not in {_dtype(model)}: --dtype {dtype} goes on')

@@ -14,6 +14,7 @@ from st2v_jax.models.contract import Contract
 from st2v_jax.sessions.given import Given
 from st2v_jax.storage.atomic import write_bytes
 from st2v_jax.storage.text import read_object
+from st2v_jax.streaming.gate import OFF, Gate, times
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
 from st2v_jax.streaming.settings import SampleSettings
 from st2v_jax.tokenizer import in_short
@@ -32,6 +33,7 @@ class Recipe:
       negative_prompt: what guidance leads away from.
       seed: of the noise.
       settings: how it is sampled; decode_frames is not part of it and has its default.
+      gate: what is done about chunks with a fault.
     """
 
     start: int
@@ -39,6 +41,7 @@ class Recipe:
     negative_prompt: str
     seed: int
     settings: SampleSettings
+    gate: Gate = OFF
 
     def __post_init__(self):
         object.__setattr__(
@@ -47,7 +50,10 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON values."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        if self.gate.action == 'off':
+            del values['gate']
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
@@ -55,7 +61,8 @@ class Recipe:
         prompts = values['prompts']
         changes = tuple((frame, text) for frame, text in prompts['changes'])
         schedule = PromptSchedule(prompts['prompt'], changes, prompts['blend_frames'])
-        return cls(**values | {'prompts': schedule, 'settings': SampleSettings(**values['settings'])})
+        settings, gate = SampleSettings(**values['settings']), Gate(**values.get('gate', {}))
+        return cls(**values | {'prompts': schedule, 'settings': settings, 'gate': gate})
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class Branch:
       chunks: the ids of the chunks that are made.
       num_frames: the length that was asked for; its last chunk may have more frames. Given frames do not count.
       given: what it starts from; None is text alone.
+      draws: the number of the draw that is kept of each chunk whose gate re-rolls, up to the last one that is decided.
     """
 
     name: str
@@ -75,6 +83,7 @@ class Branch:
     chunks: tuple[str, ...] = ()
     num_frames: int = 1
     given: Given | None = None
+    draws: tuple[int, ...] = ()
 
     @property
     def asked(self) -> str:
@@ -83,7 +92,8 @@ class Branch:
         settings, prompt = recipe.settings, in_short(recipe.prompts.prompts[-1])
         scales = f'guidance {settings.guidance_text:g} and {settings.guidance_anchor:g}'
         without = f', without "{in_short(recipe.negative_prompt)}"' if recipe.negative_prompt else ''
-        return f'"{prompt}", seed {recipe.seed}, {settings.steps} steps, {scales}{without}'
+        again = f', drawn again up to {times(recipe.gate.redraws)}' if recipe.gate.redraws else ''
+        return f'"{prompt}", seed {recipe.seed}, {settings.steps} steps, {scales}{without}{again}'
 
     @property
     def goes_on(self) -> bool:
@@ -98,6 +108,19 @@ class Branch:
         """What is asked for in a chunk."""
         return next(recipe for recipe in reversed(self.recipes) if recipe.start <= number)
 
+    def draw(self, number: int) -> int:
+        """Which draw of a chunk is kept, as far as it is decided."""
+        return self.draws[number] if number < len(self.draws) else 0
+
+    def decided(self, number: int) -> bool:
+        """Whether it is decided which draw of a chunk is kept."""
+        return number < len(self.draws) or not self.recipe(number).gate.redraws
+
+    def keeping(self, number: int, draw: int) -> Branch:
+        """The branch with a draw of a chunk decided."""
+        earlier = tuple(self.draw(n) for n in range(number))
+        return dataclasses.replace(self, draws=(*earlier, draw))
+
     def upto(self, number: int) -> tuple[Recipe, ...]:
         """The recipes of the chunks before `number`."""
         return tuple(recipe for recipe in self.recipes if recipe.start < number)
@@ -108,6 +131,8 @@ def save(folder: Path, branch: Branch) -> None:
     values = {'num_frames': branch.num_frames, 'recipes': [recipe.to_dict() for recipe in branch.recipes]}
     if branch.given is not None:
         values['given'] = branch.given._asdict()
+    if branch.draws:
+        values['draws'] = branch.draws
     text = json.dumps(values | {'chunks': branch.chunks}, indent=1, ensure_ascii=False)
     write_bytes(folder / f'{branch.name}.json', f'{text}\n'.encode())
 
@@ -122,7 +147,8 @@ def load(folder: Path, name: str) -> Branch:
         values = read_object(file)
         recipes = tuple(Recipe.from_dict(recipe) for recipe in values['recipes'])
         given = Given(**values['given']) if 'given' in values else None
-        return Branch(name, recipes, tuple(values['chunks']), values['num_frames'], given)
+        draws = tuple(values.get('draws', ()))
+        return Branch(name, recipes, tuple(values['chunks']), values['num_frames'], given, draws)
     except (ValueError, KeyError, TypeError) as error:
         raise SessionError(f'{file} is damaged: {error}') from error
 

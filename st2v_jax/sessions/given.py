@@ -38,9 +38,8 @@ def given(start: Start) -> Given:
         name: None if pixels is None else [*pixels.shape, hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()]
         for name, pixels in (('frames', start.frames), ('anchor', start.anchor))
     }
-    return Given(
-        digest({'kind': 'given', **hashed, 'picture': start.is_picture}), len(start.frames), start.is_picture
-    )
+    about = {'kind': 'given', **hashed, 'picture': start.is_picture}
+    return Given(digest(about), len(start.frames), start.is_picture)
 
 
 def path_of(session: Path, id: str) -> Path:
@@ -62,7 +61,9 @@ def write(session: Path, start: Start) -> Given:
 def unused(session: Path, starts: Iterable[Given | None]) -> list[Path]:
     """The files of starts in a session that are none of `starts`."""
     used = {start.id for start in starts if start is not None}
-    return [file for file in (session / FOLDER).glob('*.safetensors') if NAME.fullmatch(file.name) and file.stem not in used]
+    return [
+        file for file in (session / FOLDER).glob('*.safetensors') if NAME.fullmatch(file.name) and file.stem not in used
+    ]
 
 
 def read(session: Path, known: Given) -> Start:

@@ -27,7 +27,7 @@ def inputs_of(branch: Branch, model: Model, about: dict[str, Any]) -> list[dict[
     for number in range(count):
         recipe = branch.recipe(number)
         text = recipe.prompts.of_chunk(contract, number)
-        settings, key = dataclasses.asdict(recipe.settings), keys[recipe.seed]
+        settings = dataclasses.asdict(recipe.settings)
         settings.pop('decode_frames')
         inputs = {
             'kind': 'chunk',
@@ -38,13 +38,22 @@ def inputs_of(branch: Branch, model: Model, about: dict[str, Any]) -> list[dict[
             'share': text.share,
             'null_ids': [*token_ids(model.tokenizer, recipe.negative_prompt)],
             'settings': settings,
-            'key': np.asarray(jax.random.key_data(key)).ravel().tolist(),
-            'key_kind': str(jax.random.key_impl(key)),
+            **_key(keys[recipe.seed]),
             **{name: about[name] for name in ('format', 'frame_size', 'dtype', 'weights')},
         }
+        inputs = drawn(inputs, recipe.seed, branch.draw(number))
         parent = fingerprint.digest(inputs)
         found.append(inputs)
     return found
+
+
+def drawn(inputs: dict[str, Any], seed: int, draw: int) -> dict[str, Any]:
+    """What determines another draw of a chunk than the first, whose inputs are given: it has another key."""
+    return inputs | _key(stream.redrawn(stream.video_keys([seed]), draw)) | {'draw': draw} if draw else inputs
+
+
+def _key(key):
+    return {'key': np.asarray(jax.random.key_data(key)).ravel().tolist(), 'key_kind': str(jax.random.key_impl(key))}
 
 
 @functools.lru_cache(256)
@@ -62,7 +71,7 @@ def same(recipes: Sequence[Recipe], others: Sequence[Recipe], tokenizer: Tokeniz
         prompts = recipe.prompts
         texts = [token_ids(tokenizer, text) for text in (*prompts.prompts, recipe.negative_prompt)]
         frames = [frame for frame, _ in prompts.changes]
-        return texts, frames, prompts.blend_frames, recipe.start, recipe.seed, recipe.settings
+        return texts, frames, prompts.blend_frames, recipe.start, recipe.seed, recipe.settings, recipe.gate.redraws
 
     return [*map(read, recipes)] == [*map(read, others)]
 

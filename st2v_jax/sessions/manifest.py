@@ -35,6 +35,7 @@ def metadata(session: Session, branch: Branch) -> dict[str, Any]:
             **({} if branch.given is None else {'given': branch.given._asdict()}),
             'recipes': [recipe.to_dict() for recipe in branch.recipes],
             'chunks': ids,
+            **({'draws': branch.draws[: len(ids)]} if branch.draws else {}),
             'made_by': made_by,
         },
     }

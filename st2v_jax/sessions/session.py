@@ -23,12 +23,11 @@ that it was made of, and has a folder of its own beside `chunks`.
 
 import dataclasses
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,31 +36,15 @@ import numpy as np
 from st2v_jax import stopping
 from st2v_jax.errors import SessionError
 from st2v_jax.models.system import Prompt
-from st2v_jax.sessions import about, branches, chunks, fingerprint, given, journal, states
+from st2v_jax.sessions import about, branches, chunks, fingerprint, given, journal, making
 from st2v_jax.sessions.branches import Branch, Recipe
 from st2v_jax.sessions.chunks import Damaged
 from st2v_jax.sessions.inputs import encoded, inputs_of, same
+from st2v_jax.sessions.making import Step
 from st2v_jax.streaming import stream as streaming
 from st2v_jax.streaming.generate import Model, check_seeds
 from st2v_jax.streaming.settings import SampleSettings
 from st2v_jax.video_io.start import Start
-
-
-class Step(NamedTuple):
-    """What `Session.extend` has just done.
-
-    Attributes:
-      chunk: the number of the chunk, from 0.
-      step, steps: denoising steps done, of how many.
-      frames: [n, H, W, 3] the new frames of the chunk once it is stored; None before.
-      predicted: [1, f, h, w, c] what its clean latents look like after this step; None once it is stored.
-    """
-
-    chunk: int
-    step: int
-    steps: int
-    frames: np.ndarray | None = None
-    predicted: jax.Array | None = None
 
 
 class Taken(SessionError):
@@ -91,7 +74,7 @@ class Session:
         decode_frames: int = SampleSettings.decode_frames,
         tell: Callable[[str], None] = warnings.warn,
     ):
-        self.folder, self.decode_frames, self._tell = Path(folder), decode_frames, tell
+        self.folder, self.decode_frames, self.tell = Path(folder), decode_frames, tell
         self.about = about.read(self.folder)
         self._chunks, self._branches = self.folder / 'chunks', self.folder / 'branches'
         self._model, self._encoded = None, (None, None)
@@ -128,7 +111,14 @@ class Session:
         """What was done, in its order: entries with a 'time' in seconds since 1970."""
         return journal.read(self.folder / 'journal.jsonl')
 
-    def start(self, *recipes: Recipe, num_frames: int, name: str = branches.MAIN, start: Start | None = None) -> Branch:
+    def start(
+        self,
+        *recipes: Recipe,
+        num_frames: int,
+        name: str = branches.MAIN,
+        start: Start | None = None,
+        draws: tuple[int, ...] = (),
+    ) -> Branch:
         """The branch of recipes, made or found; of a branch that is there only the length changes.
 
         Args:
@@ -136,6 +126,7 @@ class Session:
           num_frames: its length; the frames of a clip that it goes on from are not counted.
           name: of the branch.
           start: the clip or the picture that it starts from; None is text alone.
+          draws: of a new branch, which draw of each chunk is kept, where that is known.
 
         Raises Taken if a branch of that name was asked for something else.
         """
@@ -146,14 +137,16 @@ class Session:
             if start is not None:
                 with about.named(self.folder):
                     given.write(self.folder, start)
-            return self._save(Branch(name, recipes, num_frames=num_frames, given=known))
+            return self.save(Branch(name, recipes, num_frames=num_frames, given=known, draws=draws))
         found = self.branch(name)
         if found.given != known:
-            told = 'text alone' if found.given is None else 'other pixels'
+            told = 'text alone' if found.given is None else 'other frames'
             raise SessionError(f'{self.folder} starts from {told}: another start has a session of its own')
         if not same(found.recipes, recipes, self.model.tokenizer):
             raise Taken(f'{self.folder} was asked for something else: {found.asked}')
-        return self._save(dataclasses.replace(found, num_frames=num_frames))
+        pairs = zip(found.recipes, recipes, strict=True)  # gates may differ in what they tell
+        recipes = tuple(dataclasses.replace(one, gate=other.gate) for one, other in pairs)
+        return self.save(dataclasses.replace(found, recipes=recipes, num_frames=num_frames))
 
     def fork(self, source: str, at: int, *, name: str | None = None, **changes: Any) -> Branch:
         """A branch that shares the chunks before chunk `at` with another one, and asks for something else from there.
@@ -175,12 +168,13 @@ class Session:
         recipe = dataclasses.replace(origin.recipe(at), start=at, **changes)
         check_seeds([recipe.seed])
         recipes = (*origin.upto(at), recipe)
-        wanted = dataclasses.replace(origin, name='', recipes=recipes, chunks=origin.chunks[:at])
+        begun = {'chunks': origin.chunks[:at], 'draws': origin.draws[:at]}
+        wanted = dataclasses.replace(origin, name='', recipes=recipes, **begun)
         candidates = [name] if name else (f'{source}-{at}{end}' for end in ('', *(f'-{n}' for n in range(2, 10**6))))
         for candidate in candidates:
             branches.check_name(candidate)
             if candidate not in self.names():
-                return self._save(dataclasses.replace(wanted, name=candidate))
+                return self.save(dataclasses.replace(wanted, name=candidate))
             found = self.branch(candidate)
             alike = found.chunks[:at] == wanted.chunks and found.given == wanted.given
             if alike and same(found.recipes, wanted.recipes, self.model.tokenizer):
@@ -214,7 +208,7 @@ class Session:
         recipes = branch.recipes
         if recipe != branch.recipe(end):
             recipes = (*branch.upto(end), dataclasses.replace(recipe, start=end))
-        return self._save(dataclasses.replace(branch, recipes=recipes, num_frames=num_frames or branch.num_frames))
+        return self.save(dataclasses.replace(branch, recipes=recipes, num_frames=num_frames or branch.num_frames))
 
     def missing(self, branch: Branch) -> int:
         """How many chunks of a branch are not made yet."""
@@ -223,7 +217,8 @@ class Session:
     def extend(self, name: str = branches.MAIN) -> Iterator[Step]:
         """Makes the chunks of a branch that are missing, damaged or not made yet; yields after each denoising step.
 
-        A chunk is stored before its last Step is yielded. Whoever stops to ask for steps loses the chunk in work only.
+        A chunk with a fault is told, or drawn again, as its recipe's gate says. A chunk is stored before its last Step
+        is yielded. Whoever stops to ask for steps loses the chunk in work only, or the draw of it.
 
         Raises SessionError for a branch that the session's model cannot continue.
         """
@@ -231,52 +226,32 @@ class Session:
         planned = inputs_of(branch, model, self.about)
         if (len(planned) > 1 or branch.goes_on) and 'cam' not in model.params:
             raise SessionError(f'without CAM and APM there is one chunk of {model.max_frames} frames')
-        return self._extend(branch, planned, self.planned(branch))
+        self.planned(branch)
+        return making.extend(self, branch)
 
     def planned(self, branch: Branch) -> list[str]:
-        """The ids of all chunks of a branch, made or not; raises SessionError if those that are made have others."""
+        """The ids of all chunks of a branch, made or not; raises SessionError if those that are made have others.
+
+        Of chunks that are not decided, and of those after them, it is what they have if the first draw is kept.
+        """
         ids = [fingerprint.digest(inputs) for inputs in inputs_of(branch, self.model, self.about)]
         if branch.chunks != tuple(ids[: len(branch.chunks)]):
             raise SessionError(f'{self.folder} was made by another version of st2v_jax, whose chunks have other ids')
         return ids
 
-    def whole(self, id: str) -> bool:
-        """Whether the file of a chunk is there and not damaged."""
+    def whole(self, id: str, number: int | None = None) -> bool:
+        """Whether the file of a chunk is there and not damaged; with the number of the chunk, damage is told."""
         try:
             self.chunk(id)
-        except Damaged:
+        except Damaged as error:
+            if number is not None and chunks.path_of(self._chunks, id).exists():
+                self.tell(f'{error}; chunk {number} is made again')
             return False
         return True
 
-    def _extend(self, branch, planned, ids):
-        there = [self._whole(number, id) for number, id in enumerate(ids)]
-        state, programs = None, fingerprint.of_programs(self.decode_frames)
-        if not all(there):
-            with about.named(self.folder):
-                journal.add(self.folder / 'journal.jsonl', run=programs, branch=branch.name)
-            self._compare(ids, there, programs)
-        for number, (id, whole) in enumerate(zip(ids, there, strict=True)):
-            if whole:
-                state = None
-                continue
-            state = states.before(self, branch, ids, number) if state is None else state
-            recipe, began = branch.recipe(number), time.monotonic()
-            prompt, settings = self._prompt(branch, number), self._settings(recipe)
-            for step, steps, now in streaming.denoised(self.model.system, settings, self.model.params, prompt, state):
-                jax.block_until_ready(now.x)
-                if step < steps:
-                    yield Step(number, step, steps, predicted=now.x0)
-            made = streaming.finished(self.model.system, settings, self.model.params, now.x, state)
-            frames, state = np.asarray(made.frames[0]), made.state
-            with about.named(self.folder):
-                self._store(planned[number], made, frames, branch, number, programs)
-                if number >= len(branch.chunks):
-                    branch = self._save(dataclasses.replace(branch, chunks=tuple(ids[: number + 1])))
-                seconds = round(time.monotonic() - began, 3)
-                journal.add(self.folder / 'journal.jsonl', chunk=id, number=number, branch=branch.name, seconds=seconds)
-            yield Step(number, steps, steps, frames)
-        if len(branch.chunks) < len(ids):  # chunks that were there, but not in the branch's list yet
-            self._save(dataclasses.replace(branch, chunks=tuple(ids)))
+    def there(self, branch: Branch) -> list[bool]:
+        """Which chunks of a branch are made: it is decided which draw is kept, and that is whole."""
+        return [branch.decided(number) and self.whole(id) for number, id in enumerate(self.planned(branch))]
 
     def frames(self, name: str = branches.MAIN) -> Iterator[np.ndarray]:
         """The frames of a branch that are made, [n, H, W, 3] in [-1, 1], chunk by chunk, up to its length."""
@@ -338,18 +313,13 @@ class Session:
 
     def again(self, branch: Branch, number: int) -> streaming.Chunk:
         """A chunk made once more from the chunks before it; nothing is written."""
-        model, settings = self.model, self._settings(branch.recipe(number))
-        prompt, state = self._prompt(branch, number), states.before(self, branch, branch.chunks, number)
-        *_, (_, _, last) = streaming.denoised(model.system, settings, model.params, prompt, state)
-        return streaming.finished(model.system, settings, model.params, last.x, state)
+        return making.again(self, branch, number)
 
-    def _contract(self, branch):
-        return branch.counted(self.model.config.contract)
+    def settings(self, branch: Branch, number: int) -> SampleSettings:
+        """How a chunk is sampled."""
+        return dataclasses.replace(branch.recipe(number).settings, decode_frames=self.decode_frames)
 
-    def _settings(self, recipe):
-        return dataclasses.replace(recipe.settings, decode_frames=self.decode_frames)
-
-    def _prompt(self, branch, number) -> Prompt:
+    def prompt(self, branch: Branch, number: int) -> Prompt:
         """What a chunk is told; encoded once for all chunks in a row that are told the same."""
         recipe = branch.recipe(number)
         told = recipe.prompts.of_chunk(self._contract(branch), number), recipe.negative_prompt
@@ -357,43 +327,15 @@ class Session:
             self._encoded = told, encoded(self.model, *told)
         return self._encoded[1]
 
-    def _whole(self, number, id):
-        """Whether a chunk is there; tells if it was and is damaged."""
-        try:
-            self.chunk(id)
-        except Damaged as error:
-            if chunks.path_of(self._chunks, id).exists():
-                self._tell(f'{error}; chunk {number} is made again')
-            return False
-        return True
-
-    def _compare(self, ids, there, programs):
-        """Tells if the next chunk is made by other programs than the one before it."""
-        first = there.index(False)
-        if not first:
-            return
-        then = self.chunk(ids[first - 1]).notes['programs']
-        if differ := fingerprint.differences(then, programs):
-            self._tell(f'from chunk {first} on frames are those of an undisturbed run up to rounding only: {differ}')
-
-    def _store(self, inputs, made, frames, branch, number, programs):
-        recipe = branch.recipe(number)
-        text = recipe.prompts.of_chunk(self._contract(branch), number)
-        notes = {
-            'frames': chunks.frames_hash(frames),
-            'programs': programs,
-            **text._asdict(),
-            'negative_prompt': recipe.negative_prompt,
-            'seed': recipe.seed,
-        }
-        anchor = None if made.state.anchor is None else np.asarray(made.state.anchor)
-        chunks.write(self._chunks, inputs, np.asarray(made.latents), anchor, notes)
+    def _contract(self, branch):
+        return branch.counted(self.model.config.contract)
 
     def decoded(self, branch: Branch, number: int, id: str) -> jax.Array:
         """Frames [1, n, H, W, 3] of a stored chunk, by the program that sampling decodes with."""
-        run = streaming.programs(self.model.system, self._settings(branch.recipe(number)))
+        run = streaming.programs(self.model.system, self.settings(branch, number))
         return run.decode(self.model.params, jnp.asarray(self.chunk(id).latents))
 
-    def _save(self, branch):
+    def save(self, branch: Branch) -> Branch:
+        """Writes a branch whole or not at all, and returns it."""
         branches.save(self._branches, branch)
         return branch

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from st2v_jax.sessions.branches import Branch
 from st2v_jax.streaming import own_start
 from st2v_jax.streaming.stream import StreamState, start, video_keys
-from st2v_jax.video_io import to_floats
 
 if TYPE_CHECKING:
     from st2v_jax.sessions.session import Session
@@ -28,7 +27,7 @@ def before(session: Session, branch: Branch, ids: Sequence[str], number: int) ->
             break
     else:
         if branch.goes_on:  # the chunks are shorter than the memory, which reaches back to given frames
-            pieces.insert(0, to_floats(session.given(branch).frames[None]))
+            pieces.insert(0, _opening(session, branch, seed).frames)
     frames, anchor = jnp.concatenate(pieces, 1)[:, -memory:], session.chunk(ids[number - 1]).anchor
     given = jnp.int32(branch.given.frames) if branch.goes_on else None
     anchor = None if anchor is None else jnp.asarray(anchor)
@@ -37,8 +36,4 @@ def before(session: Session, branch: Branch, ids: Sequence[str], number: int) ->
 
 def _opening(session, branch, seed):
     given = session.given(branch)
-    if given is None:
-        return start(video_keys([seed]))
-    if given.is_picture:
-        return own_start.from_picture(session.model, given.frames[0], seed=seed)
-    return own_start.from_frames(session.model, given.frames, anchor=given.anchor, seed=seed)
+    return start(video_keys([seed])) if given is None else own_start.opening(session.model, given, seed=seed)

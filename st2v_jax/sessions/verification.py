@@ -1,5 +1,6 @@
 """Whether chunks come out again as they are stored: equal, equal up to rounding, or different."""
 
+import dataclasses
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from st2v_jax.errors import SessionError
 from st2v_jax.sessions.branches import Recipe
 from st2v_jax.sessions.chunks import Damaged
 from st2v_jax.sessions.session import Session
+from st2v_jax.streaming.gate import OFF
 from st2v_jax.streaming.generate import Model
 
 EQUAL, ROUNDING, DIFFERENT, DAMAGED = 'equal', 'equal up to rounding', 'different', 'damaged'
@@ -64,11 +66,13 @@ class Manifest(NamedTuple):
     """What an exported file says of itself, see `manifest.metadata`."""
 
     num_frames: int
+    frame_size: tuple[int, int]
     dtype: str
     weights: dict[str, Any]
     recipes: tuple[Recipe, ...]
     chunks: list[str]
     decode_frames: int
+    draws: tuple[int, ...]
 
 
 def manifest_of(path: str | Path) -> Manifest:
@@ -81,11 +85,19 @@ def manifest_of(path: str | Path) -> Manifest:
         told = about['session']
         recipes = tuple(Recipe.from_dict(recipe) for recipe in told['recipes'])
         decode_frames = int(told['made_by'][0]['programs']['decode_frames'])
+        height, width = map(int, told['frame_size'])
         found = Manifest(
-            int(about['num_frames']), told['dtype'], told['weights'], recipes, told['chunks'], decode_frames
+            int(about['num_frames']),
+            (height, width),
+            told['dtype'],
+            told['weights'],
+            recipes,
+            told['chunks'],
+            decode_frames,
+            tuple(map(int, told.get('draws', ()))),
         )
-        if found.dtype not in DTYPES or not recipes or recipes[0].start:
-            raise ValueError(f'{found.dtype}, {len(recipes)} recipes')
+        if found.dtype not in DTYPES or not recipes or recipes[0].start or min(found.draws, default=0) < 0:
+            raise ValueError(f'{found.dtype}, {len(recipes)} recipes, draws {found.draws}')
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise SessionError(f'the manifest in {path} is damaged: {error!r}') from error
     if 'given' in told:
@@ -103,7 +115,7 @@ def of_file(
     Args:
       path: of the file, or a folder of frames.
       manifest: of the file.
-      model: that it was made with, in the dtype of the manifest.
+      model: that it was made with, in the size and the dtype of the manifest.
       numbers: of the chunks; None is all.
 
     Raises:
@@ -118,7 +130,8 @@ def of_file(
         session = Session.create(Path(folder, 'session'), model, decode_frames=manifest.decode_frames)
         if session.about['weights'] != manifest.weights:
             raise SessionError(f'{path} was made with other weights: --weights names them')
-        branch = session.start(*manifest.recipes, num_frames=frames)
+        recipes = [dataclasses.replace(recipe, gate=OFF) for recipe in manifest.recipes]  # it is known what was kept
+        branch = session.start(*recipes, num_frames=frames, draws=manifest.draws)
         if session.planned(branch) != manifest.chunks[: chosen[-1] + 1]:
             raise SessionError(f'{path} was made by another version of st2v_jax, whose chunks have other ids')
         reader = video_io.VideoReader(path)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from st2v_jax.models import build
 from st2v_jax.models.system import Prompt, System, between, encode_prompt, system
 from st2v_jax.open_model import OpenModel, on_device, open_model
 from st2v_jax.streaming import stream as streaming
+from st2v_jax.streaming.gate import OFF, Gate
 from st2v_jax.streaming.prompt_schedule import PromptSchedule, Text, as_schedules
 from st2v_jax.streaming.settings import SampleSettings, settings_for
 from st2v_jax.streaming.stream import StreamState, start, video_keys
@@ -49,21 +51,28 @@ class Model:
         return settings_for(self.config, **overrides)
 
 
-def load(folder: str | Path | OpenModel | None = None, dtype: DTypeLike | None = None) -> Model:
+def load(
+    folder: str | Path | OpenModel | None = None,
+    dtype: DTypeLike | None = None,
+    frame_size: tuple[int, int] | None = None,
+) -> Model:
     """Loads a model from disk.
 
     Args:
       folder: whatever `open_model` takes or returned; None is the model that ships with the package.
       dtype: what networks compute in; None is what suits the device, see `devices.computing`.
+      frame_size: (height, width) in pixels, see `ModelConfig.sized`; None is the size that the model was trained at.
 
     Raises:
+      ValueError: for a size that the networks do not divide.
       WeightsError: for a folder that is not a model, or whose weights do not fit its config or the dtype.
     """
     model = open_model(folder)
+    config = model.config.sized(frame_size)
     dtype = default_dtype() if dtype is None else dtype
     tokenizer = model.tokenizer()  # first: it is read quickly, and may fail
     params = model.params(place=on_device(dtype))
-    return Model(model.config, tokenizer, params, system(model.config, dtype), model)
+    return Model(config, tokenizer, params, system(config, dtype), model)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -112,6 +121,8 @@ def stream(
     state: StreamState | None = None,
     settings: SampleSettings | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
+    gate: Gate = OFF,
+    tell: Callable[[str], None] = warnings.warn,
 ) -> Iterator[tuple[np.ndarray, StreamState]]:
     """An iterator over the chunks of a video, each as (its new frames, the state after it).
 
@@ -129,6 +140,8 @@ def stream(
       state: where to continue, or what to begin with, see `own_start`; None begins with text alone.
       settings: as from `model.settings(...)`; None is the model's own.
       on_step: called as on_step(chunk, step, steps) after every denoising step; chunk counts from 0, step from 1.
+      gate: what is done about a chunk with a fault, of one video at a time.
+      tell: called with a line about each of these chunks.
 
     Returns:
       The iterator. Frames are float32 arrays in [-1, 1], [n, H, W, 3] for one prompt and [b, n, H, W, 3] for a list.
@@ -145,6 +158,8 @@ def stream(
         raise ValueError(
             f'{len(schedules)} prompts need as many seeds, or a state of {len(schedules)} videos, not {given}'
         )
+    if gate.action != 'off' and len(schedules) > 1:
+        raise ValueError(f'a gate takes one video at a time, not {len(schedules)}')
     chosen = model.settings() if settings is None else settings
     prompts = list(dict.fromkeys(prompt for schedule in schedules for prompt in schedule.prompts))
     ids = dict(zip(prompts, model.tokenizer.ids(prompts), strict=True))
@@ -161,7 +176,8 @@ def stream(
         return encoded(tuple(schedule.of_chunk(contract, chunk) for schedule in schedules))
 
     def chunks():
-        for frames, after in streaming.stream(model.system, chosen, model.params, of_chunk, begin, on_step=on_step):
+        options = {'on_step': on_step, 'gate': gate, 'tell': tell}
+        for frames, after in streaming.stream(model.system, chosen, model.params, of_chunk, begin, **options):
             yield np.asarray(frames[0] if alone else frames), after
             if 'cam' not in model.params:
                 return

@@ -10,6 +10,7 @@ of given frames or a picture. Pixels are passed on as float32.
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,7 +28,11 @@ from st2v_jax.diffusion.schedule import Level
 from st2v_jax.diffusion.solvers import sampling_levels
 from st2v_jax.models.contract import Contract
 from st2v_jax.models.system import Prompt, System, encode_image, remembered
+from st2v_jax.streaming.gate import OFF, Gate, Trial
 from st2v_jax.streaming.settings import SampleSettings
+
+# For what share of the steps a picture holds the first and the last frame of its chunk, see `_held`
+HELD = (0.6, 0.2)
 
 
 class StreamState(NamedTuple):
@@ -90,6 +95,16 @@ def video_keys(seeds: Sequence[int]) -> jax.Array:
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 0))(jnp.asarray(seeds, jnp.uint32))
 
 
+REDRAWN = 2**32 - 1  # no chunk has this number, so a redrawn chunk shares noise with no other
+
+
+def redrawn(keys: jax.Array, draw: int) -> jax.Array:
+    """The keys [b] by which a chunk of videos with these keys [b] is drawn the draw-th time; draw 0 is the first."""
+    if not draw:
+        return keys
+    return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, REDRAWN), draw))(keys)
+
+
 class Programs(NamedTuple):
     """A chunk as four jitted programs.
 
@@ -141,10 +156,14 @@ def stream(
     state: StreamState,
     *,
     on_step: Callable[[int, int, int], None] | None = None,
+    gate: Gate = OFF,
+    tell: Callable[[str], None] = warnings.warn,
 ) -> Iterator[tuple[jax.Array, StreamState]]:
     """An endless iterator over chunks from `state` on, each as (new frames [b, n, H, W, 3], the state after it).
 
     prompt is that of all chunks, or a function of a chunk's number, from 0.
+
+    gate says what is done about a chunk with a fault, of one video; tell is called with a line about each of them.
 
     on_step(chunk, step, steps) is called when a denoising step has been computed; chunk counts from 0, step from 1. The
     host starts every step, so steps can be watched and interrupted.
@@ -155,11 +174,19 @@ def stream(
     while True:
         index = int(state.index)
         told = prompt(index) if callable(prompt) else prompt
-        for number, total, made in denoised(system, settings, params, told, state):
-            if on_step is not None:
-                jax.block_until_ready(made.x)
-                on_step(index, number, total)
-        chunk = finished(system, settings, params, made.x, state)
+        trial = Trial(gate, state.frames)
+        while trial.goes_on:
+            drawn = state._replace(key=redrawn(state.key, trial.draw))
+            for number, total, now in denoised(system, settings, params, told, drawn):
+                if on_step is not None:
+                    jax.block_until_ready(now.x)
+                    on_step(index, number, total)
+            with trial.not_finite():
+                made = finished(system, settings, params, now.x, state)
+                if trial.is_best(made.frames):
+                    chunk = made
+        if line := trial.line(index):
+            tell(line)
         state = chunk.state
         yield chunk.frames, state
 
@@ -261,7 +288,24 @@ def _step(system, settings, params, condition, state, trajectory, inputs):
     network = chunk.guidance(lambda x, t: system.denoiser(networks, x, t, condition))
     denoise = predict.denoiser(network, system.config.contract.process.prediction)
     noise = lambda i: _noise(system, state, i + 1)
-    return sampling.stepper(denoise, solver=chunk.solver, eta=chunk.eta, noise=noise)(trajectory, inputs)
+    after = sampling.stepper(denoise, solver=chunk.solver, eta=chunk.eta, noise=noise)(trajectory, inputs)
+    return after if state.picture is None else _held(system, state, after, inputs, chunk.steps)
+
+
+def _held(system, state, trajectory, inputs, steps):
+    """The trajectory after a step of a chunk that begins with a picture: the frames that are held still show it.
+
+    All frames start from the picture, noised to the level that they have. The first stays it; the others are let go one
+    after the other, the last first, so that what is near the picture in time remains near it, and what is far can move.
+    """
+    i, _, level = inputs
+    count = trajectory.x.shape[1]
+    share = jnp.linspace(*HELD, count)
+    held = (jnp.arange(count) == 0) | (i + 1 < jnp.round(steps * share))
+    picture = state.picture[:, None]
+    noised = level.alpha * picture + level.sigma * _noise(system, state, 0)
+    keep = lambda ours, x: jnp.where(held[:, None, None, None], ours, x)
+    return trajectory._replace(x=keep(noised, trajectory.x), x0=keep(picture, trajectory.x0))
 
 
 @_program

@@ -19,8 +19,8 @@ class Start(NamedTuple):
 
     Attributes:
       frames: [n, H, W, 3] of a clip; [1, H, W, 3] of a picture.
-      anchor: [H, W, 3] what the long-term memory keeps; None is the first frame.
-      is_picture: whether the first chunk is to begin with the frame; otherwise the video goes on after the frames.
+      anchor: [H, W, 3] what the long-term memory keeps after a clip; None is its first frame.
+      is_picture: whether the first chunk begins with the frame; otherwise the video goes on after the frames.
       notes: lines about what was guessed or changed.
     """
 

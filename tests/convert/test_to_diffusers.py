@@ -54,12 +54,16 @@ def strictly(kind, folder, subfolder):
     return model.eval()
 
 
-def test_diffusers_reads_the_unet(video_ldm):
+LATENTS = [(8, 8), *(pytest.param(size, marks=pytest.mark.slow) for size in ((24, 16), (16, 24)))]  # (height, width)
+
+
+@pytest.mark.parametrize('size', LATENTS, ids=str)
+def test_diffusers_reads_the_unet_and_it_computes_the_same_at_every_size(video_ldm, size):
     torch, diffusers = pytest.importorskip('torch'), pytest.importorskip('diffusers')
     config, params, folder = video_ldm
     unet = strictly(diffusers.UNet3DConditionModel, folder, 'unet')
     random = np.random.default_rng(1)
-    x, text = (random.standard_normal(shape, np.float32) for shape in ((1, 3, 8, 8, 4), (1, 77, 16)))
+    x, text = (random.standard_normal(shape, np.float32) for shape in ((1, 3, *size, 4), (1, 77, 16)))
     theirs = unet(torch.from_numpy(np.moveaxis(x, -1, 1)), 7, torch.from_numpy(text)).sample
     network = build.denoiser(dataclasses.replace(config, cam=dataclasses.replace(config.cam, head_size=8)))
 
@@ -72,15 +76,18 @@ def test_diffusers_reads_the_unet(video_ldm):
     close(np.moveaxis(np.asarray(ours), -1, 1), theirs)
 
 
-def test_diffusers_reads_the_autoencoder(video_ldm):
+@pytest.mark.parametrize('size', LATENTS, ids=str)
+def test_diffusers_reads_the_autoencoder_and_it_computes_the_same_at_every_size(video_ldm, size):
     torch, diffusers = pytest.importorskip('torch'), pytest.importorskip('diffusers')
     config, params, folder = video_ldm
     vae = strictly(diffusers.AutoencoderKL, folder, 'vae')
-    z = np.random.default_rng(1).standard_normal((2, 4, 4, 4), np.float32)
+    z = np.random.default_rng(1).standard_normal((2, *size, 4), np.float32)
     theirs = vae.decode(torch.from_numpy(np.moveaxis(z, -1, 1))).sample
     with jax.default_matmul_precision('highest'):
         ours = jax.jit(partial(build.vae(config), method='decode'))(params['vae'], z)
+        mean, _ = jax.jit(partial(build.vae(config), method='encode'))(params['vae'], ours)
     close(np.moveaxis(np.asarray(ours), -1, 1), theirs)
+    close(np.moveaxis(np.asarray(mean), -1, 1), vae.encode(theirs).latent_dist.mean)
 
 
 def test_transformers_reads_the_text_tower_and_its_tokenizer(video_ldm):

@@ -39,3 +39,12 @@ def test_stronger_drift_is_further_away():
         assert ends == sorted(set(ends)) and ends[0] == 0
     faded = [colour.colourfulness(bleaching(still, strength))[-1] for strength in (0, 0.2, 0.4, 0.7, 1)]
     assert faded == sorted(set(faded), reverse=True) and faded[-1] == 0
+
+
+def test_colour_steps_are_how_far_values_move_wherever_they_are():
+    dark_left, dark_right = plain((10, 10, 10), (10, 10, 10))
+    dark_left[:, 4:], dark_right[:, :4] = 50, 50
+    np.testing.assert_allclose(colour.colour_steps([dark_left, dark_right, dark_right + 3]), [0, 3])
+    np.testing.assert_allclose(colour.colour_steps(plain((0, 0, 0), (0, 0, 9), (255, 255, 255))), [3, 252])
+    pan = panning(3, 2)
+    assert colour.colour_steps(pan).max() < 2 < colour.colour_steps(reddening(pan, 60)).min()

@@ -1,5 +1,6 @@
 """Sessions of the tiny model whose chunks are made by arithmetic instead of its networks: nothing is compiled."""
 
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 from st2v_jax import stopping
+from st2v_jax.cli.run import main
 from st2v_jax.diffusion.sampling import Trajectory
 from st2v_jax.sessions import inputs, states
 from st2v_jax.sessions import session as sessions
-from st2v_jax.streaming import own_start, stream
+from st2v_jax.streaming import generate, own_start, stream
 from st2v_jax.streaming.generate import load
 
 STEPS = 2
@@ -29,7 +31,8 @@ def quick(monkeypatch):
     def denoised(system, settings, params, told, state):
         count, *shape = system.config.contract.latent_shape(state.is_first)
         seed = np.asarray(jax.random.key_data(state.key)).ravel().tolist()
-        seen = 0 if state.is_first else int(1e6 * np.abs(np.asarray(state.frames)).sum())
+        memory = state.picture if state.is_first else state.frames
+        seen = 0 if memory is None else int(1e6 * np.abs(np.asarray(memory)).sum())
         random = np.random.default_rng([*seed, int(state.index), seen, settings.steps, *np.ravel(told).tolist()])
         x = random.uniform(-1, 1, (1, count, *shape)).astype(np.float32)
         for step in range(1, STEPS + 1):
@@ -54,10 +57,39 @@ def quick(monkeypatch):
     for module in (sessions, states):
         monkeypatch.setattr(module, 'jnp', plain)
     monkeypatch.setattr(own_start, '_embedded', lambda system, params, frames: np.asarray(frames)[:, ::8, 0, 0])
-    monkeypatch.setattr(own_start, '_latents', lambda system, params, frames: np.asarray(frames)[:, ::8, ::8])
+    monkeypatch.setattr(own_start, '_latents', lambda system, params, images: np.asarray(images)[:, ::8, ::8])
     return SimpleNamespace(made=made)
 
 
 @pytest.fixture(scope='session')
 def model(tiny_folder):
     return load(tiny_folder, jnp.float32)
+
+
+@functools.cache
+def _loaded(source, dtype, frame_size):
+    return load(source, dtype, frame_size)
+
+
+def _once(folder, dtype, frame_size=None):
+    """`generate.load`, which reads each model once for all tests."""
+    return _loaded(str(generate.open_model(folder).source), dtype, frame_size and tuple(frame_size))
+
+
+@pytest.fixture
+def st2v(quick, tiny_folder, capsys, monkeypatch, tmp_path):
+    """st2v('session', ...) -> (exit code, stdout, stderr) of a command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('sys.argv', ['st2v'])
+    monkeypatch.setattr(generate, 'load', _once)
+
+    def run(*words, weights=tiny_folder):
+        capsys.readouterr()
+        words = [*words, '--weights', str(weights)] if words[0] == 'sample' else words
+        try:
+            code = main([*map(str, words)])
+        except SystemExit as leave:
+            code = leave.code
+        return code, *capsys.readouterr()
+
+    return run

@@ -1,7 +1,6 @@
 """`sample --session`, `st2v session` and `st2v verify`: what they make, and each refusal in one line."""
 
 import errno
-import functools
 import json
 import re
 import shlex
@@ -18,39 +17,9 @@ from st2v_jax.sessions import chunks
 from st2v_jax.sessions.about import writing
 from st2v_jax.sessions.session import Session
 from st2v_jax.storage import lock
-from st2v_jax.streaming import generate, stream
+from st2v_jax.streaming import stream
 
-_load = generate.load
 PROMPT, OTHER = 'a red ball moves left', 'a blue star over sand'
-
-
-@functools.cache
-def _loaded(source, dtype):
-    return _load(source, dtype)
-
-
-def load(folder, dtype):
-    """`generate.load`, which reads each model once for all tests."""
-    return _loaded(str(generate.open_model(folder).source), dtype)
-
-
-@pytest.fixture
-def st2v(quick, tiny_folder, capsys, monkeypatch, tmp_path):
-    """st2v('session', ...) -> (exit code, stdout, stderr) of a command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('sys.argv', ['st2v'])
-    monkeypatch.setattr(generate, 'load', load)
-
-    def run(*words, weights=tiny_folder):
-        capsys.readouterr()
-        words = [*words, '--weights', str(weights)] if words[0] == 'sample' else words
-        try:
-            code = main([*map(str, words)])
-        except SystemExit as leave:
-            code = leave.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def sample(st2v, *words, prompt=PROMPT, frames=40, **options):
@@ -256,6 +225,14 @@ def test_a_file_is_verified_by_making_it_again(st2v, quick, tiny_folder, output,
     _change(monkeypatch, 0.5)
     code, out, err = st2v('verify', output, '--weights', tiny_folder)
     assert code == 1 and 'chunk 0: different by ' in out and 'is different' in err
+
+
+def test_a_file_whose_seed_changes_on_the_way_is_verified(st2v, quick, tiny_folder):
+    sample(st2v)
+    assert st2v('session', 'reroll', 'ball', '--from', 2, '--name', 'again', '--quiet')[0] == 0
+    st2v('session', 'export', 'ball', '--branch', 'again', '--output', 'again.mp4', '--quiet')
+    code, out, _ = st2v('verify', 'again.mp4', '--weights', tiny_folder)
+    assert code == 0 and out == ''.join(f'chunk {number}: equal\n' for number in range(4))
 
 
 @pytest.mark.parametrize('by, code, verdict', [(1e-4, 0, 'equal up to rounding'), (0.5, 1, 'different')])

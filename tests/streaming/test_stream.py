@@ -6,6 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from streaming.counting import (
+    CONFIG,
+    COUNTING,
+    PARAMS,
+    SETTINGS,
+    STEP,
+    Counter,
+    autoencoder,
+    image,
+    prompt_of,
+    stand_in,
+)
 
 from st2v_jax.diffusion.noise import frame_noise
 from st2v_jax.diffusion.schedule import DiffusionConfig, noise_levels
@@ -20,67 +32,6 @@ from st2v_jax.streaming.settings import SampleSettings, settings_for
 from st2v_jax.streaming.stream import StreamState, start, video_keys
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
-CONFIG = ModelConfig(frame_size=(16, 16), diffusion=DiffusionConfig(prediction='v', zero_terminal_snr=True))
-STEP = 0.005
-SETTINGS = SampleSettings(steps=2, first_steps=2)
-PARAMS = {name: {} for name in ('vae', 'text', 'image', 'unet', 'cam', 'apm')}
-
-
-def decode(params, latents, method):
-    assert method == 'decode'
-    return jnp.repeat(jnp.repeat(latents[..., :3], 8, 1), 8, 2)
-
-
-class Counter:
-    """Predicts the v of a video that counts: each frame is STEP brighter than the one before it.
-
-    It starts at the text's value and goes on from the last conditioning frame. `tint` adds the anchor's value.
-    """
-
-    def __init__(self, tint=0.0):
-        self.tint = tint
-        self.batches = []
-
-    def __call__(self, params, x, t=None, condition=None, *, method='__call__', **kwargs):
-        if method == 'anchor_tokens':
-            return x[:, None]
-        if method == 'condition':
-            return self.condition(x, t, condition, **kwargs)
-        last, tint = condition
-        x, t = self.branches(x, t, last)
-        self.batches.append(len(x))
-        frame = last[:, None] + STEP * jnp.arange(1, x.shape[1] + 1)
-        x0 = CONFIG.scale_factor * (frame + tint[:, None])[..., None, None, None] * jnp.ones_like(x)
-        alpha, sigma = (
-            jnp.asarray(leaf, x.dtype)[t][:, None, None, None, None] for leaf in noise_levels(CONFIG.diffusion)[:2]
-        )
-        return (alpha * x - x0) / sigma
-
-    def branches(self, x, t, condition):
-        return (jnp.concatenate([a] * (len(condition) // len(x))) for a in (x, t))
-
-    def condition(self, text, frames, anchor, texts):
-        if frames is None:
-            return text[:, 0, 0] - STEP, jnp.zeros(len(text))
-        # the memory frames are generated again first: the chunk starts at the oldest of them
-        last = jnp.tile(frames[:, 0].mean((1, 2, 3)) - STEP, len(text) // len(frames))
-        return last, self.tint * anchor[:, 0, 0]
-
-
-def image(params, images):
-    return images.mean((1, 2))
-
-
-def stand_in(tint=0.0):
-    return System(CONFIG, decode, None, image, Counter(tint))
-
-
-COUNTING = stand_in()
-
-
-def prompt_of(*values):
-    text = jnp.array(values, jnp.float32)[:, None, None] * jnp.ones((1, 77, 4))
-    return Prompt(text, text, jnp.zeros((len(values), 3)))
 
 
 def frames_of(system, n, *, values=(-0.9,), settings=SETTINGS, seed=0, **kwargs):
@@ -104,7 +55,7 @@ def test_a_long_video_continues_where_each_chunk_ended():
 )
 def test_numbers_out_of_range_end_a_video_with_the_remedy(dtype, remedy):
     params = PARAMS | {'unet': {'conv_in': {'kernel': np.zeros((1, 1), jnp.dtype(dtype))}}}
-    black = System(CONFIG, lambda *given, **method: np.nan * decode(*given, **method), None, image, Counter())
+    black = System(CONFIG, lambda *given, **method: np.nan * autoencoder(*given, **method), None, image, Counter())
     for what, networks, begins in (('the latents', COUNTING, np.inf), ('the frames', black, -0.9)):
         chunks = streaming.stream(networks, SETTINGS, params, prompt_of(begins), start(video_keys([0])))
         with pytest.raises(OutOfRange, match=f'^{what} of chunk 1 are not finite in {dtype}{remedy}$'):
@@ -135,7 +86,7 @@ def random_system():
             x, _ = self.branches(x, t, condition[0])
             return 0.1 * x + condition[0][:, None, None, None, None]
 
-    return System(CONFIG, decode, None, image, Noisy())
+    return System(CONFIG, autoencoder, None, image, Noisy())
 
 
 ANCESTRAL = SampleSettings(profile='release', steps=3, first_steps=3, eta=1.0)
