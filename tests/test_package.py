@@ -59,6 +59,7 @@ def test_wheel_holds_vocabulary_licences_and_commands(wheel):
     assert points.split() == ['[console_scripts]', 'st2v', '=', 'st2v_jax.cli.run:main']
     assert not [name for name in names if name.startswith('configs/')], 'no top-level package is called configs'
     assert {f'st2v_jax/configs/{file.name}' for file in (ROOT / 'configs').glob('*.py')} <= set(names)
+    assert {'st2v_jax/web/assets/page.js', 'st2v_jax/web/assets/page.css'} <= set(names)
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / 'st2v_jax').rglob('*.py')}
     assert modules <= set(names), 'a package without __init__.py?'
 

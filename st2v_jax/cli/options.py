@@ -145,6 +145,7 @@ def _checked(kind, holds, rule):
 at_least_0 = _checked(int, lambda value: value >= 0, 'a whole number of at least 0')
 at_least_1 = _checked(int, lambda value: value >= 1, 'a whole number of at least 1')
 seed = _checked(int, lambda value: 0 <= value < 2**32, f'a whole number between 0 and {2**32 - 1}')
+port = _checked(int, lambda value: 0 <= value < 2**16, 'a port between 0 and 65535')
 rate = _checked(float, lambda value: 0 < value <= 1000, 'a number above 0 and up to 1000')
 positive = _checked(float, lambda value: 0 < value < float('inf'), 'a number above 0')
 # Far more than makes a picture; numbers beyond any use become NaN in the middle of the work

@@ -27,6 +27,7 @@ VERBS = {
     'sample': 'make a long video from one sentence',
     'enhance': 'redraw a video, larger and sharper',
     'session': 'go on with a long video, or change a part of it',
+    'web': 'make and change long videos in a browser',
     'verify': 'make a video again and say whether it is equal',
     'train': 'train one stage of the model',
     'convert': 'turn published checkpoints into a folder of weights, and back',

@@ -32,12 +32,14 @@ class Step(NamedTuple):
       chunk: the number of the chunk, from 0.
       step, steps: denoising steps done, of how many; they begin anew with another draw of the chunk.
       frames: [n, H, W, 3] the new frames of the chunk once it is stored; None before.
+      predicted: [1, f, h, w, c] what its clean latents look like after this step; None once it is stored.
     """
 
     chunk: int
     step: int
     steps: int
     frames: np.ndarray | None = None
+    predicted: jax.Array | None = None
 
 
 def extend(session: Session, branch: Branch) -> Iterator[Step]:
@@ -72,8 +74,8 @@ def extend(session: Session, branch: Branch) -> Iterator[Step]:
 def again(session: Session, branch: Branch, number: int) -> streaming.Chunk:
     """A chunk made once more from the chunks before it; nothing is written."""
     state = states.before(session, branch, branch.chunks, number)
-    *_, (_, _, x) = _denoised(session, branch, number, state, branch.draw(number))
-    return _finished(session, branch, number, x, state)
+    *_, (_, _, last) = _denoised(session, branch, number, state, branch.draw(number))
+    return _finished(session, branch, number, last.x, state)
 
 
 class _Kept(NamedTuple):
@@ -107,12 +109,12 @@ def _chunk(session, branch, number, inputs, state, programs):
                 kept = _Kept(draw, frames, after, steps)
             continue
         began = time.monotonic()
-        for step, steps, x in _denoised(session, branch, number, state, draw):
-            jax.block_until_ready(x)
+        for step, steps, now in _denoised(session, branch, number, state, draw):
+            jax.block_until_ready(now.x)
             if step < steps:
-                yield Step(number, step, steps)
+                yield Step(number, step, steps, predicted=now.x0)
         with trial.not_finite():
-            made = _finished(session, branch, number, x, state)
+            made = _finished(session, branch, number, now.x, state)
             with about.named(session.folder):
                 _store(session, branch, number, its, made, draw, programs)
                 seconds = round(time.monotonic() - began, 3)

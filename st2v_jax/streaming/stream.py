@@ -23,6 +23,7 @@ from st2v_jax import stopping
 from st2v_jax.devices import check_finite
 from st2v_jax.diffusion import predict, sampling
 from st2v_jax.diffusion.noise import frame_noise
+from st2v_jax.diffusion.sampling import Trajectory
 from st2v_jax.diffusion.schedule import Level
 from st2v_jax.diffusion.solvers import sampling_levels
 from st2v_jax.models.contract import Contract
@@ -176,12 +177,12 @@ def stream(
         trial = Trial(gate, state.frames)
         while trial.goes_on:
             drawn = state._replace(key=redrawn(state.key, trial.draw))
-            for number, total, x in denoised(system, settings, params, told, drawn):
+            for number, total, now in denoised(system, settings, params, told, drawn):
                 if on_step is not None:
-                    jax.block_until_ready(x)
+                    jax.block_until_ready(now.x)
                     on_step(index, number, total)
             with trial.not_finite():
-                made = finished(system, settings, params, x, state)
+                made = finished(system, settings, params, now.x, state)
                 if trial.is_best(made.frames):
                     chunk = made
         if line := trial.line(index):
@@ -192,11 +193,11 @@ def stream(
 
 def denoised(
     system: System, settings: SampleSettings, params: dict[str, Any], prompt: Prompt, state: StreamState
-) -> Iterator[tuple[int, int, jax.Array]]:
-    """The steps of the next chunk, each as (number from 1, how many, x [b, f, h, w, c] after it); the last x is clean.
+) -> Iterator[tuple[int, int, Trajectory]]:
+    """The steps of the next chunk, each as (number from 1, how many, the trajectory after it); the last x is clean.
 
-    A step is yielded when the next one has been started, because the host takes a while to start one; x may not have
-    been computed yet. Who stops to ask for steps stops the chunk.
+    A step is yielded when the next one has been started, because the host takes a while to start one; its arrays
+    [b, f, h, w, c] may not have been computed yet. Who stops to ask for steps stops the chunk.
     """
     run, levels = programs(system, settings), levels_of(system, settings, state)
     x, condition = run.begin(params, prompt, state)
@@ -207,8 +208,8 @@ def denoised(
         before = trajectory
         trajectory = run.step(params, condition, state, trajectory, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
         if i:
-            yield i, total, before.x
-    yield total, total, trajectory.x
+            yield i, total, before
+    yield total, total, trajectory
 
 
 class Chunk(NamedTuple):

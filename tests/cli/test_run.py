@@ -35,6 +35,7 @@ def test_the_overview_has_a_line_for_each_verb():
 HELP = {
     'sample': ('--prompt', '--negative-prompt', '--list-words', '--num-frames N', 'ST2V_CACHE', 'examples:'),
     'session': ('reroll', 'branch', 'export', 'st2v session extend ball', 'examples:', 'docs/sessions.md'),
+    'web': ('--folder', '--auth', 'examples:', 'ST2V_AUTH', 'docs/web.md'),
     'verify': ('--chunks', '--weights', 'examples:', 'st2v verify night.mp4'),
     'enhance': ('--input', '--prompt', '--variant', 'examples:', 'st2v enhance --input', '$TMPDIR'),
     'train': ('--config', '--workdir', '--from', 'st2v train --config cam:small'),

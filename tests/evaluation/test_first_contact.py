@@ -79,8 +79,8 @@ def test_the_step_is_the_first_that_the_sampler_takes(opened, steps):
     settings, state = model.settings(), stream.start(stream.video_keys([first_contact.SEED]))
     ids, null_ids = (model.tokenizer.ids([text]) for text in (first_contact.PROMPT, ''))
     context = encode_prompt(model.system, model.params, ids, null_ids)
-    *_, x = next(stream.denoised(model.system, settings, model.params, context, state))
-    np.testing.assert_array_equal(x, steps['float32']['first chunk']['latents'])
+    *_, made = next(stream.denoised(model.system, settings, model.params, context, state))
+    np.testing.assert_array_equal(made.x, steps['float32']['first chunk']['latents'])
 
 
 def test_several_places_make_one_model(exported):

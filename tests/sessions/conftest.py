@@ -10,6 +10,7 @@ import pytest
 
 from st2v_jax import stopping
 from st2v_jax.cli.run import main
+from st2v_jax.diffusion.sampling import Trajectory
 from st2v_jax.sessions import inputs, states
 from st2v_jax.sessions import session as sessions
 from st2v_jax.streaming import generate, own_start, stream
@@ -36,7 +37,7 @@ def quick(monkeypatch):
         x = random.uniform(-1, 1, (1, count, *shape)).astype(np.float32)
         for step in range(1, STEPS + 1):
             stopping.check()
-            yield step, STEPS, x
+            yield step, STEPS, Trajectory(x, x, None)
 
     def finished(system, settings, params, x, state):
         made.append(int(state.index))

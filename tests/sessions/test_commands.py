@@ -251,8 +251,9 @@ def _change(monkeypatch, by):
     before = stream.denoised
 
     def denoised(*inputs):
-        for step, steps, x in before(*inputs):
-            yield step, steps, x + by * np.random.default_rng(0).standard_normal(x.shape, x.dtype)
+        for step, steps, made in before(*inputs):
+            noise = np.random.default_rng(0).standard_normal(made.x.shape, made.x.dtype)
+            yield step, steps, made._replace(x=made.x + by * noise)
 
     monkeypatch.setattr(stream, 'denoised', denoised)
 

@@ -1,5 +1,7 @@
 """Sessions with the networks of the tiny model: bit for bit the video of `generate`, whatever happens on the way."""
 
+import io
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from st2v_jax.streaming.own_start import opening
 from st2v_jax.streaming.prompt_schedule import PromptSchedule
 from st2v_jax.video_io import VideoWriter
 from st2v_jax.video_io.start import Start
+from st2v_jax.web.preview import preview
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('unoptimised')]
 PROMPTS = PromptSchedule('a red ball moves left', ((24, 'a blue star over sand'),), blend_frames=8)
@@ -28,8 +31,10 @@ def test_every_chunk_in_a_process_of_its_own_makes_the_video_of_generate(model, 
     Session.create(tmp_path / 'ball', model).start(Recipe(0, PROMPTS, 'sand', 3, settings), num_frames=40)
     made = []
     for _ in range(4):  # the state is restored from files before each chunk
-        steps = Session(tmp_path / 'ball', model).extend()
-        made.append(next(step.frames for step in steps if step.frames is not None))
+        session = Session(tmp_path / 'ball', model)
+        early, last = itertools.islice(session.extend(), 2)
+        made.append(last.frames)
+        assert early.frames is None and Image.open(io.BytesIO(preview(session, 'main', early))).size == (32, 32)
     whole = list(generate(model, PROMPTS, 40, seed=3, negative_prompt='sand', settings=settings))
     np.testing.assert_array_equal(np.concatenate(made), np.concatenate(whole))
     session = Session(tmp_path / 'ball', model)

@@ -83,7 +83,7 @@ def test_a_picture_is_the_first_frame_and_lets_the_others_go_one_after_the_other
     levels = streaming.levels_of(COUNTING, settings, state)
     noise, picture = streaming._noise(COUNTING, state, 0), state.picture[:, None]
     held = []
-    for number, _, x in streaming.denoised(COUNTING, settings, PARAMS, prompt_of(0.5), state):
+    for number, _, (x, *_) in streaming.denoised(COUNTING, settings, PARAMS, prompt_of(0.5), state):
         wanted = levels.alpha[number] * picture + levels.sigma[number] * noise
         held.append(np.isclose(x, wanted, atol=1e-5).all((0, 2, 3, 4)))
     held = np.array(held)
