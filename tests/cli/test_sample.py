@@ -584,7 +584,7 @@ def test_the_type_that_networks_compute_in_can_be_chosen(run, monkeypatch):
         asked.append(dtype)
         raise BadInput('enough')
 
-    monkeypatch.setattr('st2v_jax.streaming.generate.load', lambda folder, dtype: asked.append(dtype))
+    monkeypatch.setattr('st2v_jax.streaming.generate.load', lambda folder, dtype, size: asked.append(dtype))
     monkeypatch.setattr('st2v_jax.refinement.enhancer.load_enhancer', load_enhancer)
     for options, own in (((), None), (('--dtype', 'float16'), 'float16'), (('--dtype', 'float32'), 'float32')):
         code, out, err = run('--prompt', PROMPT, '--output', 'ball.mp4', '--enhance', *options)
