@@ -31,7 +31,7 @@ from st2v_jax.streaming.gate import OFF, Gate, Trial
 from st2v_jax.streaming.settings import SampleSettings
 
 # For what share of the steps a picture holds the first and the last frame of its chunk, see `_held`
-HELD = (0.6, 0.2)
+HELD = (0.85, 0.1)
 
 
 class StreamState(NamedTuple):
