@@ -222,7 +222,8 @@ def parser(prog: str) -> options.Parser:
         '--method',
         choices=evaluate_methods.WAYS,
         default='streaming',
-        help='how a long video is made; others are baselines',
+        metavar='WAY',
+        help=f'how a long video is made: {", ".join(evaluate_methods.WAYS)}',
     )
     add('--steps', type=options.at_least_1, **number, help='denoising steps of a chunk (default: as for st2v sample)')
     add('--profile', choices=('paper', 'release'), help='sampling rules (default: set by the model)')

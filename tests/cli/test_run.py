@@ -56,8 +56,18 @@ def test_help_teaches(verb, capsys, monkeypatch):
     assert all(words in shown for words in HELP[verb])
 
 
-VERBS_OF_A_SESSION = ('show', 'extend', 'reroll', 'branch', 'export', 'verify', 'prune')
-STUDIES = ('train-checker', 'generate', 'measure', 'report', 'refine', 'refinement-report')
+VERBS_OF_A_SESSION = ('show', 'extend', 'reroll', 'branch', 'export', 'enhance', 'verify', 'prune')
+STUDIES = (
+    'videos',
+    'protocol',
+    'methods',
+    'train-checker',
+    'generate',
+    'measure',
+    'report',
+    'refine',
+    'refinement-report',
+)
 
 
 COMMANDS = [(), *((verb,) for verb in run.VERBS), *(('evaluate', name) for name in STUDIES)]
