@@ -78,14 +78,19 @@ def encode_image(system: System, params: dict[str, Any], frames: jax.Array) -> j
     return system.image(params['image'], preprocess(frames, system.config.image.image_size))
 
 
+def encode_latents(system: System, params: dict[str, Any], images: jax.Array) -> jax.Array:
+    """Latents [b, h, w, c] of images [b, H, W, 3] in [-1, 1]: means of the autoencoder in the denoiser's scale."""
+    mean, _ = system.vae(params['vae'], images, method='encode')
+    return mean * system.config.scale_factor
+
+
 def remembered(system: System, params: dict[str, Any], frames: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """What the model's short-term memory receives of frames [b, m, H, W, 3] and mask [b, m], see `ablations`."""
     config = system.config
 
     def encode(frames):
-        images = rearrange(frames, 'b m ... -> (b m) ...')
-        mean, _ = system.vae(params['vae'], images, method='encode')
-        return rearrange(mean * config.scale_factor, '(b m) ... -> b m ...', b=len(frames))
+        latents = encode_latents(system, params, rearrange(frames, 'b m ... -> (b m) ...'))
+        return rearrange(latents, '(b m) ... -> b m ...', b=len(frames))
 
     length = config.contract.later_frames
     return ablations.remembered(config.cam.fusion, frames, length=length, encode=encode, mask=mask)

@@ -22,6 +22,7 @@ that it was made of, and has a folder of its own beside `chunks`.
 """
 
 import dataclasses
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -170,7 +171,8 @@ class Session:
         recipes = (*origin.upto(at), recipe)
         begun = {'chunks': origin.chunks[:at], 'draws': origin.draws[:at]}
         wanted = dataclasses.replace(origin, name='', recipes=recipes, **begun)
-        candidates = [name] if name else (f'{source}-{at}{end}' for end in ('', *(f'-{n}' for n in range(2, 10**6))))
+        stem = f'{source}-{at}'
+        candidates = [name] if name else (stem if n == 1 else f'{stem}-{n}' for n in itertools.count(1))
         for candidate in candidates:
             branches.check_name(candidate)
             if candidate not in self.names():

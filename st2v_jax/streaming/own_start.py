@@ -5,14 +5,13 @@ for frames, state in stream(model, 'a red ball bounces', state=opening(model, gi
     ...
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from st2v_jax.models.system import encode_image
+from st2v_jax.models.system import encode_image, encode_latents
 from st2v_jax.streaming.generate import Model, check_seeds
 from st2v_jax.streaming.stream import StreamState, start, video_keys
 from st2v_jax.video_io import to_floats
@@ -66,15 +65,8 @@ def with_picture(model: Model, picture: np.ndarray, *, seed: int | Sequence[int]
     return begin._replace(picture=_latents(model.system, {'vae': model.params['vae']}, jnp.asarray(picture)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _embedded(system, params, frames):
-    return encode_image(system, params, frames)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _latents(system, params, images):
-    mean, _ = system.vae(params['vae'], images, method='encode')
-    return mean * system.config.scale_factor
+_embedded = jax.jit(encode_image, static_argnums=0)
+_latents = jax.jit(encode_latents, static_argnums=0)
 
 
 def _batched(model, frames, dimensions):
