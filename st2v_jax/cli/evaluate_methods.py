@@ -95,7 +95,7 @@ def _records(method, contract, instruments, arguments, run):
     study, found = read_object(out / 'results.json'), results.read(out)[0]
     about = {'checker': study['checker'], 'frames': study['made']['frames']}
     return [
-        record | {'measured': {'last_window': {'settings': about, 'versions': {}, 'numbers': seen['last']}}
+        record | {'measured': {'last_window': {'settings': about, 'versions': {}, 'numbers': seen['at'][max(seen['at'], key=int)]}}
                   | record['measured']}
         for record, seen in zip((found[file] for file in sorted(found)), study['videos'], strict=True)
     ]  # fmt: skip
