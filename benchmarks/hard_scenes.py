@@ -21,6 +21,7 @@ goes on.
 import argparse
 import functools
 import hashlib
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -260,7 +261,7 @@ def main(argv=None) -> int:
     picture.parent.mkdir(parents=True, exist_ok=True)
     shown = [number for number in SHOWN if number < total] + [total] * (total not in SHOWN)
     sheets.contact_sheet(rows, shown, labels).save(picture, quality=QUALITY)
-    made = record.made('python benchmarks/hard_scenes.py') | options | {
+    made = record.made(f'python benchmarks/hard_scenes.py {shlex.join(sys.argv[1:] if argv is None else argv)}') | options | {
         'dtype': np.dtype(dtype).name,
         'checker': hashlib.sha256(Path(arguments.checker).read_bytes()).hexdigest(),
         'given': GIVEN,
