@@ -261,7 +261,8 @@ def main(argv=None) -> int:
     picture.parent.mkdir(parents=True, exist_ok=True)
     shown = [number for number in SHOWN if number < total] + [total] * (total not in SHOWN)
     sheets.contact_sheet(rows, shown, labels).save(picture, quality=QUALITY)
-    made = record.made(f'python benchmarks/hard_scenes.py {shlex.join(sys.argv[1:] if argv is None else argv)}') | options | {
+    command = shlex.join(['python', 'benchmarks/hard_scenes.py', *(sys.argv[1:] if argv is None else argv)])
+    made = record.made(command) | options | {
         'dtype': np.dtype(dtype).name,
         'checker': hashlib.sha256(Path(arguments.checker).read_bytes()).hexdigest(),
         'given': GIVEN,

@@ -194,8 +194,10 @@ def page(found: Mapping[str, Any], folder: str = '.', refinement: str = '../refi
         for compared in dict.fromkeys(row.compared for row in rows) or ('not measured yet',):
             some = [row for row in rows if row.compared == compared]
             says = Counter(row.says for row in some)
-            summary.append([claim.title, compared, *(says[each] for each in (FOR, NEITHER, AGAINST)), verdict(some)])
-    lines += table(['claim', 'compared', FOR, NEITHER, AGAINST, 'verdict'], summary)
+            pairs = min((row.found.count for row in some), default=0)
+            counts = (says[each] for each in (FOR, NEITHER, AGAINST))
+            summary.append([claim.title, compared, pairs, *counts, f'**{verdict(some)}**'])
+    lines += table(['claim', 'compared', 'pairs', FOR, NEITHER, AGAINST, 'verdict'], summary)
     for claim, rows, more in parts:
         lines += [f'## {claim.title}', '', claim.text, '']
         if not rows:
