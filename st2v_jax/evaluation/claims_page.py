@@ -234,7 +234,9 @@ def _methods(claim, found, folder):
             continue
         methods = found[file]['methods']
         first, *others = methods
-        here = [number for number in claim.numbers if number.name in methods[first]['numbers']]
+        here = [
+            number for number in claim.numbers if all(number.name in method['numbers'] for method in methods.values())
+        ]
         of_file = f', {found[file]["made"]["frames"]:,} frames' if len(claim.files) > 1 else ''
         for other in others:
             for number in here:
