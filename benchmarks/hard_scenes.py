@@ -12,10 +12,10 @@ In the clip the object is shown for 16 frames and is then out of sight:
 - turns: the camera turns away and is on its way back, with the object still outside the picture
 
 The prompt is a brief caption, which names colour, shape and motion, but neither pattern nor ground, and all objects
-have a pattern. So pattern and size can come from the anchor alone. What comes back is compared with what was shown, by
-the checker, in the last 16 of the frames that are made. The truth of the same frames is measured too; `others` compares
-with the clip of another scene. Videos that are made are kept in --out until all is measured, so a run that was stopped
-goes on.
+have a pattern. So pattern and size can come from the anchor alone. In the last 16 of the frames that are made, pixels
+of the object's colour tell whether it is back, and the checker compares it with what was shown. The truth of the same
+frames is measured too; `others` compares with the clip of another scene. Videos that are made are kept in --out until
+all is measured, so a run that was stopped goes on.
 """
 
 import argparse
@@ -35,10 +35,11 @@ import probes  # noqa: F401, makes st2v_jax importable
 
 from st2v_jax.data import world
 from st2v_jax.data.world import Scene
-from st2v_jax.data.world.attributes import TRACKING
+from st2v_jax.data.world.attributes import COLOUR_RGB, TRACKING
 from st2v_jax.evaluation import checker, record, sheets, survey
 from st2v_jax.evaluation.batches import Batches
 from st2v_jax.evaluation.checker import FRAMES
+from st2v_jax.evaluation.instruments import resized
 from st2v_jax.evaluation.intervals import estimate
 from st2v_jax.metrics.colour import histogram_distances, histograms
 from st2v_jax.models.system import encode_image
@@ -54,9 +55,11 @@ PAN = 3.0  # pixels a frame of 128 pixels, how fast the camera turns back; train
 FAR = 1.3  # how far the object or the camera goes, in shares of the frame; a swing of 0.25 does not bring it into sight
 DOT = 0.16  # radius of an object that has gone far away, as a share of its own: 3 pixels
 TRUTH, OTHERS = 'truth', 'others'
-NUMBERS = ('identity', 'colour', 'shape', 'pattern', 'size', 'ground')
-SHOWN = (1, 16, 24, 40, 44, 56, 72, 88, 104)  # frames on the sheet
-SHEET, QUALITY = 2, 82  # scenes of each kind on the sheet, and its quality as a JPEG file
+ALIKE, BRIGHT = 0.98, 60  # a pixel has the colour of an object: cosine of both, and the least of its largest channel
+ENOUGH = 0.5  # an object is back if so many pixels of its colour are, as a share of those before
+NUMBERS = ('back', 'identity', 'colour', 'shape', 'pattern', 'size', 'ground')
+SHOWN = (1, 16, 40, 56, 72, 88, 104)  # frames on the sheet
+SIDE, QUALITY = 96, 78  # pixels of a frame on the sheet, and its quality as a JPEG file
 
 
 class Place(NamedTuple):
@@ -170,33 +173,45 @@ def continued(
     return np.concatenate(made, 1)[:, :frames]
 
 
-def compared(params: dict[str, Any], before: np.ndarray, after: np.ndarray) -> dict[str, list[float]]:
+def coloured(clips: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """The share [n] of the pixels of clips uint8 [n, f, h, w, 3] that have the colours [n], indices into COLOURS."""
+    wanted = COLOUR_RGB / np.linalg.norm(COLOUR_RGB, axis=-1, keepdims=True)
+    shares = []
+    for clip, index in zip(clips, colour):
+        pixels = clip.astype(np.float32)
+        cosine = pixels @ wanted[index] / np.maximum(np.linalg.norm(pixels, axis=-1), 1)
+        shares.append(((cosine > ALIKE) & (pixels.max(-1) > BRIGHT)).mean())
+    return np.array(shares)
+
+
+def compared(
+    params: dict[str, Any], before: np.ndarray, hidden: np.ndarray, after: np.ndarray, colour: np.ndarray
+) -> dict[str, list[float]]:
     """NUMBERS [n] of clips uint8 [n, 16, h, w, 3] after the object came back, next to those before it went.
 
-    `colour`, `shape` and `pattern` are 1 where the checker reads the same in both; `size` is the ratio of the radii,
-    and `ground` the distance of the colours around the middle, from 0 to 1.
+    hidden: uint8 [n, f, h, w, 3], the clips without it. colour: [n] of the objects.
+
+    `back` is 1 where enough pixels have the object's colour again. `identity` is that of the checker, and `colour`,
+    `shape` and `pattern` are 1 where it reads the same in both; all are 0 where the object is not back. `size` is the
+    ratio of the radii, and `ground` the distance of the colours around the middle, from 0 to 1.
     """
+    ground = coloured(hidden, colour)
+    was, now = (coloured(clips, colour) - ground for clips in (before, after))
+    back = (now > ENOUGH * was).astype(float)
     first, last = (checker.posteriors(params, to_floats(clips)) for clips in (before, after))
-    same = lambda name: (first[name].argmax(-1) == last[name].argmax(-1)).astype(float)
+    same = lambda name: back * (first[name].argmax(-1) == last[name].argmax(-1))
     size = before.shape[2]
     outside = np.ones((size, size), bool)
     outside[size // 4 : -(size // 4), size // 4 : -(size // 4)] = False
     colours = lambda clips: [histograms([clip[:, outside]])[0] for clip in clips]
     numbers = {
-        'identity': checker.identity(first, last),
+        'back': back,
+        'identity': back * checker.identity(first, last),
         **{name: same(name) for name in ('colour', 'shape', 'pattern')},
         'size': checker.radii(last['size']) / checker.radii(first['size']),
         'ground': [histogram_distances(b[None], a)[0] for a, b in zip(colours(before), colours(after))],
     }
     return {name: [round(float(value), 4) for value in numbers[name]] for name in NUMBERS}
-
-
-def sheet(videos: dict[str, np.ndarray], prompts: Sequence[str], kind: str) -> tuple[list, list[str]]:
-    """Rows of the contact sheet, and their labels, of the first scenes of a kind."""
-    rows = [(name, number) for number in range(min(SHEET, len(prompts))) for name in videos]
-    return [videos[name][number] for name, number in rows], [
-        f'{kind}, {name}: {prompts[number]}' for name, number in rows
-    ]
 
 
 def method(text: str) -> tuple[str, str]:
@@ -247,12 +262,15 @@ def main(argv=None) -> int:
             print(f'{name}, {kind}: {len(made)} videos after {time.monotonic() - began:.0f} s', flush=True)
 
     kinds, rows, labels = {}, [], []
+    colour = np.asarray(scenes.colour)[:, 0]
     for kind, of_kind in videos.items():
-        before = truth[kind][:, :FRAMES]
-        kinds[kind] = {name: compared(params, before, video[:, -FRAMES:]) for name, video in of_kind.items()}
-        kinds[kind][OTHERS] = compared(params, np.roll(before, 1, 0), truth[kind][:, -FRAMES:])
-        more, texts = sheet(of_kind, prompts, kind)
-        rows, labels = rows + more, labels + texts
+        before, hidden = truth[kind][:, :FRAMES], truth[kind][:, GIVEN - FRAMES // 2 : GIVEN]
+        measure = functools.partial(compared, params)
+        kinds[kind] = {name: measure(before, hidden, video[:, -FRAMES:], colour) for name, video in of_kind.items()}
+        others = (np.roll(some, 1, 0) for some in (before, hidden))
+        kinds[kind][OTHERS] = measure(*others, truth[kind][:, -FRAMES:], np.roll(colour, 1))
+        rows += [resized(video[0], (SIDE, SIDE)) for video in of_kind.values()]
+        labels += [f'{kind}, {name}: {prompts[0]}' for name in of_kind]
         for name, numbers in kinds[kind].items():
             means = {number: estimate(values) for number, values in numbers.items()}
             told = [f'{number} {mean:.3f} ({low:.3f} to {high:.3f})' for number, (mean, low, high, _) in means.items()]

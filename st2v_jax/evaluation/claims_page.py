@@ -121,7 +121,7 @@ HARD_SCENES = Claim(
     '6. What was out of sight comes back as it was',
     'Videos go on from a true clip in which the object has been out of sight for longer than CAM remembers. Prompts '
     'tell neither its pattern nor the ground. What comes back is compared with what was shown.',
-    (Number('identity', 'identity', HIGHER), Number('pattern', 'pattern', HIGHER)),
+    tuple(Number(name, name, HIGHER) for name in ('back', 'identity', 'pattern')),
 )
 MARGINS = {  # of claim 4: by how much a number may get worse
     Number('identity_{}', 'identity', HIGHER): 0.05,
@@ -304,8 +304,9 @@ def _hard(found, folder):
                   for name, numbers in methods.items()}  # fmt: skip
         lines += [f'Scenes in which {KINDS[kind]}:', '', *_means(titled, columns)]
     lines += [
-        'Colour, shape and pattern are shares of videos in which the checker reads the same as before; size is the '
-        'ratio of the radii, and ground the distance of the colours around the middle.',
+        'The share of videos in which pixels of its colour are back, at least half as many; identity, and the shares '
+        'in which the checker reads the same colour, shape and pattern as before, 0 where it is not back; the ratio of '
+        'the radii, and the distance of the colours around the middle.',
         '',
         f'![hard scenes]({folder}/hard-scenes.jpg)',
         '',

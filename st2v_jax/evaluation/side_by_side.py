@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from st2v_jax.evaluation import results, sheets
+from st2v_jax.evaluation.instruments import resized
 from st2v_jax.evaluation.results import Record
 from st2v_jax.storage.atomic import replacing, write_bytes
 from st2v_jax.video_io import read_video
 
 DIGITS = 4  # of a number that count
-PICTURES, COLUMNS, QUALITY = 2, (8, 64, 120, 240), 80  # videos and frames on the pictures, and their quality as JPEG
+COLUMNS, SIDE, QUALITY = (8, 64, 120, 240), 96, 78  # frames on the pictures, their shorter side, the quality as JPEG
+SHEET, SLICES = 2, 1  # videos on each picture
 TALLEST = 300  # rows of a picture of slices; of longer videos it shows every second, third ... frame
 
 
@@ -47,7 +49,7 @@ def write(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    shown = {name: [np.asarray(read_video(file)) for file in files[:PICTURES]] for name, files in videos.items()}
+    shown = {name: [np.asarray(read_video(file)) for file in files[:SHEET]] for name, files in videos.items()}
     draw(path, shown, made['prompts'])
     write_bytes(path, _lines({'made': made, 'methods': methods}).encode())
 
@@ -58,10 +60,13 @@ def draw(path: Path, videos: Mapping[str, Sequence[np.ndarray]], prompts: Sequen
     rows = [(some[i], f'{name}: {prompts[i]}') for i in range(count) for name, some in videos.items()]
     length = min(len(video) for video, _ in rows)
     columns = sorted({number for number in COLUMNS if number < length} | {length})
-    images = {'frames': sheets.contact_sheet([video for video, _ in rows], columns, [label for _, label in rows])}
-    stride = -(-length // TALLEST)
-    slices = [video[:length:stride] for video, _ in rows]
-    images['slices'] = sheets.slice_sheet(slices, [label for _, label in rows], columns=len(rows))
+    labels = [label for _, label in rows]
+    share = min(1, SIDE / min(rows[0][0].shape[1:3]))
+    size = tuple(round(share * pixels) for pixels in rows[0][0].shape[1:3])
+    images = {'frames': sheets.contact_sheet([resized(video, size) for video, _ in rows], columns, labels)}
+    few = len(videos) * SLICES
+    slices = [video[: length : -(-length // TALLEST)] for video, _ in rows[:few]]
+    images['slices'] = sheets.slice_sheet(slices, labels[:few], columns=few)
     for kind, image in images.items():
         with replacing(path.with_name(f'{path.stem}-{kind}.jpg')) as file:
             image.save(file, 'JPEG', quality=QUALITY)

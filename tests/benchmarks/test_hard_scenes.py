@@ -52,6 +52,19 @@ def test_the_object_is_not_in_the_memory_and_prompts_tell_neither_pattern_nor_gr
 
 
 @pytest.mark.slow
+def test_an_object_is_back_where_pixels_of_its_colour_are(scenes):
+    colour = np.asarray(scenes.colour)[:, 0]
+    for kind in study.KINDS:
+        before, hidden, after = (
+            study.rendered(scenes, kind, frames, 64) for frames in (range(16), MEMORY, range(88, 104))
+        )
+        was, gone, now = (study.coloured(clips, colour) for clips in (before, hidden, after))
+        assert (gone < 0.35 * was).all() and (now > study.ENOUGH * was).all()
+        bare = study.rendered(scenes._replace(count=0 * scenes.count), kind, range(88, 104), 64)
+        assert (study.coloured(bare, colour) - gone < 0.2 * (was - gone)).all()
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures('unoptimised')
 def test_videos_are_made_once_and_compared_with_what_was_shown(tiny_folder, tmp_path, monkeypatch):
     from st2v_jax.cli.run import main

@@ -31,9 +31,9 @@ def test_from_captions_to_the_page(checker, tiny_folder, tmp_path, capsys):
     assert evaluate('generate', '--weights', tiny_folder, '--checker', checker, '--out', out, *options) == 0
     assert {path.name for path in out.iterdir()} == {
         'results.json',
-        'contact-sheet.png',
-        'slices.png',
-        'nearest.png',
+        'contact-sheet.jpg',
+        'slices.jpg',
+        'nearest.jpg',
         'videos.npz',
         'videos',
     }

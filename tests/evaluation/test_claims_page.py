@@ -79,8 +79,8 @@ def test_a_long_video_may_lose_no_more_than_its_margin(end, verdict):
 
 
 def test_all_is_read_from_one_folder_and_another_file_is_one_line(tmp_path, capsys):
-    hard = {name: around(0.9) for name in ('identity', 'colour', 'shape', 'pattern', 'size', 'ground')}
-    worse = hard | {name: around(0.5) for name in ('identity', 'pattern')}
+    hard = {name: around(0.9) for name in ('back', 'identity', 'colour', 'shape', 'pattern', 'size', 'ground')}
+    worse = hard | {name: around(0.5) for name in ('back', 'identity', 'pattern')}
     kinds = {kind: {'truth': hard, 'A': hard, 'B': worse, 'others': worse} for kind in page.KINDS}
     blended = {kind: {'flow_deviation': around(level), 'border_ratio': around(level)}
                for level, kind in ((3, 'input'), (3, 'B'), (2, 'B+S'), (1, 'paper'))}  # fmt: skip
@@ -98,7 +98,7 @@ def test_all_is_read_from_one_folder_and_another_file_is_one_line(tmp_path, caps
     words = ['evaluate', 'claims-report', *map(str, words)]
     assert main(words) == 0
     found = summary((tmp_path / 'claims.md').read_text())
-    assert found['6', 'A against B'] == (64, 6, 0, 0, 'holds') and found['1', 'A against B'][0] == 64
+    assert found['6', 'A against B'] == (64, 9, 0, 0, 'holds') and found['1', 'A against B'][0] == 64
     assert {key: row[-1] for key, row in found.items() if key[0] == '3'} == dict.fromkeys(
         [
             ('3', f'{page.NAMES[a]} against {page.NAMES[b]}')
