@@ -7,6 +7,7 @@ latents into features, and an injector at every skip connection lets the UNet at
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import einops
 import jax
@@ -38,6 +39,8 @@ class CamConfig:
       positions: codes of the frames in queries and keys of the injectors (paper and release: no). Without them, a query
         finds its place in time by its content alone, and that of noise says nothing.
     """
+
+    LATER: ClassVar = ('positions',)
 
     conditioning_channels: tuple[int, ...] = (32, 96, 256, 512)
     head_size: int = 64
@@ -121,9 +124,7 @@ class Cam(nnx.Module):
     """Conditioning encoder, feature extractor and injectors; Add-Cond has adders instead of injectors."""
 
     def __init__(self, config: CamConfig, unet: UNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        injector = partial(
-            FeatureInjector, head_size=config.head_size, groups=unet.groups, positions=config.positions
-        )
+        injector = partial(FeatureInjector, head_size=config.head_size, groups=unet.groups, positions=config.positions)
         injector = partial(FeatureAdder if config.fusion == ADDITION else injector, dtype=dtype, rngs=rngs)
         self.encoder = ConditioningEncoder(config, unet.channels[0], dtype=dtype, rngs=rngs)
         self.extractor = UNetEncoder(unet, dtype=dtype, rngs=rngs)
