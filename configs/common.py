@@ -155,7 +155,7 @@ def _small():
             context_width=width,
             groups=8,
         ),
-        cam=CamConfig(conditioning_channels=(16, 32, 48, 64), head_size=24),
+        cam=CamConfig(conditioning_channels=(16, 32, 48, 64), head_size=24, positions=True),
         apm=ApmConfig(image_width=width, inner_width=64),
         vae=VaeConfig(block_channels=(32, 64, 80, 80), layers_per_block=1, groups=8),
         text=TextConfig(
