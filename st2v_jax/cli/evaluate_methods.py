@@ -16,7 +16,7 @@ from st2v_jax.errors import BadInput
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
 
-WAYS = ('streaming', 'apart', 'last-frame', 'free-noise')  # as baselines.py has them, without loading jax for --help
+WAYS = ('streaming', 'no-anchor', 'apart', 'last-frame', 'free-noise')  # as baselines.py has them, for --help
 AT_ONCE = 6  # videos that are measured at the same time; each reads its file in a thread
 METRICS = 'scuts,mawe,steadiness,ssim,sharpness'
 SAMPLING = ('steps', 'profile', 'guidance_text', 'guidance_anchor')  # options that are handed on where they are given
