@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from st2v_jax.kernels.softmax_attention import attend
 from st2v_jax.models.layers import VIDEO, GroupNorm, LayerNorm, Linear, per_branch
-from st2v_jax.models.softmax_attention import attend
 
 KeysValues = tuple[jax.Array, jax.Array]  # [b, s, n, d] each
 
