@@ -3,8 +3,8 @@
     python benchmarks/kernels_norm.py [--json out.json] [--seconds 140]
 
 For every shape of a guided step, of the Refiner and of smaller models: errors against float32, and the time of each
-form within a program that runs it many times. A form that fails is reported and the next is tried: each part is run by a
-process of its own, on a card of its own if there are several, which is started again after a crash.
+form in a program that runs it many times. If a form fails, the next is tried: processes of their own measure the parts,
+each on a card of its own if there are several, and are started again after a crash.
 """
 
 import argparse
