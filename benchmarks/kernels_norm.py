@@ -66,6 +66,14 @@ NORMS = (
 )
 
 
+def of_groups(moment, groups):
+    """The mean of each group of channels, for each of its channels."""
+    import jax.numpy as jnp
+
+    c = moment.shape[-1]
+    return jnp.repeat(moment.reshape(*moment.shape[:-1], groups, c // groups).mean(-1), c // groups, axis=-1)
+
+
 def convolution_forms(shape):
     """Forms of (x, moments) -> (y, moments) for norm, SiLU and frame convolution."""
     import jax
@@ -80,9 +88,7 @@ def convolution_forms(shape):
     bias = 0.1 * jax.random.normal(jax.random.key(1), (c,))
 
     def affine(mean, square):
-        from st2v_jax.models.layers import _of_groups
-
-        mean, square = (_of_groups(m, groups) for m in (mean, square))
+        mean, square = (of_groups(m, groups) for m in (mean, square))
         gain = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + 1e-5)
         return gain, -mean * gain
 
@@ -134,7 +140,6 @@ def norm_forms(shape, axes, whole):
     import numpy as np
 
     from st2v_jax.kernels import channel_moments as module
-    from st2v_jax.models.layers import _of_groups
 
     c, groups = shape[-1], 32 if shape[-1] % 32 == 0 else 4
     kept = shape[: len(shape) + min(axes)]
@@ -195,7 +200,7 @@ def norm_forms(shape, axes, whole):
         per_channel = moments(x)
         if not whole:  # the next run depends on this one through one row of x
             return x.at[(0,) * (x.ndim - 1)].set(per_channel[0].reshape(-1, c)[0].astype(x.dtype)), *per_channel
-        mean, square = (_of_groups(m, groups) for m in per_channel)
+        mean, square = (of_groups(m, groups) for m in per_channel)
         gain = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + 1e-5)
         return jax.nn.silu(x.astype(jnp.float32) * gain - mean * gain).astype(x.dtype), *per_channel
 

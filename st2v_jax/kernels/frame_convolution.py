@@ -5,7 +5,6 @@ XLA reads or writes the tensor seven times for what the kernel does in one read 
 
 from typing import Any, NamedTuple
 
-import einops
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -80,16 +79,17 @@ def frame_convolution(x: jax.Array, gain: jax.Array, shift: jax.Array, kernel: j
 
 def by_xla(x: jax.Array, gain: jax.Array, shift: jax.Array, kernel: jax.Array, bias: jax.Array) -> Result:
     """`frame_convolution` without the kernel."""
+    b, f, h, w, c = x.shape
     y = jax.nn.silu(x.astype(jnp.float32) * gain + shift).astype(x.dtype)
     # As a 2D convolution over (frames, pixels), which needs no copy of shifted frames and no 3D convolution.
     y = lax.conv_general_dilated(
-        einops.rearrange(y, 'b f h w c -> b f (h w) c'),
-        einops.rearrange(kernel, 'k i o -> k 1 i o'),
+        y.reshape(b, f, h * w, c),
+        kernel[:, None],
         window_strides=(1, 1),
         padding=((1, 1), (0, 0)),
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
-    y = einops.rearrange(y, 'b f (h w) c -> b f h w c', h=x.shape[2]) + bias.astype(x.dtype)
+    y = y.reshape(b, f, h, w, -1) + bias.astype(x.dtype)
     wide = y.astype(jnp.float32)
     mean, square = (jnp.mean(of, (1, 2, 3), keepdims=True) for of in (wide, jnp.square(wide)))
     return y, mean, square
@@ -167,8 +167,8 @@ def in_tiles(
 
         def all_done():
             """Waits until each warpgroup has read what it needs from the last stage, and written the next."""
-            plgpu.barrier_arrive(done)
-            plgpu.barrier_wait(done)
+            plgpu.barrier_arrive(done.at[0])
+            plgpu.barrier_wait(done.at[0])
 
         activate(jnp.int32(0))
         all_done()
@@ -222,8 +222,8 @@ def in_tiles(
             plgpu.SMEM((warpgroups, 2, width), jnp.float32),
             plgpu.Barrier(num_arrivals=f + 1, num_barriers=x_slots),
             plgpu.Barrier(num_arrivals=1, num_barriers=w_slots),
-            plgpu.Barrier(num_arrivals=2 * x_slots + 1),
-            plgpu.Barrier(num_arrivals=warpgroups),
+            plgpu.Barrier(num_arrivals=2 * x_slots + 1, num_barriers=1),
+            plgpu.Barrier(num_arrivals=warpgroups, num_barriers=1),
         ),
         grid=(b, p // pixels, pl.cdiv(n, width)),
         grid_names=('video', 'part', 'column'),
