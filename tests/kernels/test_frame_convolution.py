@@ -65,3 +65,11 @@ def test_right_in_the_interpreter(tile):
     mean_sums, square_sums = jnp.sum(sums, (1, 2)).swapaxes(0, 1) / (f * h * w)
     chex.assert_trees_all_close(mean_sums, mean.reshape(b, c), atol=2e-3)
     chex.assert_trees_all_close(square_sums, square.reshape(b, c), rtol=2e-3)
+
+
+@pytest.mark.slow
+def test_gradients_are_those_of_the_xla_form():
+    args = arguments(1, 3, 2, 2, 8, jnp.float32)
+    loss = lambda f: lambda *args: sum(jnp.sum(jnp.sin(a)) for a in f(*args))
+    got, expected = (jax.grad(loss(f), argnums=tuple(range(5)))(*args) for f in (frame_convolution, by_xla))
+    chex.assert_trees_all_close(got, expected, rtol=1e-5)
