@@ -111,6 +111,7 @@ def denoising(stage: str, size: str) -> ConfigDict:
     config.trained = r'unet/.*'  # pattern of parameter paths; those that `frozen` matches are not trained
     config.frozen = r''
     config.conditioning_noise = 0.0  # largest noise in the latents that conditioning frames are decoded from
+    config.plain = 0  # one in so many examples has neither memory nor anchor, as a first chunk has; 0 means none
     config.dropout = ConfigDict({'text': 0.05, 'anchor': 0.05, 'both': 0.05})
     config.previews = ConfigDict()  # videos made during training, by the average of the parameters
     config.previews.every = 0  # steps; 0 makes none
@@ -154,7 +155,7 @@ def _small():
             context_width=width,
             groups=8,
         ),
-        cam=CamConfig(conditioning_channels=(16, 32, 48, 64), head_size=24),
+        cam=CamConfig(conditioning_channels=(16, 32, 48, 64), head_size=24, positions=True),
         apm=ApmConfig(image_width=width, inner_width=64),
         vae=VaeConfig(block_channels=(32, 64, 80, 80), layers_per_block=1, groups=8),
         text=TextConfig(

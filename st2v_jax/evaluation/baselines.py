@@ -40,6 +40,18 @@ def streaming(
         yield next(chunks)[0]
 
 
+def no_anchor(
+    model: Model, settings: SampleSettings, params: dict[str, Any], prompt: Prompt, key: jax.Array, num_frames: int
+) -> Iterator[jax.Array]:
+    """Streaming without long-term memory: the anchor of every chunk is a picture without content, as in guidance."""
+    state = stream.start(key)
+    for _ in range(model.config.contract.chunks(num_frames)):
+        frames, state = next(stream.stream(model.system, settings, params, prompt, state))
+        yield frames
+        if state.anchor is not None:
+            state = state._replace(anchor=prompt.null_anchor)
+
+
 def apart(
     model: Model, settings: SampleSettings, params: dict[str, Any], prompt: Prompt, key: jax.Array, num_frames: int
 ) -> Iterator[jax.Array]:
@@ -124,6 +136,7 @@ def chunk_frames(method: str, contract: Contract) -> tuple[int, int]:
 
 METHODS: dict[str, Callable] = {
     'streaming': streaming,
+    'no-anchor': no_anchor,
     'apart': apart,
     'last-frame': last_frame,
     'free-noise': free_noise,

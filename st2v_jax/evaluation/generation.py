@@ -98,6 +98,7 @@ def study(
     }
     asked |= {'weights': fingerprint.of_weights(model.source)[0], 'dtype': np.dtype(dtype).name}
     looked = {'checker': hashlib.sha256(Path(checker_file).read_bytes()).hexdigest(), 'nearest': nearest}
+    looked |= {'places': [*survey.windows_of(frames)]}
     about = fingerprint.digest(asked | looked | {'sheet': sheet, 'keep': keep, 'train_seed': train_seed})
     if _complete(out / 'results.json', about):
         print(f'{out / "results.json"} is complete', flush=True)

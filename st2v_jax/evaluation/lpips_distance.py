@@ -16,9 +16,9 @@ TRUNK, SMALLEST = 'alex', 32  # pixels of a side that the trunk can take
 BATCH = 8  # pairs at a time; one shape, so that the network is compiled once
 
 
-def instrument(trunk_file: str | Path, weights_file: str | Path) -> Instrument:
-    """The instrument, from the files of `read_lpips`. Its numbers are means: 'lpips_first' and 'lpips_next'."""
-    params, network = jax.device_put(read_lpips(trunk_file, weights_file, TRUNK)), build.network(Lpips, TRUNK)
+def instrument(*files: str | Path) -> Instrument:
+    """The instrument, from the files that `read_lpips` takes. Its numbers are means: 'lpips_first' and 'lpips_next'."""
+    params, network = jax.device_put(read_lpips(*files, trunk=TRUNK)), build.network(Lpips, TRUNK)
     distance = jax.jit(lambda params, a, b: network(params, to_floats(a), to_floats(b)))
 
     def distances(a, b):
@@ -49,5 +49,5 @@ def instrument(trunk_file: str | Path, weights_file: str | Path) -> Instrument:
         means,
         smallest=SMALLEST,
         modules=(),
-        about={'weights': [str(trunk_file), str(weights_file)], 'trunk': TRUNK},
+        about={'weights': [str(file) for file in files], 'trunk': TRUNK},
     )

@@ -16,6 +16,7 @@ from st2v_jax.evaluation.checker import FRAMES
 from st2v_jax.storage.atomic import replacing
 
 QUALITY = 90  # of the JPEG frames, about 6 KB each at 128x128 pixels
+SHEET_QUALITY = 85
 STARTS = tuple(range(0, 1200, 150))  # first frames of the training clips that are compared
 
 
@@ -29,7 +30,7 @@ def draw(
     *,
     count: int,
 ) -> list[dict[str, str]]:
-    """Writes contact-sheet.png, slices.png and nearest.png.
+    """Writes contact-sheet.jpg, slices.jpg and nearest.jpg.
 
     Args:
       folder: where they are written.
@@ -48,7 +49,7 @@ def draw(
     made = [
         _save(
             folder,
-            'contact-sheet.png',
+            'contact-sheet.jpg',
             sheets.contact_sheet(videos, numbers, prompts),
             'contact sheet',
             f'Some frames of the first {len(videos)} videos; the number of the frame is above.',
@@ -62,7 +63,7 @@ def draw(
     made.append(
         _save(
             folder,
-            'slices.png',
+            'slices.jpg',
             sheets.slice_sheet(pairs, labels, columns=8),
             'X-T slices',
             'The middle row of each frame, with time running downwards: each generated video, and to its right the '
@@ -73,7 +74,7 @@ def draw(
         made.append(
             _save(
                 folder,
-                'nearest.png',
+                'nearest.jpg',
                 nearest_sheet(videos, prompts, results['nearest'], size),
                 'nearest training clips',
                 'The beginning of some generated videos, each above the training clip nearest to it.',
@@ -83,7 +84,8 @@ def draw(
 
 
 def _save(folder, name, image, title, text):
-    image.save(folder / name, optimize=True)
+    with replacing(folder / name) as file:  # a quarter of the bytes of a PNG file
+        image.save(file, 'JPEG', quality=SHEET_QUALITY)
     return {'file': name, 'title': title, 'text': text}
 
 

@@ -103,6 +103,18 @@ def right(believed: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dic
     return {name: float(hit.mean()) if len(hit) else None for name, hit in hits.items()}
 
 
+def reads(believed: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{attribute: [n]}, 1 for clips of which the checker reads what the caption says; nan where it says nothing."""
+    seen = {name: believed[name].argmax(-1) for name in NAMED}
+    hits = {name: np.where(labels[name] < 0, np.nan, seen[name] == labels[name]) for name in NAMED}
+    return hits | {'all': np.minimum.reduce([hits[name] for name in ASKED])}
+
+
+def flow_ratios(generated: list[dict[str, float]], truth: list[dict[str, float]]) -> np.ndarray:
+    """The flow of clips over that of the truth, [n], from what `motion` found."""
+    return np.array([mine['flow'] / max(true['flow'], 1e-3) for mine, true in zip(generated, truth)])
+
+
 def right_for_others(believed: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict[str, float | None]:
     """The same shares if each clip is judged by the captions of the others, which is the score of chance."""
     n = len(labels['colour'])
@@ -137,8 +149,8 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
 
     Returns:
       A JSON dict: shares of videos by window; flow in pixels per frame, change and detail in grey values of 0..255 (see
-      metrics/motion.py); size (see `sizes`); identity in 0..1 (see `checker.identity`). 'last' of each video is about
-      its last window: 1 where the checker reads what the caption says, flow over that of the truth, size over that of
+      metrics/motion.py); size (see `sizes`); identity in 0..1 (see `checker.identity`). 'at' of each video has numbers
+      for each window: 1 where the checker reads what the caption says, flow over that of the truth, size over that of
       the first window, identity with it.
     """
     n, num_frames, size = videos.shape[:3]
@@ -146,7 +158,7 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
     params, _ = checker
     labels, windows = said(scenes), windows_of(num_frames)
     first, last = min(windows), max(windows)
-    believed, radius, result = {}, {}, {'places': {}}
+    believed, radius, moved, result = {}, {}, {}, {'places': {}}
     for place, window in windows.items():
         truth = rendering(scenes, range(window.start, window.stop), size)
         shown = videos[:, window]
@@ -156,7 +168,9 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
         }
         radius[place] = {kind: radii(found['size']) for kind, found in believed[place].items()}
         with ThreadPoolExecutor() as pool:  # OpenCV releases the interpreter lock while it works
-            moved = {kind: list(pool.map(motion, clips)) for kind, clips in (('generated', shown), ('truth', truth))}
+            moved[place] = {
+                kind: list(pool.map(motion, clips)) for kind, clips in (('generated', shown), ('truth', truth))
+            }
         result['places'][str(place)] = {
             'frames': [window.start + 1, window.stop],
             'right': {
@@ -166,16 +180,14 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
             'size': sizes(radius[place], radius[first]),
             'motion': {
                 kind: {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-                for kind, rows in moved.items()
+                for kind, rows in moved[place].items()
             },
-            'flow_ratio_median': float(
-                np.median([g['flow'] / max(t['flow'], 1e-3) for g, t in zip(moved['generated'], moved['truth'])])
-            ),
+            'flow_ratio_median': float(np.median(flow_ratios(**moved[place]))),
         }
-    overlap = lambda kind, shift=0: identity(
-        believed[first][kind], {name: np.roll(p, shift, 0) for name, p in believed[last][kind].items()}
+    overlap = lambda kind, place=last, shift=0: identity(
+        believed[first][kind], {name: np.roll(p, shift, 0) for name, p in believed[place][kind].items()}
     )
-    alike = lambda kind, shift=0: float(np.mean(overlap(kind, shift)))
+    alike = lambda kind, shift=0: float(np.mean(overlap(kind, shift=shift)))
     result['identity'] = {
         'from': first,
         'to': last,
@@ -183,13 +195,14 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
         'truth': alike('truth'),
         'others': float(np.mean([alike('generated', k) for k in range(1, n)])) if n > 1 else 0.0,
     }
-    seen = {name: believed[last]['generated'][name].argmax(-1) for name in NAMED}
-    hits = {name: np.where(labels[name] < 0, np.nan, seen[name] == labels[name]) for name in NAMED}
-    numbers = hits | {
-        'all': np.minimum.reduce([hits[name] for name in ASKED]),
-        'flow': np.array([g['flow'] / max(t['flow'], 1e-3) for g, t in zip(moved['generated'], moved['truth'])]),
-        'size': radius[last]['generated'] / radius[first]['generated'],
-        'identity': overlap('generated'),
+    numbers = {
+        place: reads(found['generated'], labels)
+        | {
+            'flow': flow_ratios(**moved[place]),
+            'size': radius[place]['generated'] / radius[first]['generated'],
+            'identity': overlap('generated', place),
+        }
+        for place, found in believed.items()
     }
     names = lambda head, number: CLASSES[head][number] if number >= 0 else None
     result['videos'] = [
@@ -200,7 +213,10 @@ def survey(videos: np.ndarray, scenes: Scene, checker: tuple[dict, dict]) -> dic
                 str(place): [names(head, believed[place]['generated'][head][i].argmax()) for head in NAMED]
                 for place in windows
             },
-            'last': {name: None if np.isnan(found[i]) else float(found[i]) for name, found in numbers.items()},
+            'at': {
+                str(place): {name: None if np.isnan(values[i]) else float(values[i]) for name, values in found.items()}
+                for place, found in numbers.items()
+            },
         }
         for i, caption in enumerate(captions(scenes))
     ]

@@ -101,6 +101,7 @@ def refiner(config: ModelConfig, dtype: DTypeLike = jnp.float32) -> Network:
 # as the identity, CAM's encoded frames and the UNet's prediction as zero, and APM without the anchor (eq. 6).
 _ZERO = (
     'proj_out/kernel',
+    '_code/kernel',
     'convs/3/kernel',
     'cam/encoder/conv_out/kernel',
     'cam/conv_in/kernel',

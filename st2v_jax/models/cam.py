@@ -7,6 +7,7 @@ latents into features, and an injector at every skip connection lets the UNet at
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import einops
 import jax
@@ -16,8 +17,10 @@ from jax.typing import DTypeLike
 
 from st2v_jax.models.ablations import ADDITION, ATTENTION, FUSIONS, FeatureAdder
 from st2v_jax.models.attention import Attention, KeysValues
-from st2v_jax.models.layers import VIDEO, Conv, GroupNorm, LayerNorm, Linear, per_branch
+from st2v_jax.models.layers import VIDEO, Conv, GroupNorm, LayerNorm, Linear, per_branch, sinusoidal
 from st2v_jax.models.unet3d import UNetConfig, UNetEncoder
+
+CODE_WIDTH = 32  # of the sinusoids that the codes of frames are made of
 
 Features = tuple[list[jax.Array], jax.Array]  # (one at every skip connection, after the middle block)
 
@@ -33,13 +36,18 @@ class CamConfig:
       inject_middle: an injector at the middle block too (paper: no, release: yes).
       fusion: how the memory joins the UNet. 'attention' is CAM, 'addition' and 'concatenation' are the ablations
         Add-Cond and Conc-Cond (models/ablations.py).
+      positions: codes of the frames in queries and keys of the injectors (paper and release: no). Without them, a query
+        finds its place in time by its content alone, and that of noise says nothing.
     """
+
+    LATER: ClassVar = ('positions',)
 
     conditioning_channels: tuple[int, ...] = (32, 96, 256, 512)
     head_size: int = 64
     layer_norm: bool = False
     inject_middle: bool = True
     fusion: str = ATTENTION
+    positions: bool = False
 
     def __post_init__(self):
         if self.fusion not in FUSIONS:
@@ -75,10 +83,20 @@ class FeatureInjector(nnx.Module):
     """Each pixel of a skip feature attends, over time, to the features of the conditioning frames (eq. 4, 5).
 
     Queries come from x [b, f, h, w, c], keys and values from memory [b, m, h, w, c]; returns [b, f, h, w, c].
-    proj_out starts at zero, so an untrained memory leaves the base model as it was.
+    proj_out starts at zero, so an untrained memory leaves the base model as it was. With `positions`, codes of the
+    frames, which start at zero too, are added to both.
     """
 
-    def __init__(self, channels: int, *, head_size: int, groups: int, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        head_size: int,
+        groups: int,
+        positions: bool = False,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         if channels % head_size:
             raise ValueError(f'channels={channels} is not a multiple of head_size={head_size}')
         linear = partial(Linear, channels, channels, dtype=dtype, rngs=rngs)
@@ -86,11 +104,19 @@ class FeatureInjector(nnx.Module):
         self.proj_in = linear()
         self.attention = Attention(channels, head_size=head_size, dtype=dtype, rngs=rngs)
         self.proj_out = linear()
+        self.positions = positions
+        if positions:
+            code = partial(Linear, CODE_WIDTH, channels, use_bias=False, dtype=dtype, rngs=rngs)
+            self.query_code, self.key_code = code(), code()
 
     def __call__(self, x: jax.Array, memory: jax.Array) -> jax.Array:
         b, _, h, w, _ = x.shape
         rows = partial(einops.rearrange, pattern='b t h w c -> (b h w) t c')
-        y = self.attention(rows(self.proj_in(self.norm(x))), self.attention.keys_values(rows(memory)))
+        queries, keys = rows(self.proj_in(self.norm(x))), rows(memory)
+        if self.positions:
+            of = lambda code, tokens: tokens + code(sinusoidal(jnp.arange(tokens.shape[1]), CODE_WIDTH))
+            queries, keys = of(self.query_code, queries), of(self.key_code, keys)
+        y = self.attention(queries, self.attention.keys_values(keys))
         return x + self.proj_out(einops.rearrange(y, '(b h w) t c -> b t h w c', b=b, h=h, w=w))
 
 
@@ -98,7 +124,7 @@ class Cam(nnx.Module):
     """Conditioning encoder, feature extractor and injectors; Add-Cond has adders instead of injectors."""
 
     def __init__(self, config: CamConfig, unet: UNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        injector = partial(FeatureInjector, head_size=config.head_size, groups=unet.groups)
+        injector = partial(FeatureInjector, head_size=config.head_size, groups=unet.groups, positions=config.positions)
         injector = partial(FeatureAdder if config.fusion == ADDITION else injector, dtype=dtype, rngs=rngs)
         self.encoder = ConditioningEncoder(config, unet.channels[0], dtype=dtype, rngs=rngs)
         self.extractor = UNetEncoder(unet, dtype=dtype, rngs=rngs)

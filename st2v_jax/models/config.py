@@ -124,7 +124,10 @@ def _to_dict(config):
 
 
 def _from_dict(options, values, path, complaints):
-    """The config of these values. If the classes in `options` have a KIND, the value of `kind` selects one of them."""
+    """The config of these values. If the classes in `options` have a KIND, the value of `kind` selects one of them.
+
+    A class names in LATER the fields that weights written before them lack; their defaults are what those weights had.
+    """
     where = path.rstrip('.') or 'it'
     if not isinstance(values, Mapping):
         complaints.append(f'{where} is not a mapping but {values!r}')
@@ -138,7 +141,8 @@ def _from_dict(options, values, path, complaints):
     cls = kinds[kind] if kinds else options[0]
     fields = {field.name: field.type for field in dataclasses.fields(cls)}
     complaints += [f'unknown key {path}{name}' for name in values if name not in fields]
-    complaints += [f'missing key {path}{name}' for name in fields if name not in values]
+    later = getattr(cls, 'LATER', ())
+    complaints += [f'missing key {path}{name}' for name in fields if name not in values and name not in later]
     hints = typing.get_type_hints(cls)
     made = {}
     for name in (name for name in fields if name in values):

@@ -10,6 +10,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -37,7 +38,12 @@ def objective(
     """
     if config.anchor and model.apm is None:
         raise ValueError(f'stage {config.stage} has an anchor, but its model has no APM')
-    require(params, ('vae', 'text') + ('unet',) * config.memory + ('image', 'cam') * config.anchor, config.stage)
+    if config.plain and config.batch_size // config.accumulation % config.plain:
+        raise ValueError(
+            f'with plain={config.plain}, the examples of a batch are a multiple of {config.plain}, '
+            f'not {config.batch_size // config.accumulation} (batch_size / accumulation)'
+        )
+    require(params, ('vae', 'text') + ('unet',) * config.memory + ('image',) * config.anchor, config.stage)
     fresh = build.init(key, build.denoiser(model))
     started = {'text': params['text'], 'unet': params.get('unet') or fresh['unet']}
     if config.memory:
@@ -93,7 +99,17 @@ def functions(config: ConfigDict, model: ModelConfig) -> tuple[Callable, Callabl
         batch, noise, t = examples
         if isinstance(batch, clips.RawBatch):
             batch = clips.encode(batch, params, model, dtype)
-        text = tower(params['text'], batch.ids) if batch.text is None else batch.text.astype(dtype)
+        if batch.text is None:
+            batch = batch._replace(text=tower(params['text'], batch.ids))
+        if not config.plain:
+            return denoised(params, batch, noise, t, remat), {}
+        # Every k-th row: a batch that is split over devices then has some of these on each of them.
+        cut = partial(rearrange, pattern='(n k) ... -> k n ...', k=config.plain)
+        first, rest = _first_and_rest(jax.tree.map(cut, (batch._replace(ids=None), noise, t)))
+        plain = denoised(params, first[0]._replace(frames=None, anchor=None, mask=None), *first[1:], remat)
+        return (plain + (config.plain - 1) * denoised(params, *rest, remat)) / config.plain, {}
+
+    def denoised(params, batch, noise, t, remat):
         memory = None
         if batch.frames is not None:
             memory = remembered(system, params, batch.frames, batch.mask)
@@ -101,11 +117,17 @@ def functions(config: ConfigDict, model: ModelConfig) -> tuple[Callable, Callabl
         anchor = batch.anchor
         if anchor is not None:
             anchor = network(params, anchor, method='anchor_tokens')
-        condition = network(params, text, memory, anchor, method='condition')
+        condition = network(params, batch.text.astype(dtype), memory, anchor, method='condition')
         predict = partial(network, params, condition=condition, remat=remat)
-        return diffusion_loss(predict, batch.latents, noise, t, table, model.diffusion.prediction), {}
+        return diffusion_loss(predict, batch.latents, noise, t, table, model.diffusion.prediction)
 
     return examples, loss
+
+
+def _first_and_rest(tree):
+    """Leaves [k, n, ...] -> a tree of [n, ...] and one of [(k - 1) * n, ...]."""
+    join = partial(rearrange, pattern='k n ... -> (k n) ...')
+    return jax.tree.map(lambda leaf: leaf[0], tree), jax.tree.map(lambda leaf: join(leaf[1:]), tree)
 
 
 def masks(key: jax.Array, rows: int, length: int, memory: int) -> jax.Array:

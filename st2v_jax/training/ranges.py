@@ -74,6 +74,7 @@ RULES = {
     'trained': PATTERN,
     'frozen': PATTERN,
     'conditioning_noise': NOT_NEGATIVE,
+    'plain': Rule('0 or a whole number of at least 2', lambda value: value == 0 or value == int(value) >= 2),
     'source_noise': NOT_NEGATIVE,
     'starts': STARTS,
     'dropout': SHARE,

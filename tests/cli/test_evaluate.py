@@ -31,9 +31,9 @@ def test_from_captions_to_the_page(checker, tiny_folder, tmp_path, capsys):
     assert evaluate('generate', '--weights', tiny_folder, '--checker', checker, '--out', out, *options) == 0
     assert {path.name for path in out.iterdir()} == {
         'results.json',
-        'contact-sheet.png',
-        'slices.png',
-        'nearest.png',
+        'contact-sheet.jpg',
+        'slices.jpg',
+        'nearest.jpg',
         'videos.npz',
         'videos',
     }
@@ -59,7 +59,7 @@ def test_methods_are_made_measured_and_put_side_by_side(checker, tiny_folder, tm
     out = tmp_path / 'out'
     words = ['--checker', checker, '--output', out, '--captions', 2, '--frames', 24, '--steps', 1]
     words += [f'--method=ours=streaming:{tiny_folder}', f'--method=apart=apart:{tiny_folder}']
-    words += ['--metrics', 'steadiness,sharpness', '--quiet']
+    words += ['--metrics', 'steadiness,sharpness', '--quiet', '--json', tmp_path / 'stored' / 'ways.json']
     assert evaluate('methods', *words) == 0
     text = (out / 'comparison.md').read_text()
     for number in ('all', 'flow', 'identity', 'border_ratio', 'sharpness'):
@@ -70,6 +70,17 @@ def test_methods_are_made_measured_and_put_side_by_side(checker, tiny_folder, tm
     chunks = {name: found[0]['measured']['steadiness']['settings']['chunks'] for name, found in lines.items()}
     assert chunks == {'ours': [16, 8], 'apart': [16, 16]}
     assert [line['prompt'] for line in lines['ours']] == [line['prompt'] for line in lines['apart']]
+    stored = json.loads((tmp_path / 'stored' / 'ways.json').read_text())
+    assert {path.name for path in (tmp_path / 'stored').iterdir()} == {
+        'ways.json', 'ways-frames.jpg', 'ways-slices.jpg'
+    }  # fmt: skip
+    assert stored['made']['prompts'] == [line['prompt'] for line in lines['ours']]
+    for name, method in stored['methods'].items():
+        ratios = [line['measured']['steadiness']['numbers']['border_ratio'] for line in lines[name]]
+        assert method['numbers']['border_ratio'] == pytest.approx(ratios, rel=1e-3)
+        assert len(method['numbers']['identity_24']) == 2 and method['numbers']['identity_8'] == pytest.approx(
+            [1, 1], abs=1e-3
+        )
     capsys.readouterr()
     assert evaluate('methods', *words) == 0 and capsys.readouterr().out.count('is complete') == 2
 

@@ -97,6 +97,17 @@ def test_each_method_makes_finite_frames_that_depend_on_video_and_key(name, mode
 
 
 @pytest.mark.slow
+def test_without_anchor_later_chunks_have_the_picture_without_content(model, asked, monkeypatch):
+    settings, params, prompt, key = asked
+    seen = []
+    real = stream.stream
+    monkeypatch.setattr(stream, 'stream', lambda *given, **more: seen.append(given[4]) or real(*given, **more))
+    first, _ = baselines.no_anchor(model, settings, params, prompt, key, model.config.contract.first_frames + 1)
+    np.testing.assert_array_equal(seen[1].anchor, prompt.null_anchor)
+    np.testing.assert_array_equal(seen[1].frames, first[:, -model.config.contract.memory :])
+
+
+@pytest.mark.slow
 def test_last_frame_knows_no_more_than_the_last_frame(model, asked, monkeypatch):
     settings, params, prompt, key = asked
     seen = []

@@ -71,12 +71,14 @@ def test_ground_truth_equals_itself(results):
         assert found['size']['generated'] == found['size']['truth'] and found['size']['to_truth'] == 1
     assert results['identity']['generated'] == results['identity']['truth']
     assert len(results['videos']) == 3
-    assert all(video['last']['flow'] == 1 and 0 <= video['last']['identity'] <= 1.001 for video in results['videos'])
-    last = max(results['places'], key=int)
-    for name in ('all', 'colour', 'shape', 'motion', 'pattern'):
-        told = [video['last'][name] for video in results['videos'] if video['last'][name] is not None]
-        share = results['places'][last]['right']['generated'][name]
-        assert share is None if not told else np.mean(told) == pytest.approx(share)
+    for place, found in results['places'].items():
+        at = [video['at'][place] for video in results['videos']]
+        assert all(numbers['flow'] == 1 and 0 <= numbers['identity'] <= 1.001 for numbers in at)
+        for name in ('all', 'colour', 'shape', 'motion', 'pattern'):
+            told = [numbers[name] for numbers in at if numbers[name] is not None]
+            share = found['right']['generated'][name]
+            assert share is None if not told else np.mean(told) == pytest.approx(share)
+    assert all(video['at']['8']['identity'] == pytest.approx(1, abs=1e-5) for video in results['videos'])
 
 
 def test_shares_count_what_is_right():

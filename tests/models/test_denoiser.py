@@ -13,7 +13,7 @@ from tiny import tiny
 
 from st2v_jax.cost import flops
 from st2v_jax.models import build
-from st2v_jax.models.cam import Cam, CamConfig
+from st2v_jax.models.cam import CODE_WIDTH, Cam, CamConfig, FeatureInjector
 from st2v_jax.models.unet3d import UNetConfig
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
@@ -176,6 +176,29 @@ def test_model_config_survives_json_and_names_every_misfit():
     values['backbone']['chanels'] = values['backbone'].pop('channels')
     with pytest.raises(ValueError, match=r'unknown key backbone.chanels; missing key backbone.channels'):
         build.ModelConfig.from_dict(values)
+
+
+def test_weights_from_before_a_field_have_its_default():
+    values = TINY.to_dict()
+    del values['cam']['positions']
+    assert build.ModelConfig.from_dict(values) == TINY and not TINY.cam.positions
+
+
+def test_only_codes_tell_the_injector_the_order_of_the_remembered_frames():
+    random = lambda seed, *shape: jax.random.normal(jax.random.key(seed), shape)
+    plain, coded = (
+        build.network(partial(FeatureInjector, positions=on, head_size=4, groups=2), 8) for on in (False, True)
+    )
+    params = jax.tree.map(lambda leaf: random(leaf.size, *leaf.shape), build.init(jax.random.key(0), plain))
+    zeros, codes = (
+        {name: {'kernel': of(seed, CODE_WIDTH, 8)} for seed, name in enumerate(('query_code', 'key_code'))}
+        for of in (lambda seed, *shape: jnp.zeros(shape), random)
+    )
+    x, memory = random(1, 1, 4, 2, 2, 8), random(2, 1, 3, 2, 2, 8)
+    y = plain(params, x, memory)
+    chex.assert_trees_all_close(y, plain(params, x, memory[:, ::-1]), coded({**params, **zeros}, x, memory), atol=1e-5)
+    one, other = (coded({**params, **codes}, x, order) for order in (memory, memory[:, ::-1]))
+    assert np.abs(one - other).max() > 0.1
 
 
 def test_a_config_of_another_kind_is_not_read_as_this_one():

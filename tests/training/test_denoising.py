@@ -81,3 +81,34 @@ def test_dropped_conditions_are_the_empty_text_and_the_empty_image():
 def test_stages_need_those_before():
     with pytest.raises(ValueError, match='stage cam starts from vae, text, unet: add them to config.init.networks'):
         Stage('cam', {})
+
+
+@pytest.mark.slow
+def test_plain_examples_are_denoised_as_first_chunks_are_and_the_others_with_memory():
+    config = stage_config('apm', **{'trained': 'unet/.*', 'frozen': '', 'batch_size': '4'})
+    model = build.ModelConfig.from_dict(config.model.to_dict())
+    params = {**random_encoders(), **build.init(jax.random.key(2), build.denoiser(model))}
+    params = jax.tree.map(lambda leaf: leaf + 0.05, params)  # new networks predict zero
+    random = lambda seed, *shape: jax.random.normal(jax.random.key(seed), shape)
+    frames = jnp.clip(random(0, 4, model.conditioning_frames, *model.frame_size, 3), -1, 1)
+    batch = Batch(
+        random(1, 4, *model.latent_shape), jnp.ones((4, 77), int), frames, random(2, 4, model.image.embed_dim)
+    )
+    examples = batch, random(3, 4, *model.latent_shape), jnp.array([100, 900, 500, 300])
+
+    def loss(rows, plain=0, **without):
+        some = jax.tree.map(lambda leaf: leaf[jnp.array(rows)], examples)
+        some = (some[0]._replace(**without), *some[1:])
+        config.plain = plain
+        return float(denoising.functions(config, model)[1](params, some)[0])
+
+    first = loss([0, 2], frames=None, anchor=None)
+    rest = loss([1, 3])
+    assert first != pytest.approx(loss([0, 2]), rel=1e-3)  # memory and anchor make a difference
+    assert loss([0, 1, 2, 3], plain=2) == pytest.approx((first + rest) / 2, rel=1e-5)
+
+
+def test_plain_examples_are_a_part_of_the_batch():
+    with pytest.raises(ValueError, match='with plain=3, the examples of a batch are a multiple of 3, not 4'):
+        config = stage_config('apm', plain='3', batch_size='4')
+        denoising.objective(config, build.ModelConfig.from_dict(config.model.to_dict()), {}, None, None, None)

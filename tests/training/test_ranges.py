@@ -37,6 +37,7 @@ WRONG = {
     ('mesh.fsdp', '0'): '-1 or a whole number of at least 1, not 0',
     ('mesh.data', '-2'): '-1 or a whole number of at least 1, not -2',
     ('dropout.text', '1.5'): 'a number from 0 to 1, not 1.5',
+    ('plain', '1'): '0 or a whole number of at least 2, not 1',
     ('conditioning_noise', '-0.1'): 'a number of at least 0, not -0.1',
     ('previews.every', '-5'): f'{WHOLE} 0, not -5',
     ('data.captions', '0'): f'{WHOLE} 1, not 0',
