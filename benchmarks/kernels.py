@@ -2,7 +2,7 @@
 
     python benchmarks/kernels.py [--size full small tiny] [--only frame_attention] [--seconds 140] [--json out.json]
 
-Errors are relative, in norm, to the XLA form in float32 on the same bfloat16 inputs; XLA's own in bfloat16 is given too.
+Errors are relative, in norm, to the XLA form in float32 on the same bfloat16 inputs; and XLA in bfloat16 has a row.
 Each way of cutting a kernel is compiled and timed on its own, and one that fails is reported and passed over. Times are
 of the device: a program runs the operation some times in a row, each time on inputs that depend on the result before.
 """

@@ -127,16 +127,8 @@ def with_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array, tiling: Tiling
                 def context(run):
                     def summed(value, gate):
                         run((value, gate))
-                        value, gate = (
-                            total[...]
-                            + lax.broadcast_in_dim(
-                                bias.at[own][...].astype(jnp.float32), (tiling.rows, tiling.columns), (1,)
-                            )
-                            for total, own in (
-                                (value, columns_of_mine(0)),
-                                (gate, columns_of_mine(m)),
-                            )
-                        )
+                        value, gate = (plgpu.layout_cast(total[...], plgpu.Layout.WGMMA) for total in (value, gate))
+                        value, gate = value + of_columns(0), gate + of_columns(m)
                         y = value * gate * _normal_cdf(gate)
                         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
                         mine = results.at[warpgroup]
@@ -144,9 +136,11 @@ def with_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array, tiling: Tiling
                         plgpu.commit_smem()
                         plgpu.copy_smem_to_gmem(mine, out.at[rows, columns].at[own_rows, own_columns])
 
-                    def columns_of_mine(begin):
+                    def of_columns(begin):
                         offset = 0 if tiling.below else warpgroup * tiling.columns
-                        return pl.ds(begin + column * block_columns + offset, tiling.columns)
+                        own = pl.ds(begin + column * block_columns + offset, tiling.columns)
+                        loaded = plgpu.load(bias, own, layout=plgpu.Layout.WGMMA.reduce(0), optimized=False)
+                        return lax.broadcast_in_dim(loaded, (tiling.rows, tiling.columns), (1,))
 
                     total = plgpu.ACC((tiling.rows, tiling.columns), jnp.float32)
                     pl.run_scoped(summed, total, total)
