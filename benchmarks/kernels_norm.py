@@ -94,7 +94,7 @@ def convolution_forms(shape):
 
     def xla(state):
         x, mean, square = state
-        return module.by_xla(x, *affine(mean, square), kernel.astype(x.dtype), bias)
+        return module.with_xla(x, *affine(mean, square), kernel.astype(x.dtype), bias)
 
     def by_products(state):
         """One product with all three taps, then shifted sums."""
@@ -169,7 +169,7 @@ def norm_forms(shape, axes, whole):
         sums = sums.reshape(n, 2, pairs, c).sum(2) / p
         return back(sums[:, 0]), back(sums[:, 1])
 
-    forms = {'xla': lambda x: module.by_xla(x, axes)}
+    forms = {'xla': lambda x: module.with_xla(x, axes)}
     best = module.tile_for((n, p, c))
     if best:
         tiles = [best]

@@ -91,6 +91,7 @@ def timed_step(
     runs: int,
     blocks: int,
     trace_dir: str | None = None,
+    look: Callable[[Any], None] | None = None,
 ) -> dict[str, Any]:
     """Compiles, chains and times a step; returns numbers by name.
 
@@ -103,6 +104,7 @@ def timed_step(
       runs: steps of a block.
       blocks: timed blocks.
       trace_dir: folder for a profile of a few steps, or None.
+      look: gets the state after the first step.
     """
     with choosing('xla'):  # products within our kernels are not seen
         work = flops(step, *fixed, state, inputs[0])
@@ -110,6 +112,8 @@ def timed_step(
     compiled = jax.jit(step, donate_argnums=len(fixed)).lower(*fixed, state, inputs[0]).compile()
     compile_seconds = time.perf_counter() - began
     chained = lambda state, inputs: compiled(*fixed, state, inputs)
+    if look:
+        look(chained(jax.tree.map(jnp.copy, state), inputs[0]))
     times, state = block_times(chained, state, inputs, runs=runs, blocks=blocks)
     if trace_dir:
         with jax.profiler.trace(trace_dir):

@@ -37,34 +37,40 @@ def tile_for(shape: tuple[int, int, int]) -> Tile | None:
     return Tile(rows, min(4, steps // splits), splits)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def channel_moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Means of x and of its square over `axes`, the last ones before the channels: float32, with axes of size 1."""
-    kept = x.shape[: min(axes)]
-    shape = (math.prod(kept), math.prod(x.shape[axis] for axis in axes), x.shape[-1])
-    tile = tile_for(shape)
-    if not choice.takes_kernel(x, fits=tile is not None, wins=False):  # not measured yet
-        return by_xla(x, axes)
-    sums = jnp.sum(in_tiles(x.reshape(shape), tile), axis=1) / shape[1]
-    ones = (1,) * len(axes)
-    return tuple(sums[:, i].reshape(*kept, *ones, shape[-1]) for i in (0, 1))
+    shape = _joined(x, axes)
+    taken = choice.takes_kernel('channel_moments', x, fits=tile_for(shape) is not None, shape=shape)
+    return (_with_kernel if taken else with_xla)(x, axes)
 
 
-def by_xla(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+def with_xla(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """`channel_moments` without the kernel."""
     wide = x.astype(jnp.float32)
     return jnp.mean(wide, axes, keepdims=True), jnp.mean(jnp.square(wide), axes, keepdims=True)
 
 
+def _joined(x, axes):
+    return math.prod(x.shape[: min(axes)]), math.prod(x.shape[axis] for axis in axes), x.shape[-1]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _with_kernel(x, axes):
+    shape = _joined(x, axes)
+    sums = jnp.sum(in_tiles(x.reshape(shape), tile_for(shape)), axis=1) / shape[1]
+    ones = (1,) * len(axes)
+    return tuple(sums[:, i].reshape(*x.shape[: min(axes)], *ones, shape[-1]) for i in (0, 1))
+
+
 def _forward(x, axes):
-    return channel_moments(x, axes), x
+    return _with_kernel(x, axes), x
 
 
 def _backward(axes, x, gradients):
-    return jax.vjp(lambda x: by_xla(x, axes), x)[1](gradients)
+    return jax.vjp(lambda x: with_xla(x, axes), x)[1](gradients)
 
 
-channel_moments.defvjp(_forward, _backward)
+_with_kernel.defvjp(_forward, _backward)
 
 
 def in_tiles(x: jax.Array, tile: Tile, interpret: Any = None) -> jax.Array:

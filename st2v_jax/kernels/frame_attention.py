@@ -36,8 +36,7 @@ class Tiling(NamedTuple):
 
 def attention_over_frames(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
     """Self-attention over frames of q, k, v [b, f, p, heads * d], each pixel p on its own -> the same shape."""
-    # Not yet measured on a card, so `auto` does not take it.
-    if takes_kernel(q, fits=fits(q, heads), wins=False):
+    if takes_kernel('frame_attention', q, fits=fits(q, heads), shape=q.shape):
         return _with_kernel(q, k, v, heads)
     return with_xla(q, k, v, heads)
 

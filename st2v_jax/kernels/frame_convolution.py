@@ -53,7 +53,12 @@ def tile_for(x_shape: tuple[int, ...], n: int) -> Tile | None:
     return next((tile for tile in options if tile.fits(x_shape, n)), None)
 
 
-@jax.custom_vjp
+def takes_kernel(x: jax.Array, n: int) -> bool:
+    """Whether `frame_convolution` of x [b, f, h, w, c] to n channels takes its kernel."""
+    pixels = _pixels(x)
+    return choice.takes_kernel('frame_convolution', x, fits=tile_for(pixels, n) is not None, shape=pixels)
+
+
 def frame_convolution(x: jax.Array, gain: jax.Array, shift: jax.Array, kernel: jax.Array, bias: jax.Array) -> Result:
     """SiLU(gain * x + shift), convolved with width 3 over frames, which are zero-padded; and moments of the result.
 
@@ -66,18 +71,11 @@ def frame_convolution(x: jax.Array, gain: jax.Array, shift: jax.Array, kernel: j
     Returns:
       y [b, f, h, w, n] in the type of x; the means of y and of its square over a video, float32 [b, 1, 1, 1, n].
     """
-    b, f, h, w, c = x.shape
-    pixels = (b, f, h * w, c)
-    tile = tile_for(pixels, kernel.shape[-1])
-    if not choice.takes_kernel(x, fits=tile is not None, wins=False):  # not measured yet
-        return by_xla(x, gain, shift, kernel, bias)
-    affine = jnp.stack([gain.reshape(b, c), shift.reshape(b, c)], axis=1)
-    y, sums = in_tiles(x.reshape(pixels), affine, kernel, bias.astype(jnp.float32), tile)
-    mean, square = jnp.split(jnp.sum(sums, (1, 2)) / (f * h * w), 2, axis=1)
-    return y.reshape(b, f, h, w, -1), mean[:, :, None, None], square[:, :, None, None]
+    form = _with_kernel if takes_kernel(x, kernel.shape[-1]) else with_xla
+    return form(x, gain, shift, kernel, bias)
 
 
-def by_xla(x: jax.Array, gain: jax.Array, shift: jax.Array, kernel: jax.Array, bias: jax.Array) -> Result:
+def with_xla(x: jax.Array, gain: jax.Array, shift: jax.Array, kernel: jax.Array, bias: jax.Array) -> Result:
     """`frame_convolution` without the kernel."""
     b, f, h, w, c = x.shape
     y = jax.nn.silu(x.astype(jnp.float32) * gain + shift).astype(x.dtype)
@@ -95,15 +93,30 @@ def by_xla(x: jax.Array, gain: jax.Array, shift: jax.Array, kernel: jax.Array, b
     return y, mean, square
 
 
+def _pixels(x):
+    b, f, h, w, c = x.shape
+    return b, f, h * w, c
+
+
+@jax.custom_vjp
+def _with_kernel(x, gain, shift, kernel, bias):
+    (b, f, h, w, c), n = x.shape, kernel.shape[-1]
+    affine = jnp.stack([gain.reshape(b, c), shift.reshape(b, c)], axis=1)
+    tile = tile_for(_pixels(x), n)
+    y, sums = in_tiles(x.reshape(_pixels(x)), affine, kernel, bias.astype(jnp.float32), tile)
+    mean, square = jnp.split(jnp.sum(sums, (1, 2)) / (f * h * w), 2, axis=1)
+    return y.reshape(b, f, h, w, n), mean[:, :, None, None], square[:, :, None, None]
+
+
 def _forward(*args):
-    return frame_convolution(*args), args
+    return _with_kernel(*args), args
 
 
 def _backward(args, gradients):
-    return jax.vjp(by_xla, *args)[1](gradients)
+    return jax.vjp(with_xla, *args)[1](gradients)
 
 
-frame_convolution.defvjp(_forward, _backward)
+_with_kernel.defvjp(_forward, _backward)
 
 
 def in_tiles(

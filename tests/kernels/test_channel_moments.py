@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from st2v_jax.kernels.channel_moments import Tile, by_xla, channel_moments, in_tiles, tile_for
+from st2v_jax.kernels.channel_moments import Tile, with_xla, channel_moments, in_tiles, tile_for
 from st2v_jax.kernels.choice import choosing
 
 FRAME, VIDEO = (-3, -2), (-4, -3, -2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('axes', [FRAME, VIDEO])
 @pytest.mark.parametrize(
     'shape', [(2, 16, 32, 32, 320), (2, 16, 16, 16, 1920), (3, 16, 8, 8, 2560), (1, 24, 90, 160, 320)]
@@ -42,4 +43,4 @@ def test_right_in_the_interpreter():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 512, 128)) + 0.5, jnp.bfloat16)
     sums = jax.jit(lambda x: in_tiles(x, Tile(64, 2, 2), InterpretGPUParams()))(x)
     mean, square = jnp.sum(sums, 1).swapaxes(0, 1) / 512
-    chex.assert_trees_all_close((mean[:, None], square[:, None]), by_xla(x, (-2,)), rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close((mean[:, None], square[:, None]), with_xla(x, (-2,)), rtol=1e-5, atol=1e-5)

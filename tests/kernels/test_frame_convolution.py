@@ -8,7 +8,7 @@ import pytest
 
 from st2v_jax.kernels import frame_convolution as module
 from st2v_jax.kernels.choice import choosing
-from st2v_jax.kernels.frame_convolution import by_xla, frame_convolution, in_tiles, tile_for
+from st2v_jax.kernels.frame_convolution import with_xla, frame_convolution, in_tiles, tile_for
 
 FITTING = (  # (b, f, h, w, c) of full size, CAM's frames, and the Refiner's
     (2, 16, 32, 32, 320),
@@ -36,6 +36,7 @@ def shapes(b, f, h, w, c):
     return of((b, f, h, w, c), jnp.bfloat16), affine, affine, kernel, bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', FITTING)
 def test_lowers_for_cuda(shape):
     with choosing('kernels'):
@@ -59,7 +60,7 @@ def test_right_in_the_interpreter(tile):
     affine = jnp.stack([gain.reshape(b, c), shift.reshape(b, c)], axis=1)
     run = jax.jit(lambda *args: in_tiles(*args, tile, InterpretGPUParams()))
     y, sums = run(x.reshape(b, f, h * w, c), affine, kernel, bias)
-    expected, mean, square = by_xla(*(a.astype(jnp.float32) for a in (x, gain, shift, kernel, bias)))
+    expected, mean, square = with_xla(*(a.astype(jnp.float32) for a in (x, gain, shift, kernel, bias)))
     error = jnp.linalg.norm(y.reshape(x.shape) - expected) / jnp.linalg.norm(expected)
     assert error < 4e-3  # two roundings to bfloat16
     mean_sums, square_sums = jnp.sum(sums, (1, 2)).swapaxes(0, 1) / (f * h * w)
@@ -71,5 +72,5 @@ def test_right_in_the_interpreter(tile):
 def test_gradients_are_those_of_the_xla_form():
     args = arguments(1, 3, 2, 2, 8, jnp.float32)
     loss = lambda f: lambda *args: sum(jnp.sum(jnp.sin(a)) for a in f(*args))
-    got, expected = (jax.grad(loss(f), argnums=tuple(range(5)))(*args) for f in (frame_convolution, by_xla))
+    got, expected = (jax.grad(loss(f), argnums=tuple(range(5)))(*args) for f in (frame_convolution, with_xla))
     chex.assert_trees_all_close(got, expected, rtol=1e-5)
