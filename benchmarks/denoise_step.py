@@ -105,18 +105,17 @@ def measure(
     result = {'parameters': build.parameter_count(params), 'condition_ms': 1e3 * statistics.median(condition_times)}
     matmul, rate = probes.matmul_rate(matmul, dtype, blocks=blocks)
     result |= {'matmul_size': matmul, 'matmul_tflops': rate / 1e12}
-    x = jax.random.normal(key, (1, *config.latent_shape), jnp.float32)
 
     def look(state):
-        alpha, sigma = now.alpha[0], now.sigma[0]
-        noise = np.asarray((x - alpha * state.x0) / sigma)
-        result['errors'] = errors_against(noise, against)
+        x0 = np.asarray(state.x0)
+        result['errors'] = errors_against(x0, against)
         if prediction:
-            np.save(prediction, noise)
+            np.save(prediction, x0)
 
     step = guided_step(network, config, branches)
     for name, fixed in conditions.items():
         read = params if name == 'step' else {'unet': params['unet']}
+        x = jax.random.normal(key, (1, *config.latent_shape), jnp.float32)
         state = sampling.begin(x, levels)
         timed = probes.timed_step(
             step,
@@ -133,13 +132,13 @@ def measure(
     return result
 
 
-def errors_against(noise: np.ndarray, files: Sequence[str]) -> dict[str, float]:
-    """Relative errors, in norm, of predicted noise against that in each of the files that are there; printed too."""
+def errors_against(x0: np.ndarray, files: Sequence[str]) -> dict[str, float]:
+    """Relative errors, in norm, of predicted latents against those in each of the files that are there; printed too."""
     errors = {}
     for file in files:
         if Path(file).exists():
             other = np.load(file)
-            errors[Path(file).stem] = float(np.linalg.norm(noise - other) / np.linalg.norm(other))
+            errors[Path(file).stem] = float(np.linalg.norm(x0 - other) / np.linalg.norm(other))
             print(f'prediction: error {errors[Path(file).stem]:.3e} against {file}', flush=True)
         else:
             print(f'prediction: {file} is not there to compare with', flush=True)
@@ -156,7 +155,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         default=2,
         help='guidance branches of a step: 2 as in the release, 3 as in equation 12 (default: %(default)s)',
     )
-    parser.add_argument('--prediction', help='file (.npy) for the noise that the first step predicts with guidance')
+    parser.add_argument('--prediction', help='file (.npy) for the clean latents that the first step predicts')
     parser.add_argument('--against', nargs='+', default=[], help='such files, to compare this prediction with')
     probes.add_rate_options(parser)
     return probes.parse(parser, argv)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from st2v_jax.kernels.channel_moments import Tile, with_xla, channel_moments, in_tiles, tile_for
+from st2v_jax.kernels.channel_moments import Tile, channel_moments, in_tiles, tile_for, with_xla
 from st2v_jax.kernels.choice import choosing
 
 FRAME, VIDEO = (-3, -2), (-4, -3, -2)
