@@ -8,6 +8,8 @@ each on a card of its own if there are several, and are started again after a cr
 """
 
 import argparse
+import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -15,6 +17,7 @@ import queue
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -22,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 RUNS, BLOCKS = 20, 5
+STORING = threading.Lock()
 SILENCE = 45  # seconds without a word after which a process is given up
 
 # (b, f, h, w, c)
@@ -268,6 +272,15 @@ def tasks(part):
     ]
 
 
+@contextlib.contextmanager
+def card():
+    """The card for this process alone, of those that compile for it at the same time."""
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES', 'any').replace(',', '-')
+    with open(Path(tempfile.gettempdir()) / f'kernels_norm-{visible}.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def work(part, share, skip):
     """One process: measures the forms of its share and prints a line of JSON for each."""
     import jax
@@ -289,20 +302,23 @@ def work(part, share, skip):
                 continue
             say(begin=label)
             try:
-                began = time.perf_counter()
-                got = jax.block_until_ready(jax.jit(function)(state))
-                seconds = time.perf_counter() - began
+                repeat = lambda s, function=function: jax.lax.fori_loop(0, RUNS, lambda _, s: function(s), s)
+                with contextlib.nullcontext() if form.startswith(('kernel', 'registers')) else card():
+                    began = time.perf_counter()  # XLA compares its own algorithms on the card
+                    once, repeated = (jax.jit(f).lower(state).compile() for f in (function, repeat))
+                    seconds = time.perf_counter() - began
+                with card():
+                    got = jax.block_until_ready(once(state))
+                    jax.block_until_ready(repeated(state))
+                    times = []
+                    for _ in range(BLOCKS):
+                        began = time.perf_counter()
+                        jax.block_until_ready(repeated(state))
+                        times.append((time.perf_counter() - began) / RUNS)
                 error = float(jnp.linalg.norm(got[0].astype(jnp.float32) - reference[0]) / scale)
                 moments = max(
                     float(jnp.max(jnp.abs(g - r)) / jnp.max(jnp.abs(r))) for g, r in zip(got[1:], reference[1:])
                 )
-                repeated = jax.jit(lambda s, function=function: jax.lax.fori_loop(0, RUNS, lambda _, s: function(s), s))
-                jax.block_until_ready(repeated(state))
-                times = []
-                for _ in range(BLOCKS):
-                    began = time.perf_counter()
-                    jax.block_until_ready(repeated(state))
-                    times.append((time.perf_counter() - began) / RUNS)
                 micro = 1e6 * statistics.median(times)
                 say(form=label, us=micro, error=error, moments=moments, first_s=seconds)
             except Exception as error:  # whatever a compiler says; the next form may work
@@ -310,7 +326,7 @@ def work(part, share, skip):
         say(form=f'{name} | END')
 
 
-def lead(part, share, card, deadline, results):
+def lead(part, share, card, deadline, results, stored):
     """Runs the processes of a share, one after another crash, until all is done or time is up."""
     done = []
     environment = os.environ | ({'CUDA_VISIBLE_DEVICES': str(card)} if card is not None else {})
@@ -341,8 +357,7 @@ def lead(part, share, card, deadline, results):
             done.append(heard['form'])
             current = None
             if not heard['form'].endswith('END'):
-                results.append(heard)
-                report(heard)
+                keep(heard, results, stored)
         code = process.wait()
         reader.join(), listener.join()
         if ended and code == 0:
@@ -350,15 +365,18 @@ def lead(part, share, card, deadline, results):
         if time.monotonic() < deadline or current:
             why = 'out of time or stuck' if not ended else f'exit code {code}: ' + ''.join(errors)[-300:]
             heard = {'form': current or f'{part} {share} | start', 'failed': why}
-            results.append(heard)
-            report(heard)
+            keep(heard, results, stored)
             done.append(heard['form'])
         if current is None:
             return
 
 
-def report(heard):
-    """Prints a result."""
+def keep(heard, results, stored):
+    """Keeps a result, stores all so far and prints it."""
+    results.append(heard)
+    if stored:
+        with STORING:
+            Path(stored).write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
     if 'failed' in heard:
         print(f'{heard["form"]}: FAILED {heard["failed"]}', flush=True)
     else:
@@ -370,7 +388,7 @@ def report(heard):
 def main():
     """Starts the processes, or is one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--json', help='file for the numbers')
+    parser.add_argument('--json', help='file for the numbers, written after each of them')
     parser.add_argument('--seconds', type=float, default=140, help='when to stop (default: %(default)s)')
     parser.add_argument('--cards', type=int, default=4, help='how many there are (default: %(default)s)')
     parser.add_argument('--only', help='a part: convolution, moments or norm')
@@ -383,15 +401,13 @@ def main():
     shares = [s for s in shares if args.only in (None, s[0])]
     deadline, results = time.monotonic() + args.seconds, []
     threads = [
-        threading.Thread(target=lead, args=(*s, i % args.cards if args.cards else None, deadline, results))
+        threading.Thread(target=lead, args=(*s, i % args.cards if args.cards else None, deadline, results, args.json))
         for i, s in enumerate(shares)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if args.json:
-        Path(args.json).write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
     summarise(results)
 
 
