@@ -73,6 +73,7 @@ def _backward(axes, x, gradients):
 _with_kernel.defvjp(_forward, _backward)
 
 
+@functools.partial(jax.jit, static_argnames=('tile', 'interpret'))  # lowered once for all layers of a shape
 def in_tiles(x: jax.Array, tile: Tile, interpret: Any = None) -> jax.Array:
     """The kernel: sums of x [n, p, c] and of its square over the rows of each block, float32 [n, splits, 2, c].
 

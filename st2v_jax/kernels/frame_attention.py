@@ -77,6 +77,7 @@ def _backward(heads, saved, dy):
 _with_kernel.defvjp(_forward, _backward)
 
 
+@functools.partial(jax.jit, static_argnames=('heads', 'tiling'))  # lowered once for all layers of a shape
 def with_kernel(q: jax.Array, k: jax.Array, v: jax.Array, heads: int, tiling: Tiling) -> jax.Array:
     """`attention_over_frames` by the kernel, cut as `tiling` says; for shapes that `fits` allows."""
     from jax.experimental import pallas as pl  # here: it takes a second

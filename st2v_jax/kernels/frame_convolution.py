@@ -3,6 +3,7 @@
 XLA reads or writes the tensor seven times for what the kernel does in one read and one write.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -119,6 +120,7 @@ def _backward(args, gradients):
 _with_kernel.defvjp(_forward, _backward)
 
 
+@functools.partial(jax.jit, static_argnames=('tile', 'interpret'))  # lowered once for all layers of a shape
 def in_tiles(
     x: jax.Array, affine: jax.Array, kernel: jax.Array, bias: jax.Array, tile: Tile, interpret: Any = None
 ) -> tuple[jax.Array, jax.Array]:

@@ -4,6 +4,7 @@ XLA writes (value, gate), eight times as wide as x, and reads it again. The kern
 outputs, and combines them in registers.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -75,6 +76,7 @@ def _backward(saved, dy):
 _with_kernel.defvjp(_forward, _backward)
 
 
+@functools.partial(jax.jit, static_argnames='tiling')  # lowered once for all layers of a shape
 def with_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array, tiling: Tiling) -> jax.Array:
     """`gated_product` by the kernel, cut as `tiling` says; for shapes that `fits` allows."""
     from jax.experimental import pallas as pl  # here: it takes a second
