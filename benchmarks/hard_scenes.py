@@ -1,8 +1,8 @@
 r"""Scenes made hard for memory: what a video needs again has been out of sight for longer than a chunk remembers.
 
     python benchmarks/hard_scenes.py --checker runs/checker.npz --out runs/hard \
-        --json docs/evaluation/hard-scenes.json --method CAM+APM=runs/apm/weights \
-        --method CAM=runs/no_apm/weights --method Add-Cond=runs/add_cond/weights
+        --json docs/evaluation/hard-scenes.json --method CAM+APM=streaming:runs/apm/weights \
+        --method CAM=streaming:runs/no_apm/weights --method Add-Cond=streaming:runs/add_cond/weights
 
 Every video goes on from a true clip: its first frame is the anchor, and its last 8 frames are the short-term memory.
 In the clip the object is shown for 16 frames and is then out of sight:
@@ -33,6 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 import probes  # noqa: F401, makes st2v_jax importable
 
+from st2v_jax.cli import evaluate_methods
+from st2v_jax.cli.evaluate_methods import Method
 from st2v_jax.data import world
 from st2v_jax.data.world import Scene
 from st2v_jax.data.world.attributes import COLOUR_RGB, TRACKING
@@ -55,6 +57,7 @@ PAN = 3.0  # pixels a frame of 128 pixels, how fast the camera turns back; train
 FAR = 1.3  # how far the object or the camera goes, in shares of the frame; a swing of 0.25 does not bring it into sight
 DOT = 0.16  # radius of an object that has gone far away, as a share of its own: 3 pixels
 TRUTH, OTHERS = 'truth', 'others'
+WAYS = ('streaming', 'no-anchor')  # of st2v evaluate methods
 ALIKE, BRIGHT = 0.98, 60  # a pixel has the colour of an object: cosine of both, and the least of its largest channel
 ENOUGH = 0.5  # an object is back if so many pixels of its colour are, as a share of those before
 NUMBERS = ('back', 'identity', 'colour', 'shape', 'pattern', 'size', 'ground')
@@ -156,13 +159,19 @@ def rendered(scenes: Scene, kind: str, frames: range, size: int) -> np.ndarray:
 
 
 def continued(
-    model: Model, settings: SampleSettings, prompts: Sequence[str], clips: np.ndarray, frames: int, seed: int
+    model: Model, settings: SampleSettings, prompts: Sequence[str], clips: np.ndarray, way: str, frames: int, seed: int
 ) -> np.ndarray:
-    """The next `frames` frames uint8 [n, frames, h, w, 3] of true clips uint8 [n, f, h, w, 3], all in one batch."""
+    """The next `frames` frames uint8 [n, frames, h, w, 3] of true clips uint8 [n, f, h, w, 3], all in one batch.
+
+    way: one of WAYS; without anchor, the long-term memory is a picture without content.
+    """
     anchor = None
     if 'image' in model.params:
         encode = jax.jit(functools.partial(encode_image, model.system))
-        anchor = encode(model.params, to_floats(clips[:, settings.anchor_frame]))
+        shown = to_floats(clips[:, settings.anchor_frame])
+        anchor = encode(
+            model.params, shown if way == WAYS[0] else np.full_like(shown, model.config.contract.null_anchor)
+        )
     memory = jnp.asarray(to_floats(clips[:, -model.config.contract.memory :]))
     keys = video_keys(range(seed, seed + len(prompts)))
     chunks = stream(model, prompts, state=StreamState(memory, anchor, keys, jnp.int32(1)), settings=settings)
@@ -214,18 +223,18 @@ def compared(
     return {name: [round(float(value), 4) for value in numbers[name]] for name in NUMBERS}
 
 
-def method(text: str) -> tuple[str, str]:
-    """'NAME=WEIGHTS' as (name, weights)."""
-    name, found, weights = text.partition('=')
-    if not (name and found and weights) or name in (TRUTH, OTHERS):
-        raise argparse.ArgumentTypeError(f'must be NAME=WEIGHTS, and not {TRUTH} or {OTHERS}, not {text!r}')
-    return name, weights
+def method(text: str) -> Method:
+    """'NAME=WAY:WEIGHTS' as for st2v evaluate methods, with one of WAYS."""
+    found = evaluate_methods.method(text)
+    if found.way not in WAYS or found.name in (TRUTH, OTHERS):
+        raise argparse.ArgumentTypeError(f'must be NAME=WAY:WEIGHTS, where a way is {" or ".join(WAYS)}, not {text!r}')
+    return found
 
 
 def main(argv=None) -> int:
     """Makes the videos, measures them, and writes and prints what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--method', type=method, action='append', required=True, metavar='NAME=WEIGHTS')
+    parser.add_argument('--method', type=method, action='append', required=True, metavar='NAME=WAY:WEIGHTS')
     parser.add_argument('--checker', required=True, help='npz file of st2v evaluate train-checker')
     parser.add_argument('--out', required=True, type=Path, help='folder; goes on with what is in it')
     parser.add_argument('--scenes', type=int, default=64, help='of each kind, all in one batch (default: 64)')
@@ -245,18 +254,19 @@ def main(argv=None) -> int:
     truth = {kind: rendered(scenes, kind, range(total), size) for kind in KINDS}
     videos, kept = {kind: {TRUTH: truth[kind]} for kind in KINDS}, []
     options = {name: getattr(arguments, name) for name in ('scenes', 'frames', 'steps', 'seed')}
-    for name, weights in arguments.method:
+    for name, way, weights in arguments.method:
         model = load(weights, dtype)
         if model.config.frame_size != (size, size):
             raise SystemExit(f'hard_scenes.py: {arguments.checker} works on {size} pixels, and {weights} does not')
         settings = model.settings(steps=arguments.steps)
-        asked = options | {'settings': vars(settings), 'dtype': np.dtype(dtype).name}
+        asked = options | {'way': way, 'settings': vars(settings), 'dtype': np.dtype(dtype).name}
         asked |= {'weights': fingerprint.of_weights(model.source)[0], 'kinds': [*KINDS], 'given': GIVEN}
         kept.append(Batches(arguments.out / name, asked))
         for number, kind in enumerate(KINDS):
             made = kept[-1].read(number)
             if made is None:
-                made = continued(model, settings, prompts, truth[kind][:, :GIVEN], arguments.frames, arguments.seed)
+                clips = truth[kind][:, :GIVEN]
+                made = continued(model, settings, prompts, clips, way, arguments.frames, arguments.seed)
                 kept[-1].write(number, made)
             videos[kind][name] = np.concatenate([truth[kind][:, :GIVEN], made], 1)
             print(f'{name}, {kind}: {len(made)} videos after {time.monotonic() - began:.0f} s', flush=True)
@@ -284,7 +294,7 @@ def main(argv=None) -> int:
         'dtype': np.dtype(dtype).name,
         'checker': hashlib.sha256(Path(arguments.checker).read_bytes()).hexdigest(),
         'given': GIVEN,
-        'methods': dict(arguments.method),
+        'methods': {name: f'{way}:{weights}' for name, way, weights in arguments.method},
         'prompts': prompts,
         'seconds': time.monotonic() - began,
     }  # fmt: skip

@@ -17,6 +17,7 @@ from st2v_jax.storage.lock import locked
 from st2v_jax.storage.places import check_folder
 
 WAYS = ('streaming', 'no-anchor', 'apart', 'last-frame', 'free-noise')  # as baselines.py has them, for --help
+AT_ONCE = 6  # videos that are measured at the same time; each reads its file in a thread
 METRICS = 'scuts,mawe,steadiness,ssim,sharpness'
 SAMPLING = ('steps', 'profile', 'guidance_text', 'guidance_anchor')  # options that are handed on where they are given
 
@@ -117,7 +118,8 @@ def _records(method, contract, instruments, arguments, run):
     )
     own = steadiness(chunk_frames(method.way, contract))
     instruments = [own if each.name == own.name else each for each in instruments]
-    evaluate_videos.measure_all(out, given_videos.find([str(out / 'videos')]), instruments, quiet=arguments.quiet)
+    videos = given_videos.find([str(out / 'videos')])
+    evaluate_videos.measure_all(out, videos, instruments, quiet=arguments.quiet, at_once=AT_ONCE)
     study, found = read_object(out / 'results.json'), results.read(out)[0]
     about = {'checker': study['checker'], 'frames': study['made']['frames']}
     records = []

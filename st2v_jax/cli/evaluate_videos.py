@@ -1,10 +1,13 @@
 """`st2v evaluate --videos` and `--compare`: measures videos of any program, and puts methods side by side."""
 
 import argparse
+import contextlib
 import dataclasses
 import os
 from argparse import Namespace
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from st2v_jax import stopping
@@ -168,7 +171,13 @@ def _found(given, arguments, instruments):
 
 
 def measure_all(
-    output: str | Path, videos: Sequence, instruments: Sequence, *, shard: tuple[int, int] | None = None, quiet: bool
+    output: str | Path,
+    videos: Sequence,
+    instruments: Sequence,
+    *,
+    shard: tuple[int, int] | None = None,
+    quiet: bool,
+    at_once: int = 1,
 ) -> None:
     """Measures the videos that are not in the results yet, and writes the tables; a shard only adds its lines.
 
@@ -178,6 +187,7 @@ def measure_all(
       instruments: at least one.
       shard: (i, n) for the i-th of n parts, counted from 1; None for all videos.
       quiet: no bars, and no line about what was done.
+      at_once: videos measured at the same time, in threads; more than one have no bars.
 
     Raises:
       BadInput: if no video could be read.
@@ -186,15 +196,20 @@ def measure_all(
 
     Path(output).mkdir(parents=True, exist_ok=True)
     ours = videos if shard is None else videos[shard[0] - 1 :: shard[1]]
-    with locked(results.file_of(output, shard)):
+    with locked(results.file_of(output, shard)), _pool(at_once) as begin:
         records, damaged = results.read(output)
         if damaged:
             warn(f'{output}: {damaged} damaged line{"s" * (damaged > 1)} left out; what was in them is measured again')
         counts = {'measured': 0, 'kept': 0, 'unreadable': 0}
-        for number, video in enumerate(ours, 1):
+        quiet_bars = quiet or at_once > 1
+        begun = [
+            begin(_record, video, records.get(video.file), instruments, f'{number}/{len(ours)}', quiet_bars)
+            for number, video in enumerate(ours, 1)
+        ]
+        for result in begun:
             stopping.check()
             try:
-                record, new = _record(video, records.get(video.file), instruments, f'{number}/{len(ours)}', quiet)
+                record, new = result()
             except (InputError, FileNotFoundError) as error:
                 counts['unreadable'] += 1
                 warn(f'{error}; skipped')
@@ -214,6 +229,22 @@ def measure_all(
             Path(output, 'table.md') if shard is None else 'tables: the same command without --shard, after all shards'
         )
         print(f'{said}; {where}', flush=True)
+
+
+@contextlib.contextmanager
+def _pool(at_once):
+    """A function that begins a call and returns what waits for its result; alone, a call begins when it is waited for.
+
+    When the block ends early, calls that have not begun are dropped.
+    """
+    if at_once == 1:
+        yield partial
+        return
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        yield lambda *call: pool.submit(*call).result
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _record(video, before, instruments, label, quiet):

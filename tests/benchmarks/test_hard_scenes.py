@@ -72,7 +72,18 @@ def test_videos_are_made_once_and_compared_with_what_was_shown(tiny_folder, tmp_
     checker, out = tmp_path / 'checker.npz', tmp_path / 'out'
     assert main(['evaluate', 'train-checker', '--checker', str(checker), '--size', '32', '--tiny', '--steps', '2']) == 0
     words = ['--checker', str(checker), '--out', str(out), '--json', str(tmp_path / 'found.json')]
-    words += ['--scenes', '2', '--frames', '16', '--steps', '1', '--method', f'CAM={tiny_folder}']
+    words += [
+        '--scenes',
+        '2',
+        '--frames',
+        '16',
+        '--steps',
+        '1',
+        '--method',
+        f'CAM=no-anchor:{tiny_folder}',
+        '--method',
+        f'Both=streaming:{tiny_folder}',
+    ]
 
     def stop(*arguments):
         raise KeyboardInterrupt
@@ -80,12 +91,14 @@ def test_videos_are_made_once_and_compared_with_what_was_shown(tiny_folder, tmp_
     monkeypatch.setattr(study, 'compared', stop)
     with pytest.raises(KeyboardInterrupt):
         study.main(words)
+    made = [np.stack([np.load(file) for file in sorted((out / name).rglob('*.npy'))]) for name in ('CAM', 'Both')]
+    assert made[0].shape == (3, 2, 16, 32, 32, 3) and (made[0] != made[1]).any()  # by the anchor
     monkeypatch.undo()
     monkeypatch.setattr(study, 'continued', stop)  # all videos are there
     assert study.main(words) == 0
     found = json.loads((tmp_path / 'found.json').read_text())
-    assert list(found['kinds']) == list(study.KINDS) and found['made']['methods'] == {'CAM': str(tiny_folder)}
+    assert list(found['kinds']) == list(study.KINDS) and found['made']['methods']['CAM'] == f'no-anchor:{tiny_folder}'
     for kind in found['kinds'].values():
-        assert list(kind) == ['truth', 'CAM', 'others']
+        assert list(kind) == ['truth', 'CAM', 'Both', 'others']
         assert all(len(values) == 2 for numbers in kind.values() for values in numbers.values())
     assert (tmp_path / 'found.jpg').exists() and not list(out.rglob('*.npy'))

@@ -10,8 +10,10 @@ pytest.importorskip('scenedetect')
 
 from known_videos import panning  # noqa: E402
 
+from st2v_jax.cli.evaluate_videos import measure_all  # noqa: E402
 from st2v_jax.cli.run import main  # noqa: E402
-from st2v_jax.evaluation import measuring, results  # noqa: E402
+from st2v_jax.evaluation import given_videos, measuring, results  # noqa: E402
+from st2v_jax.evaluation.instruments import WEIGHT_FREE  # noqa: E402
 from st2v_jax.video_io import VideoWriter, read_metadata  # noqa: E402
 
 CHEAP = ('--metrics', 'steadiness,scuts')
@@ -74,6 +76,15 @@ def test_what_is_measured_is_not_measured_again(videos, tmp_path, measured):
     write(videos / '1.mp4', seed=7)
     assert again('--metrics', 'steadiness', '--size', 16) == 0 and measured[9:] == [('1.mp4', ['steadiness'])]
     assert list(results.read(out)[0]['1.mp4']['measured']) == ['steadiness']  # the rest was of the file before
+
+
+def test_several_at_once_are_measured_as_one_after_the_other(videos, tmp_path, measured):
+    (videos / '3.mp4').write_bytes(b'no video')
+    given, instruments = given_videos.find([str(videos)]), [each for each in WEIGHT_FREE if each.name == 'steadiness']
+    for at_once in (1, 3):
+        measure_all(tmp_path / str(at_once), given, instruments, quiet=True, at_once=at_once)
+    one, several = ((tmp_path / name / 'videos.jsonl').read_text() for name in ('1', '3'))
+    assert one == several and one.count('\n') == 3 and len(measured) == 8
 
 
 def test_a_killed_run_loses_one_video(videos, tmp_path, measured, capsys):
