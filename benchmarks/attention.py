@@ -18,8 +18,9 @@ import probes  # makes st2v_jax importable
 from refine_step import TOKENS, latent_size, model_config
 
 from st2v_jax import devices
-from st2v_jax.models import build, softmax_attention
-from st2v_jax.models.softmax_attention import attend, kernel_for
+from st2v_jax.kernels import softmax_attention
+from st2v_jax.kernels.softmax_attention import attend, kernel_for
+from st2v_jax.models import build
 from st2v_jax.refinement import sdedit
 
 BLOCKS = {'full': (26, 27, 28, 29, 30)}  # bytes of scores, as powers of two

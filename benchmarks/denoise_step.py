@@ -6,7 +6,8 @@ A step is what sampling does for each noise level: the denoiser (UNet with CAM a
 branches, guidance, and the DDIM update. Each step starts from the result of the one before, and blocks of steps are
 timed, so that the host dispatches ahead of the device, as in sampling. What is computed once per chunk (keys and values
 of the text with the tokens of APM, features of E_cond) is timed separately. Parameters are random: the time does not
-depend on them.
+depend on them. $ST2V_KERNELS says which kernels are taken; with --prediction and --against, runs with different ones
+are compared.
 
 FLOPs are two for each multiply-add of the matrix products, convolutions and attentions in the traced program; the count
 of XLA for the compiled program is given too, if there is one. The share compares with the rate of this device for one
@@ -16,11 +17,13 @@ large matrix product, measured in the same precision.
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import probes  # makes st2v_jax importable
 
 from st2v_jax.diffusion import predict, sampling, solvers
@@ -78,6 +81,8 @@ def measure(
     blocks: int,
     matmul: int | None,
     trace_dir: str | None = None,
+    prediction: str | None = None,
+    against: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measures one model config; returns a JSON dict."""
     network = build.denoiser(config, dtype)
@@ -101,6 +106,12 @@ def measure(
     matmul, rate = probes.matmul_rate(matmul, dtype, blocks=blocks)
     result |= {'matmul_size': matmul, 'matmul_tflops': rate / 1e12}
 
+    def look(state):
+        x0 = np.asarray(state.x0)
+        result['errors'] = errors_against(x0, against)
+        if prediction:
+            np.save(prediction, x0)
+
     step = guided_step(network, config, branches)
     for name, fixed in conditions.items():
         read = params if name == 'step' else {'unet': params['unet']}
@@ -115,9 +126,23 @@ def measure(
             runs=runs,
             blocks=blocks,
             trace_dir=trace_dir if name == 'step' else None,
+            look=look if name == 'step' else None,
         )
         result |= {f'{name}_{what}': value for what, value in timed.items()}
     return result
+
+
+def errors_against(x0: np.ndarray, files: Sequence[str]) -> dict[str, float]:
+    """Relative errors, in norm, of predicted latents against those in each of the files that are there; printed too."""
+    errors = {}
+    for file in files:
+        if Path(file).exists():
+            other = np.load(file)
+            errors[Path(file).stem] = float(np.linalg.norm(x0 - other) / np.linalg.norm(other))
+            print(f'prediction: error {errors[Path(file).stem]:.3e} against {file}', flush=True)
+        else:
+            print(f'prediction: {file} is not there to compare with', flush=True)
+    return errors
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -130,6 +155,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         default=2,
         help='guidance branches of a step: 2 as in the release, 3 as in equation 12 (default: %(default)s)',
     )
+    parser.add_argument('--prediction', help='file (.npy) for the clean latents that the first step predicts')
+    parser.add_argument('--against', nargs='+', default=[], help='such files, to compare this prediction with')
     probes.add_rate_options(parser)
     return probes.parse(parser, argv)
 
@@ -162,6 +189,8 @@ def main(argv: list[str] | None = None) -> int:
         blocks=args.blocks,
         matmul=args.matmul,
         trace_dir=args.trace_dir,
+        prediction=args.prediction,
+        against=args.against,
     )
     result['peak_gib'] = probes.peak_gib(device)
     print(f'matrix product {result["matmul_size"]}^3: {result["matmul_tflops"]:.4g} TFLOP/s')

@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from st2v_jax.cost import flops
+from st2v_jax.kernels.choice import choosing
 from st2v_jax.planning import device as at_hand
 
 SIZES = ('full', 'small', 'tiny')
@@ -90,6 +91,7 @@ def timed_step(
     runs: int,
     blocks: int,
     trace_dir: str | None = None,
+    look: Callable[[Any], None] | None = None,
 ) -> dict[str, Any]:
     """Compiles, chains and times a step; returns numbers by name.
 
@@ -102,12 +104,16 @@ def timed_step(
       runs: steps of a block.
       blocks: timed blocks.
       trace_dir: folder for a profile of a few steps, or None.
+      look: gets the state after the first step.
     """
-    work = flops(step, *fixed, state, inputs[0])
+    with choosing('xla'):  # products within our kernels are not seen
+        work = flops(step, *fixed, state, inputs[0])
     began = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=len(fixed)).lower(*fixed, state, inputs[0]).compile()
     compile_seconds = time.perf_counter() - began
     chained = lambda state, inputs: compiled(*fixed, state, inputs)
+    if look:
+        look(chained(jax.tree.map(jnp.copy, state), inputs[0]))
     times, state = block_times(chained, state, inputs, runs=runs, blocks=blocks)
     if trace_dir:
         with jax.profiler.trace(trace_dir):

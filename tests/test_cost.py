@@ -8,8 +8,8 @@ import pytest
 
 from st2v_jax.cost import cost, flops
 from st2v_jax.devices import compiling_for
+from st2v_jax.kernels.softmax_attention import attend
 from st2v_jax.models import build
-from st2v_jax.models.softmax_attention import attend
 
 pytestmark = pytest.mark.usefixtures('unoptimised')
 F32 = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -5,12 +5,13 @@ from functools import partial
 import einops
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from st2v_jax.kernels.frame_attention import attention_over_frames
+from st2v_jax.kernels.gated_product import gated_product
+from st2v_jax.kernels.softmax_attention import attend
 from st2v_jax.models.layers import VIDEO, GroupNorm, LayerNorm, Linear, per_branch
-from st2v_jax.models.softmax_attention import attend
 
 KeysValues = tuple[jax.Array, jax.Array]  # [b, s, n, d] each
 
@@ -58,45 +59,11 @@ class Attention(nnx.Module):
 
     def over_frames(self, x: jax.Array) -> jax.Array:
         """Self-attention over the frames of x [b, f, p, c], for each pixel p on its own."""
-        q, k, v = (
-            einops.rearrange(to(x), 'b f p (n d) -> (b p) f n d', n=self.heads)
-            for to in (self.to_q, self.to_k, self.to_v)
-        )
-        y = attend(q, k, v)
-        return self.to_out(einops.rearrange(y, '(b p) f n d -> b f p (n d)', b=x.shape[0]))
+        y = attention_over_frames(self.to_q(x), self.to_k(x), self.to_v(x), self.heads)
+        return self.to_out(y)
 
     def _split(self, x):
         return einops.rearrange(x, 'b s (n d) -> b s n d', n=self.heads)
-
-
-@jax.custom_vjp
-def geglu(x: jax.Array) -> jax.Array:
-    """value * GELU(gate) of x = (value, gate), [..., 2 * c] -> [..., c], in float32 inside.
-
-    The gradient needs x alone and computes the rest again: what it would keep is several times as large.
-    """
-    value, gate = _wide_halves(x)
-    return (value * gate * _normal_cdf(gate)).astype(x.dtype)
-
-
-def _geglu_backward(x, dy):
-    value, gate = _wide_halves(x)
-    cdf, density = _normal_cdf(gate), jnp.exp(-0.5 * jnp.square(gate)) * (2 * np.pi) ** -0.5
-    dy = dy.astype(jnp.float32)
-    dx = jnp.concatenate([dy * gate * cdf, dy * value * (cdf + gate * density)], axis=-1)
-    return (dx.astype(x.dtype),)
-
-
-def _wide_halves(x):
-    """(value, gate) in float32; x is cut first, for TPU's compiler would write all of it out in float32."""
-    return [half.astype(jnp.float32) for half in jnp.split(x, 2, axis=-1)]
-
-
-def _normal_cdf(x):
-    return 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
-
-
-geglu.defvjp(lambda x: (geglu(x), x), _geglu_backward)
 
 
 class FeedForward(nnx.Module):
@@ -107,7 +74,8 @@ class FeedForward(nnx.Module):
         self.out = Linear(4 * channels, channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.out(geglu(self.proj(x)))
+        kernel, bias = self.proj.kernel[...], self.proj.bias[...]
+        return self.out(gated_product(x, kernel, bias))
 
 
 class SpatialTransformer(nnx.Module):

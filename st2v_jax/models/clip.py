@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from st2v_jax.kernels.softmax_attention import attend
 from st2v_jax.models.layers import Conv, Embed, LayerNorm, Linear
-from st2v_jax.models.softmax_attention import attend
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

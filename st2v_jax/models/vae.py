@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from st2v_jax.kernels.softmax_attention import attend
 from st2v_jax.models.layers import Conv, GroupNorm, Linear
-from st2v_jax.models.softmax_attention import attend
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from st2v_jax.cost import Cost, Kernel, cost, flops
+from st2v_jax.kernels.softmax_attention import attend
 from st2v_jax.models.layers import GroupNorm
-from st2v_jax.models.softmax_attention import attend
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from st2v_jax import cost, sharding, trees
+from st2v_jax.kernels.choice import choosing
 from st2v_jax.training import state as states
 from st2v_jax.training.objective import Objective
 
@@ -73,7 +74,8 @@ def needed_flops(objective: Objective, params: Any, frozen: Any, data: Any) -> i
     The gradients of frozen weights are not needed, and what rematerialisation computes twice counts once.
     """
     batch = jax.eval_shape(objective.draw, data, jax.random.key(0))
-    return cost.flops(partial(gradient, objective.direct), params, frozen, batch)
+    with choosing('xla'):  # products within our kernels are not seen
+        return cost.flops(partial(gradient, objective.direct), params, frozen, batch)
 
 
 def make_step(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from st2v_jax.models.attention import geglu
+from st2v_jax.kernels.geglu import geglu
 
 
 def formula(x):

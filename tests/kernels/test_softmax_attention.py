@@ -9,8 +9,8 @@ import pytest
 from jax.experimental.pallas import tpu as pallas
 
 from st2v_jax import devices
-from st2v_jax.models import softmax_attention
-from st2v_jax.models.softmax_attention import attend, blocked, by_heads, kernel_for, plain, splash
+from st2v_jax.kernels import softmax_attention
+from st2v_jax.kernels.softmax_attention import attend, blocked, by_heads, kernel_for, plain, splash
 
 GIB = 2**30
 
