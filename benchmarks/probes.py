@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from st2v_jax.cost import flops
+from st2v_jax.open_model import on_device
 from st2v_jax.planning import device as at_hand
 
 SIZES = ('full', 'small', 'tiny')
@@ -46,6 +47,11 @@ def random_parameters(abstract: Any, dtype: type) -> Any:
         return jnp.asarray(pool[first : first + leaf.size].reshape(leaf.shape)) * fan_in**-0.5
 
     return jax.tree.map_with_path(born, abstract)
+
+
+def placed_parameters(abstract: Any, dtype: type) -> Any:
+    """`random_parameters` that lie in memory as those that sampling has loaded."""
+    return jax.tree.map(on_device(dtype), random_parameters(abstract, dtype))
 
 
 def block_times(
