@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from st2v_jax.cost import flops
+from st2v_jax.models import build
 from st2v_jax.open_model import on_device
 from st2v_jax.planning import device as at_hand
 
@@ -51,7 +52,7 @@ def random_parameters(abstract: Any, dtype: type) -> Any:
 
 def placed_parameters(abstract: Any, dtype: type) -> Any:
     """`random_parameters` that lie in memory as those that sampling has loaded."""
-    return jax.tree.map(on_device(dtype), random_parameters(abstract, dtype))
+    return build.with_biases(jax.tree.map(on_device(dtype), random_parameters(abstract, dtype)), dtype)
 
 
 def block_times(
