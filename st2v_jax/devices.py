@@ -50,7 +50,7 @@ def kernel_layout(device: Any, kernel: jax.Array) -> Layout | None:
     all of them out anew each time that it runs, with every denoising step.
     """
     axes = kernel.ndim
-    if device.platform != 'gpu' or axes < 3 or kernel.dtype not in (jnp.bfloat16, jnp.float16):
+    if capability(device) is None or axes < 3 or kernel.dtype not in (jnp.bfloat16, jnp.float16):
         return None
     return Layout((axes - 1, *range(axes - 1)))
 

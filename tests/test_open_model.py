@@ -21,6 +21,10 @@ from st2v_jax.weights import layout
 
 class Device(NamedTuple):
     platform: str
+    compute_capability: str | None = None
+
+
+H100, AMD = Device('gpu', '9.0'), Device('gpu', 'gfx942')
 
 
 @pytest.fixture(scope='module')
@@ -85,18 +89,19 @@ def test_parameters_come_as_trees_of_float32_or_as_they_are_wanted(tiny_folder, 
 @pytest.mark.parametrize(
     ('device', 'dtype', 'shape', 'order'),
     [
-        ('gpu', jnp.bfloat16, (3, 3, 4, 8), (3, 0, 1, 2)),
-        ('gpu', jnp.float16, (1, 3, 4, 8), (3, 0, 1, 2)),
-        ('gpu', jnp.bfloat16, (3, 8, 8), (2, 0, 1)),  # over frames
-        ('gpu', jnp.bfloat16, (4, 8), (0, 1)),
-        ('gpu', jnp.float32, (3, 3, 4, 8), (0, 1, 2, 3)),
-        ('cpu', jnp.bfloat16, (3, 3, 4, 8), (0, 1, 2, 3)),
-        ('tpu', jnp.bfloat16, (3, 3, 4, 8), (0, 1, 2, 3)),
+        (H100, jnp.bfloat16, (3, 3, 4, 8), (3, 0, 1, 2)),
+        (H100, jnp.float16, (1, 3, 4, 8), (3, 0, 1, 2)),
+        (H100, jnp.bfloat16, (3, 8, 8), (2, 0, 1)),  # over frames
+        (H100, jnp.bfloat16, (4, 8), (0, 1)),
+        (H100, jnp.float32, (3, 3, 4, 8), (0, 1, 2, 3)),
+        (AMD, jnp.bfloat16, (3, 3, 4, 8), (0, 1, 2, 3)),
+        (Device('cpu'), jnp.bfloat16, (3, 3, 4, 8), (0, 1, 2, 3)),
+        (Device('tpu'), jnp.bfloat16, (3, 3, 4, 8), (0, 1, 2, 3)),
     ],
 )
 def test_kernels_lie_as_the_convolutions_of_a_device_read_them(device, dtype, shape, order):
     numbers = np.arange(np.prod(shape), dtype=np.float16).reshape(shape)
-    with compiling_for(Device(device)):
+    with compiling_for(device):
         kernel = on_device(dtype)(numbers)
     assert kernel.format.layout.major_to_minor == order
     np.testing.assert_array_equal(kernel, numbers.astype(dtype))
