@@ -39,7 +39,7 @@ def measure(config: build.ModelConfig, args: Any) -> dict[str, Any]:
     settings, unet = sdedit.settings_for(config), config.refiner.unet
     size = latent_size(config)
     network = build.refiner(config, dtype)
-    params = probes.random_parameters(network.abstract, dtype)
+    params = probes.placed_parameters(network.abstract, dtype)
     texts = jax.random.normal(jax.random.key(1), (1, TOKENS, unet.context_width), dtype)
     condition = jax.jit(lambda params, texts: network(params, texts, method='keys_values'))(params, texts)
     matmul, rate = probes.matmul_rate(args.matmul, dtype, blocks=args.blocks)

@@ -86,7 +86,7 @@ def measure(
 ) -> dict[str, Any]:
     """Measures one model config; returns a JSON dict."""
     network = build.denoiser(config, dtype)
-    params = probes.random_parameters(network.abstract, dtype)
+    params = probes.placed_parameters(network.abstract, dtype)
     key = jax.random.key(1)
     text = jax.random.normal(key, (branches, config.apm.text_tokens, config.backbone.context_width), dtype)
     pixels = (1, config.memory, *config.frame_size, 3)

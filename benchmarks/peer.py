@@ -106,7 +106,7 @@ def measure(config: build.ModelConfig, args: argparse.Namespace) -> dict[str, An
     """Measures both; returns a JSON dict."""
     dtype = jnp.dtype(args.dtype).type
     network = build.denoiser(config, dtype)
-    params = probes.random_parameters(network.abstract['unet'], dtype)
+    params = probes.placed_parameters(network.abstract['unet'], dtype)
     random = np.random.default_rng(1)
     x = np.repeat(random.standard_normal((1, *config.latent_shape), np.float32), BRANCHES, 0)
     text = random.standard_normal((BRANCHES, 77, config.backbone.context_width), np.float32)

@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from st2v_jax.cost import flops
 from st2v_jax.kernels.choice import choosing
+from st2v_jax.models import build
+from st2v_jax.open_model import on_device
 from st2v_jax.planning import device as at_hand
 
 SIZES = ('full', 'small', 'tiny')
@@ -47,6 +49,11 @@ def random_parameters(abstract: Any, dtype: type) -> Any:
         return jnp.asarray(pool[first : first + leaf.size].reshape(leaf.shape)) * fan_in**-0.5
 
     return jax.tree.map_with_path(born, abstract)
+
+
+def placed_parameters(abstract: Any, dtype: type) -> Any:
+    """`random_parameters` that lie in memory as those that sampling has loaded."""
+    return build.with_biases(jax.tree.map(on_device(dtype), random_parameters(abstract, dtype)), dtype)
 
 
 def block_times(

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f'--devices must be 1, 2, 4 or 8 and at most {len(jax.devices())}, not {args.devices}')
     config, dtype = model_config(args.size), jnp.dtype(args.dtype).type
     refiner = sdedit.Refiner(build.refiner(config, dtype), config.refiner.process)
-    params = probes.random_parameters(refiner.unet.abstract, dtype)
+    params = probes.placed_parameters(refiner.unet.abstract, dtype)
     result = probes.setting(jax.devices()[0], args) | {'chunks': CHUNKS, 'devices': args.devices}
     for devices in (1, args.devices):
         seconds = step_seconds(config, refiner, params, dtype, devices, steps=args.runs + 1)

@@ -59,7 +59,7 @@ def measure(
     settings = sdedit.settings_for(config)
     plan, size = settings.plan(frames), latent_size(config)
     refiner = sdedit.Refiner(build.refiner(config, dtype), config.refiner.process)
-    params = probes.random_parameters(refiner.unet.abstract, dtype)
+    params = probes.placed_parameters(refiner.unet.abstract, dtype)
     matmul, rate = probes.matmul_rate(matmul, dtype, blocks=blocks)
     shape = (1, settings.length, *size, config.refiner.unet.in_channels)
     result = {
@@ -112,7 +112,7 @@ def autoencoder(
 ) -> dict[str, float]:
     """Milliseconds per frame to encode and decode frames of `shape` [n, H, W, 3]."""
     network = build.vae(config, dtype)
-    params = probes.random_parameters(network.abstract, dtype)
+    params = probes.placed_parameters(network.abstract, dtype)
     encode = jax.jit(lambda frames: network(params, frames, method='encode')[0])
     decode = jax.jit(lambda latents: network(params, latents, method='decode'))
     frames = jnp.zeros(shape)

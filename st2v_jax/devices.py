@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Layout
 from jax.typing import DTypeLike
 
 from st2v_jax import trees
@@ -40,6 +41,18 @@ def capability(device: Any) -> tuple[int, int] | None:
     """The compute capability of a card of NVIDIA, such as (8, 0); None for any other device."""
     found = re.fullmatch(r'(\d+)\.(\d+)', str(getattr(device, 'compute_capability', '')))
     return found and (int(found[1]), int(found[2]))
+
+
+def kernel_layout(device: Any, kernel: jax.Array) -> Layout | None:
+    """How the kernel of a convolution [..., i, o] should lie in the memory of a device; None is row by row.
+
+    cuDNN reads half precision with the outputs first, [o, ..., i]. A program whose kernels lie in another way writes
+    all of them out anew each time that it runs, with every denoising step.
+    """
+    axes = kernel.ndim
+    if capability(device) is None or axes < 3 or kernel.dtype not in (jnp.bfloat16, jnp.float16):
+        return None
+    return Layout((axes - 1, *range(axes - 1)))
 
 
 class Computing(NamedTuple):

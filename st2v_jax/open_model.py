@@ -16,9 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Format
 from jax.typing import DTypeLike
 
-from st2v_jax import stopping
+from st2v_jax import devices, stopping
 from st2v_jax.convert.assembly import Assembly, assemble
 from st2v_jax.convert.engine import ConversionError
 from st2v_jax.convert.nearby import hint
@@ -178,7 +179,8 @@ def load_weights(
 def on_device(dtype: DTypeLike, sharding: jax.sharding.Sharding | None = None) -> Callable[[np.ndarray], jax.Array]:
     """A `place` for `OpenModel.params`: arrays on the device, kernels and embeddings in `dtype`, others in float32.
 
-    It raises ValueError for numbers that `dtype` cannot hold.
+    Kernels of convolutions lie as the device's convolutions read them, see `devices.kernel_layout`. It raises
+    ValueError for numbers that `dtype` cannot hold.
     """
 
     def place(array):
@@ -189,6 +191,7 @@ def on_device(dtype: DTypeLike, sharding: jax.sharding.Sharding | None = None) -
         placed = jax.device_put(array, sharding).astype(wanted)
         if wanted == np.float16 and array.dtype != wanted and not jnp.isfinite(placed).all():
             raise ValueError(f'numbers beyond {np.finfo(wanted).max:.0f} do not fit float16; --dtype float32')
-        return placed
+        lying = devices.kernel_layout(devices.current(), placed)
+        return placed if lying is None else jax.device_put(placed, Format(lying, placed.sharding))
 
     return place

@@ -1,6 +1,7 @@
 """One way to a model on disk, in our format or published: opened once, and read when asked."""
 
 import shutil
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,20 @@ import pytest
 import st2v_jax
 from st2v_jax import open_model as door
 from st2v_jax.convert.to_diffusers import export
+from st2v_jax.devices import compiling_for
 from st2v_jax.errors import WeightsError
 from st2v_jax.models.config import ModelConfig
 from st2v_jax.open_model import SHIPPED, load_weights, on_device, open_model
 from st2v_jax.planning.video import abstract_enhancer, abstract_model
 from st2v_jax.weights import layout
+
+
+class Device(NamedTuple):
+    platform: str
+    compute_capability: str | None = None
+
+
+H100, AMD = Device('gpu', '9.0'), Device('gpu', 'gfx942')
 
 
 @pytest.fixture(scope='module')
@@ -74,6 +84,29 @@ def test_parameters_come_as_trees_of_float32_or_as_they_are_wanted(tiny_folder, 
     half = open_model(tiny_folder).params(('cam',), on_device(jnp.bfloat16))
     for leaf in jax.tree.leaves(half):
         assert isinstance(leaf, jax.Array) and leaf.dtype == (jnp.bfloat16 if leaf.ndim > 1 else jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ('device', 'dtype', 'shape', 'order'),
+    [
+        (H100, jnp.bfloat16, (3, 3, 4, 8), (3, 0, 1, 2)),
+        (H100, jnp.float16, (1, 3, 4, 8), (3, 0, 1, 2)),
+        (H100, jnp.bfloat16, (3, 8, 8), (2, 0, 1)),  # over frames
+        (H100, jnp.bfloat16, (4, 8), (0, 1)),
+        (H100, jnp.float32, (3, 3, 4, 8), (0, 1, 2, 3)),
+        (AMD, jnp.bfloat16, (3, 3, 4, 8), (0, 1, 2, 3)),
+        (Device('cpu'), jnp.bfloat16, (3, 3, 4, 8), (0, 1, 2, 3)),
+        (Device('tpu'), jnp.bfloat16, (3, 3, 4, 8), (0, 1, 2, 3)),
+    ],
+)
+def test_kernels_lie_as_the_convolutions_of_a_device_read_them(device, dtype, shape, order):
+    numbers = np.arange(np.prod(shape), dtype=np.float16).reshape(shape)
+    with compiling_for(device):
+        kernel = on_device(dtype)(numbers)
+    assert kernel.format.layout.major_to_minor == order
+    np.testing.assert_array_equal(kernel, numbers.astype(dtype))
+    program = jax.jit(lambda kernel: kernel + 1).lower(kernel).as_text()
+    assert ('layout' in program) == (order != tuple(range(len(shape))))  # it is compiled for kernels that lie so
 
 
 def test_streaming_needs_no_refiner(tiny_folder, tmp_path):

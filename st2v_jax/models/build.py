@@ -143,6 +143,18 @@ def cast(params: dict[str, Any], dtype: DTypeLike) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params)
 
 
+def with_biases(params: Any, dtype: DTypeLike) -> Any:
+    """The parameters with the biases of linear layers and convolutions in `dtype`, which those layers add them in.
+
+    A step would convert each of them, and on a GPU a conversion costs the start of a kernel. Norms, whose biases have
+    no kernel beside them, keep theirs in float32.
+    """
+    if not isinstance(params, dict):
+        return params
+    found = {name: with_biases(value, dtype) for name, value in params.items()}
+    return {**found, 'bias': found['bias'].astype(dtype)} if {'kernel', 'bias'} <= found.keys() else found
+
+
 def parameter_count(abstract: Any) -> int:
     """Number of parameters in a tree of arrays or shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(abstract))

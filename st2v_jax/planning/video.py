@@ -62,7 +62,8 @@ def abstract_enhancer(folder: str | Path | OpenModel | None = None, dtype: DType
 def held(config: ModelConfig, networks: Iterable[str], dtype: DTypeLike) -> dict[str, Any]:
     """The parameters of these networks as shapes, in the dtypes that they have on the device."""
     on_device = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype if leaf.ndim > 1 else jnp.float32)
-    return jax.tree.map(on_device, abstract(config, networks))
+    shapes = jax.tree.map(on_device, abstract(config, networks))
+    return jax.eval_shape(lambda shapes: build.with_biases(shapes, dtype), shapes)
 
 
 def stages(model: Model, settings: SampleSettings, num_frames: int, enhancer: Enhancer | None = None) -> list[Stage]:

@@ -114,7 +114,7 @@ def load_enhancer(
     dtype = default_dtype() if dtype is None else dtype
     mesh = sharding.make_mesh({sharding.DATA: devices}, jax.devices()[:devices]) if devices > 1 else None
     everywhere = None if mesh is None else sharding.replicated(mesh)
-    params = model.params(networks.values(), on_device(dtype, everywhere))
+    params = build.with_biases(model.params(networks.values(), on_device(dtype, everywhere)), dtype)
     return enhancer_of(model.config, params, dtype, tokenizer, mesh)
 
 

@@ -71,7 +71,7 @@ def load(
     config = model.config.sized(frame_size)
     dtype = default_dtype() if dtype is None else dtype
     tokenizer = model.tokenizer()  # first: it is read quickly, and may fail
-    params = model.params(place=on_device(dtype))
+    params = build.with_biases(model.params(place=on_device(dtype)), dtype)
     return Model(config, tokenizer, params, system(config, dtype), model)
 
 

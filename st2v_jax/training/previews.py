@@ -42,7 +42,7 @@ def write(
     if 'cam' in params and 'apm' not in params and model.apm is not None:
         params = {**params, 'apm': build.init(jax.random.key(0), build.denoiser(model))['apm']}
     params = {name: tree for name, tree in params.items() if name in streaming(model)}
-    params = jax.tree.map(on_device(dtype), params)
+    params = build.with_biases(jax.tree.map(on_device(dtype), params), dtype)
     sampler = Model(model, tokenizer, params, system(model, dtype))
     frames = min(settings.frames, sampler.max_frames)
     made = generate(sampler, list(settings.prompts), frames, settings=sampler.settings(steps=settings.steps))
