@@ -2,9 +2,9 @@
 
     python benchmarks/kernels.py [--size full small tiny] [--only frame_attention] [--seconds 140] [--json out.json]
 
-Errors are relative, in norm, to the XLA form in float32 on the same bfloat16 inputs; and XLA in bfloat16 has a row.
-Each way of cutting a kernel is compiled and timed on its own, and one that fails is reported and passed over. Times are
-of the device: a program runs the operation some times in a row, each time on inputs that depend on the result before.
+Errors are relative, in norm, to the XLA form in float32 on the same bfloat16 inputs; both forms in bfloat16 have a row.
+A form that fails is reported and passed over. Times are of the device: a program runs the operation some times in a
+row, each time on inputs that depend on the result before. Shapes are printed as `WINS` in kernels/choice.py has them.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import probes  # makes st2v_jax importable
 
-from st2v_jax.kernels import frame_attention, gated_product
+from st2v_jax.kernels.channel_moments import channel_moments
+from st2v_jax.kernels.choice import choosing
+from st2v_jax.kernels.frame_attention import HEAD, attention_over_frames
+from st2v_jax.kernels.gated_product import gated_product
 
 # (videos, frames, pixels, channels), most frequent first: levels of a guided step, then of the Refiner, then odd ones
 SHAPES = {
@@ -40,16 +44,17 @@ SHAPES = {
     'small': [(2, 16, 256, 96), (2, 16, 64, 192), (2, 16, 256, 192), (2, 16, 64, 384)],
     'tiny': [(1, 4, 64, 64), (1, 16, 24, 64), (1, 8, 24, 128), (1, 32, 8, 64)],
 }
+# the same where a norm reads a skip too
+SKIPS = {'full': [(2, 16, 1024, 960), (2, 16, 1024, 640), (2, 16, 256, 1920), (2, 16, 256, 1280), (2, 16, 64, 2560)]}
 
 
 class Case(NamedTuple):
-    """A kernel on one shape: its inputs, its XLA form, and its cuts by name."""
+    """A kernel on one shape: the operation that has it, and inputs in bfloat16."""
 
     kernel: str
     shape: tuple[int, ...]
+    operation: Callable
     inputs: tuple[jax.Array, ...]
-    xla: Callable
-    cuts: dict[str, Callable]
 
 
 def numbers(*shapes: tuple[int, ...]) -> tuple[jax.Array, ...]:
@@ -57,56 +62,29 @@ def numbers(*shapes: tuple[int, ...]) -> tuple[jax.Array, ...]:
     return tuple(jax.random.normal(jax.random.key(i), shape, jnp.bfloat16) for i, shape in enumerate(shapes))
 
 
-def attention_case(shape: tuple[int, ...]) -> Case | None:
-    """Attention over frames on x of this shape, or None if the kernel is not for it."""
-    heads = max(1, shape[-1] // frame_attention.HEAD)
-    if not frame_attention.fits(jax.ShapeDtypeStruct(shape, jnp.bfloat16), heads):
-        return None
-    rows, cut = shape[1] * frame_attention._pixels(shape[1]), frame_attention.Tiling
-    cuts = [cut(), cut(128), cut(chain=heads, depth=2), cut(warpgroups=2), cut(128, chain=heads)]
-    return Case(
-        'frame_attention',
-        shape,
-        numbers(shape, shape, shape),
-        lambda q, k, v: frame_attention.with_xla(q, k, v, heads),
-        {
-            named(c): lambda q, k, v, c=c: frame_attention.with_kernel(q, k, v, heads, c)
-            for c in dict.fromkeys(cuts)
-            if rows % (c.queries * c.warpgroups) == 0 and shape[1] % c.warpgroups == 0
-        },
-    )
+def attention_cases(size: str) -> Iterator[Case]:
+    """Attention over frames in each level."""
+    for shape in SHAPES[size]:
+        attention = partial(attention_over_frames, heads=max(1, shape[-1] // HEAD))
+        yield Case('frame_attention', shape, attention, numbers(shape, shape, shape))
 
 
-def product_case(shape: tuple[int, ...]) -> Case | None:
-    """A feed-forward's first product on x of this shape, or None if the kernel is not for it."""
-    c = shape[-1]
-    x, kernel, bias = (jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in (shape, (c, 8 * c), (8 * c,)))
-    if not gated_product.fits(x, kernel):
-        return None
-    cut = gated_product.Tiling
-    cuts = [
-        cut(),
-        cut(cluster=True),
-        cut(128, 64, below=False),
-        cut(128, 64, cluster=True),
-        cut(steps=3),
-    ]
-    x, kernel, bias = numbers(x.shape, kernel.shape, bias.shape)
-    return Case(
-        'gated_product',
-        shape,
-        (x, (kernel * c**-0.5).astype(x.dtype), bias.astype(jnp.float32)),
-        gated_product.with_xla,
-        {named(t): lambda *given, t=t: gated_product.with_kernel(*given, t) for t in cuts},
-    )
+def product_cases(size: str) -> Iterator[Case]:
+    """The first product of a feed-forward in each level."""
+    for b, f, p, c in SHAPES[size]:
+        x, kernel, bias = numbers((b * f * p, c), (c, 8 * c), (8 * c,))
+        yield Case('gated_product', x.shape, gated_product, (x, (kernel * c**-0.5).astype(x.dtype), bias))
 
 
-def named(tiling: tuple) -> str:
-    """A cut in a few letters, such as 'queries=64 chain=1'."""
-    return ' '.join(f'{name}={int(value)}' for name, value in tiling._asdict().items())
+def moments_cases(size: str) -> Iterator[Case]:
+    """Moments of frames, then of whole videos, in each level."""
+    moments = lambda x: jnp.stack(channel_moments(x, (1,)))
+    for b, f, p, c in SHAPES[size] + SKIPS.get(size, []):
+        for shape in ((b * f, p, c), (b, f * p, c)):
+            yield Case('channel_moments', shape, moments, numbers(shape))
 
 
-KERNELS = {'frame_attention': attention_case, 'gated_product': product_case}
+CASES = {'frame_attention': attention_cases, 'gated_product': product_cases, 'channel_moments': moments_cases}
 
 
 def milliseconds(operation: Callable, inputs: tuple[jax.Array, ...], runs: int, blocks: int) -> float:
@@ -134,39 +112,40 @@ def error(got: jax.Array, want: np.ndarray) -> float:
     return float(np.linalg.norm(np.asarray(got, np.float32) - want) / np.linalg.norm(want))
 
 
-def compared(case: Case, *, runs: int, blocks: int, until: float) -> Iterator[dict[str, Any]]:
-    """A row for XLA and for each cut, until the time is up."""
-    wide = tuple(x.astype(jnp.float32) for x in case.inputs)
-    with jax.default_matmul_precision('highest'):
-        want = np.asarray(jax.jit(case.xla)(*wide))
-    del wide
-    for name, operation in {'XLA': case.xla, **case.cuts}.items():
-        if time.monotonic() > until:
+def compared(case: Case, *, runs: int, blocks: int) -> Iterator[dict[str, Any]]:
+    """A row for XLA's form and one for the kernel, or none if the kernel is not for this shape."""
+    with choosing('kernels'):
+        traced = jax.jit(case.operation).trace(*case.inputs)
+        if 'mosaic_gpu' not in traced.lower(lowering_platforms=('cuda',)).as_text():
             return
-        row = {'kernel': case.kernel, 'shape': case.shape, 'cut': name}
+    with jax.default_matmul_precision('highest'):
+        want = np.asarray(jax.jit(case.operation)(*(x.astype(jnp.float32) for x in case.inputs)))
+    for form in ('xla', 'kernels'):
+        row = {'kernel': case.kernel, 'shape': case.shape, 'form': form}
         began = time.perf_counter()
         try:
-            row['error'] = error(jax.jit(operation)(*case.inputs), want)
-            row['compile_s'] = time.perf_counter() - began
-            row['ms'] = milliseconds(operation, case.inputs, runs, blocks)
-        except Exception as trouble:  # whatever a compiler raises; the other cuts are still worth a try
+            with choosing(form):
+                row['error'] = error(jax.jit(case.operation)(*case.inputs), want)
+                row['first_call_s'] = time.perf_counter() - began
+                row['ms'] = milliseconds(case.operation, case.inputs, runs, blocks)
+        except Exception as trouble:  # whatever a compiler raises; the other shapes are still worth a try
             row['failed'] = ' | '.join(str(trouble).strip().splitlines()[:3])[:400] or type(trouble).__name__
         yield row
 
 
 def line(row: dict[str, Any]) -> str:
     """A row as it is printed."""
-    begin = f'{row["kernel"]:16}{"x".join(map(str, row["shape"])):18}{row["cut"]:46}'
+    begin = f'{row["kernel"]:16}{"x".join(map(str, row["shape"])):18}{row["form"]:8}'
     if 'failed' in row:
         return f'{begin}failed: {row["failed"]}'
-    return f'{begin}{row["ms"]:9.4f} ms  error {row["error"]:.2e}  first call {row["compile_s"]:.1f} s'
+    return f'{begin}{row["ms"]:9.4f} ms  error {row["error"]:.2e}  first call {row["first_call_s"]:.1f} s'
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measures, prints and stores the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--size', nargs='+', choices=probes.SIZES, default=['full'], help='default: full')
-    parser.add_argument('--only', nargs='+', choices=KERNELS, default=list(KERNELS), help='kernels (default: all)')
+    parser.add_argument('--only', nargs='+', choices=CASES, default=list(CASES), help='kernels (default: all)')
     parser.add_argument('--runs', type=int, default=20, help='runs of a program (default: %(default)s)')
     parser.add_argument(
         '--blocks', type=int, default=5, help='timed programs; the median counts (default: %(default)s)'
@@ -178,15 +157,15 @@ def main(argv: list[str] | None = None) -> int:
     device = jax.devices()[0]
     print(f'{device.device_kind}, jax {jax.__version__}', flush=True)
     rows = []
-    for shape in (shape for size in args.size for shape in SHAPES[size]):
-        for name in args.only:
-            case = KERNELS[name](shape) if time.monotonic() < until else None
-            for row in compared(case, runs=args.runs, blocks=args.blocks, until=until) if case else ():
-                rows.append(row)
-                print(line(row), flush=True)
-                if args.json:
-                    found = {'device': device.device_kind, 'jax': jax.__version__, 'rows': rows}
-                    Path(args.json).write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+    for case in (case for size in args.size for name in args.only for case in CASES[name](size)):
+        if time.monotonic() > until:
+            break
+        for row in compared(case, runs=args.runs, blocks=args.blocks):
+            rows.append(row)
+            print(line(row), flush=True)
+            if args.json:
+                found = {'device': device.device_kind, 'jax': jax.__version__, 'rows': rows}
+                Path(args.json).write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
     return 0
 
 

@@ -30,10 +30,11 @@ FORMER_NAMES = {'released': 'full'}  # names of sizes in older records, and thei
 SHIFTS = 4096  # positions where the numbers of a parameter may begin
 
 
-def random_parameters(abstract: Any, dtype: type) -> Any:
+def random_parameters(abstract: Any, dtype: type, place: Callable = lambda array: array) -> Any:
     """Random parameters as sampling holds them: kernels in `dtype`, vectors in float32, with variance 1 / fan-in.
 
-    All of them are cut from the same random numbers, which is faster than drawing numbers for each.
+    All of them are cut from the same random numbers, which is faster than drawing numbers for each. Each goes through
+    `place` before the next is made.
     """
     most = max((leaf.size for leaf in jax.tree.leaves(abstract)), default=0)
     numbers = np.random.default_rng(0).standard_normal(most + SHIFTS, np.float32)
@@ -48,12 +49,12 @@ def random_parameters(abstract: Any, dtype: type) -> Any:
         fan_in = math.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
         return jnp.asarray(pool[first : first + leaf.size].reshape(leaf.shape)) * fan_in**-0.5
 
-    return jax.tree.map_with_path(born, abstract)
+    return jax.tree.map_with_path(lambda path, leaf: place(born(path, leaf)), abstract)
 
 
 def placed_parameters(abstract: Any, dtype: type) -> Any:
     """`random_parameters` that lie in memory as those that sampling has loaded."""
-    return build.with_biases(jax.tree.map(on_device(dtype), random_parameters(abstract, dtype)), dtype)
+    return build.with_biases(random_parameters(abstract, dtype, on_device(dtype)), dtype)
 
 
 def block_times(

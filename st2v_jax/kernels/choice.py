@@ -10,14 +10,13 @@ from st2v_jax import devices
 
 VARIABLE = 'ST2V_KERNELS'
 CHOICES = ('auto', 'xla', 'kernels')
-KERNELS = ('frame_attention', 'gated_product', 'frame_convolution', 'channel_moments')
+KERNELS = ('frame_attention', 'gated_product', 'channel_moments')
 
 # Where `auto` takes a kernel: {(kernel, compute capability, dtype): shapes}, each of which was measured to be faster in
 # the whole step, not only by itself. Shapes are those that the benchmarks print, with the batch.
 WINS: dict[tuple[str, tuple[int, int], str], set[tuple[int, ...]]] = {
     ('frame_attention', (9, 0), 'bfloat16'): set(),  # (videos, frames, pixels, channels)
     ('gated_product', (9, 0), 'bfloat16'): set(),  # (rows, channels)
-    ('frame_convolution', (9, 0), 'bfloat16'): set(),  # (videos, frames, pixels, channels)
     ('channel_moments', (9, 0), 'bfloat16'): set(),  # (videos or frames, elements of each, channels)
 }
 

@@ -7,7 +7,6 @@ a block, (frame, pixel), with all others, and masks those of other pixels: produ
 
 import functools
 import math
-from typing import NamedTuple
 
 import einops
 import jax
@@ -20,18 +19,6 @@ from st2v_jax.kernels.softmax_attention import attend
 HEAD = 64  # width of a head: the 128 bytes of bfloat16 that shared memory is swizzled in
 ROWS = 64  # of a product of the tensor cores
 MOST_ROWS = 256  # of a block, as keys
-
-
-class Tiling(NamedTuple):
-    """How the kernel is cut: `queries` rows of a product, `chain` heads a block takes in turn, `depth` of them loaded.
-
-    `warpgroups` of a block share its queries.
-    """
-
-    queries: int = ROWS
-    chain: int = 1
-    depth: int = 1
-    warpgroups: int = 1
 
 
 def attention_over_frames(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
@@ -62,7 +49,7 @@ def _pixels(f):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _with_kernel(q, k, v, heads):
-    return with_kernel(q, k, v, heads, Tiling())
+    return with_kernel(q, k, v, heads)
 
 
 def _forward(q, k, v, heads):
@@ -77,9 +64,9 @@ def _backward(heads, saved, dy):
 _with_kernel.defvjp(_forward, _backward)
 
 
-@functools.partial(jax.jit, static_argnames=('heads', 'tiling'))  # lowered once for all layers of a shape
-def with_kernel(q: jax.Array, k: jax.Array, v: jax.Array, heads: int, tiling: Tiling) -> jax.Array:
-    """`attention_over_frames` by the kernel, cut as `tiling` says; for shapes that `fits` allows."""
+@functools.partial(jax.jit, static_argnames='heads')  # lowered once for all layers of a shape
+def with_kernel(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
+    """`attention_over_frames` by the kernel, for shapes that `fits` allows; a block has one head of some pixels."""
     from jax.experimental import pallas as pl  # here: it takes a second
     from jax.experimental.pallas import mosaic_gpu as plgpu
 
@@ -87,59 +74,23 @@ def with_kernel(q: jax.Array, k: jax.Array, v: jax.Array, heads: int, tiling: Ti
     pixels = _pixels(f)
     rows = f * pixels
     tiles = p // pixels
-    queries, chain, depth, warpgroups = tiling
-    share = rows // warpgroups
     scale = HEAD**-0.5 * math.log2(math.e)  # exponentials are powers of two here
 
-    def body(q, k, v, out):
-        block, warpgroup = lax.axis_index('block'), lax.axis_index('warpgroup')
-        chains = heads // chain
-        tile = block // chains
+    def body(q, k, v, out, *scratch):
+        *stored, loaded = scratch
+        block = lax.axis_index('block')
+        tile, head = block // heads, block % heads
         video, number = tile // tiles, tile % tiles
-
-        def place(i, begin, frames):
-            head = (block % chains) * chain + i
-            return pl.ds(video * f + begin, frames), pl.ds(number * pixels, pixels), pl.ds(head * HEAD, HEAD)
-
-        def scoped(stored, loaded):
-            def load(i, slot):
-                @pl.when(warpgroup == 0)
-                def _():
-                    for source, held in zip((q, k, v), stored[slot], strict=True):
-                        plgpu.copy_gmem_to_smem(source.at[place(i, 0, f)], held, loaded.at[slot])
-
-            def head(i, slot):
-                plgpu.barrier_wait(loaded.at[slot])
-                mine, keys, values = (held.reshape(rows, HEAD) for held in stored[slot])
-                for n in range(share // queries):
-                    attend_rows(mine.at[pl.ds(warpgroup * share + n * queries, queries)], keys, values)
-                plgpu.commit_smem()
-                frames = f // warpgroups
-                begin = warpgroup * frames
-                plgpu.copy_smem_to_gmem(stored[slot][0].at[pl.ds(begin, frames)], out.at[place(i, begin, frames)])
-
-                @pl.when(i + depth < chain)
-                def _():
-                    plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-                    load(i + depth, slot)
-
-            for slot in range(depth):
-                load(slot, slot)
-
-            @pl.loop(0, chain // depth)
-            def _(turn):
-                for slot in range(depth):
-                    head(turn * depth + slot, slot)
-
-            for slot in range(chain % depth):
-                head(chain - chain % depth + slot, slot)
-            plgpu.wait_smem_to_gmem(0)
-
-        held = plgpu.SMEM(
-            (f, pixels, HEAD), q.dtype, transforms=(plgpu.TilingTransform((1, 8, HEAD)), plgpu.SwizzleTransform(128))
-        )
-        loaded = plgpu.Barrier(num_arrivals=3, num_barriers=depth)
-        pl.run_scoped(scoped, [(held,) * 3] * depth, loaded, collective_axes='warpgroup')
+        here = pl.ds(video * f, f), pl.ds(number * pixels, pixels), pl.ds(head * HEAD, HEAD)
+        for source, held in zip((q, k, v), stored, strict=True):
+            plgpu.copy_gmem_to_smem(source.at[here], held, loaded)
+        plgpu.barrier_wait(loaded)
+        queries, keys, values = (held.reshape(rows, HEAD) for held in stored)
+        for begin in range(0, rows, ROWS):
+            attend_rows(queries.at[pl.ds(begin, ROWS)], keys, values)
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(stored[0], out.at[here])
+        plgpu.wait_smem_to_gmem(0)
 
     def attend_rows(mine, keys, values):
         """Puts the attention of some rows in their place, for nobody needs them as queries any more."""
@@ -149,7 +100,7 @@ def with_kernel(q: jax.Array, k: jax.Array, v: jax.Array, heads: int, tiling: Ti
             plgpu.wgmma_wait(0)
             return total[...]
 
-        s = pl.run_scoped(scores, plgpu.ACC((queries, rows), jnp.float32)) * scale
+        s = pl.run_scoped(scores, plgpu.ACC((ROWS, rows), jnp.float32)) * scale
         pixel, other = (lax.broadcasted_iota(jnp.int32, s.shape, axis) & (pixels - 1) for axis in (0, 1))
         s = jnp.where(pixel == other, s, -1e30)
         e = jnp.exp2(s - lax.broadcast_in_dim(jnp.max(s, axis=1), s.shape, (0,)))
@@ -160,16 +111,17 @@ def with_kernel(q: jax.Array, k: jax.Array, v: jax.Array, heads: int, tiling: Ti
             plgpu.wgmma_wait(0)
             return total[...]
 
-        y = pl.run_scoped(weighted, plgpu.ACC((queries, HEAD), jnp.float32))
+        y = pl.run_scoped(weighted, plgpu.ACC((ROWS, HEAD), jnp.float32))
         mine[...] = (y / lax.broadcast_in_dim(jnp.sum(e, axis=1), y.shape, (0,))).astype(mine.dtype)
 
+    transforms = plgpu.TilingTransform((1, 8, HEAD)), plgpu.SwizzleTransform(128)
+    held = plgpu.SMEM((f, pixels, HEAD), q.dtype, transforms=transforms)
     y = plgpu.kernel(
         body,
         out_type=jax.ShapeDtypeStruct((b * f, p, q.shape[-1]), q.dtype),
-        grid=(b * tiles * heads // chain,),
+        scratch_types=[held] * 3 + [plgpu.Barrier(num_arrivals=3)],
+        grid=(b * tiles * heads,),
         grid_names=('block',),
-        num_threads=warpgroups,
-        thread_name='warpgroup',
         compiler_params=plgpu.CompilerParams(approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Warpgroup),
     )(*(x.reshape(b * f, p, -1) for x in (q, k, v)))  # copies have few dimensions
     return y.reshape(q.shape)

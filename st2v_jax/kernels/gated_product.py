@@ -4,9 +4,7 @@ XLA writes (value, gate), eight times as wide as x, and reads it again. The kern
 outputs, and combines them in registers.
 """
 
-import functools
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +14,9 @@ from st2v_jax.kernels.choice import takes_kernel
 from st2v_jax.kernels.geglu import geglu
 
 DEEP = 64  # channels of x that a step sums over: the 128 bytes of bfloat16 that shared memory is swizzled in
+ROWS, COLUMNS = 64, 128  # of the outputs that one warpgroup sums up; a block has two, one below the other
+AHEAD = 4  # steps of the sum that are loaded ahead
 PROCESSORS = 132  # of an H100 or H200; as many blocks run, each of which takes several outputs
-
-
-class Tiling(NamedTuple):
-    """How the kernel is cut: each of two warpgroups has rows x columns of the outputs, side by side or one below.
-
-    `steps` of the sum are loaded ahead; `cluster` says whether two blocks share what they load of the weights.
-    """
-
-    rows: int = 64
-    columns: int = 128
-    steps: int = 4
-    below: bool = True
-    cluster: bool = False
 
 
 def gated_product(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -48,7 +35,7 @@ def with_xla(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 def fits(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether the kernel can do x [..., c] and kernel [c, 2 * m]."""
     c, width = kernel.shape
-    return c % DEEP == 0 and width % 256 == 0 and x.size // c >= 128
+    return c % DEEP == 0 and width % (2 * COLUMNS) == 0 and x.size // c >= 2 * ROWS
 
 
 def _normal_cdf(x):
@@ -61,7 +48,7 @@ def _normal_cdf(x):
 
 @jax.custom_vjp
 def _with_kernel(x, kernel, bias):
-    return with_kernel(x, kernel, bias, Tiling())
+    return with_kernel(x, kernel, bias)
 
 
 def _forward(*given):
@@ -76,80 +63,68 @@ def _backward(saved, dy):
 _with_kernel.defvjp(_forward, _backward)
 
 
-@functools.partial(jax.jit, static_argnames='tiling')  # lowered once for all layers of a shape
-def with_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array, tiling: Tiling) -> jax.Array:
-    """`gated_product` by the kernel, cut as `tiling` says; for shapes that `fits` allows."""
+@jax.jit  # lowered once for all layers of a shape
+def with_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """`gated_product` by the kernel, for shapes that `fits` allows."""
     from jax.experimental import pallas as pl  # here: it takes a second
     from jax.experimental.pallas import mosaic_gpu as plgpu
 
     c, width = kernel.shape
     m = width // 2
     flat = x.reshape(-1, c)
-    tall, wide = (2, 1) if tiling.below else (1, 2)
-    block_rows, block_columns = tall * tiling.rows, wide * tiling.columns
-    many = 2 if tiling.cluster else 1  # blocks of a cluster, one below the other
-    down, across = pl.cdiv(len(flat), block_rows * many), m // block_columns
+    down, across = pl.cdiv(len(flat), 2 * ROWS), m // COLUMNS
     transforms = plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128)
 
     def pipeline(body, context):
-        weights = plgpu.BlockSpec(
-            (DEEP, block_columns),
-            lambda step: (step, 0),
-            transforms=transforms,
-            collective_axes=('pair',) if tiling.cluster else (),
-        )
+        weights = plgpu.BlockSpec((DEEP, COLUMNS), lambda step: (step, 0), transforms=transforms)
         return plgpu.emit_pipeline_warp_specialized(
             body,
             grid=(c // DEEP,),
             memory_registers=40,
             in_specs=[
-                plgpu.BlockSpec((block_rows, DEEP), lambda step: (0, step), transforms=transforms),
+                plgpu.BlockSpec((2 * ROWS, DEEP), lambda step: (0, step), transforms=transforms),
                 weights,
                 weights,
             ],
             wg_axis='warpgroup',
             num_compute_wgs=2,
-            max_concurrent_steps=min(tiling.steps, c // DEEP),
+            max_concurrent_steps=min(AHEAD, c // DEEP),
             compute_context=context,
         )
 
     def body(x, kernel, bias, out):
         def scoped(allocated, results):
-            warpgroup, pair = lax.axis_index('warpgroup'), lax.axis_index('pair')
-            own_rows = pl.ds(warpgroup * tiling.rows if tiling.below else 0, tiling.rows)
-            own_columns = pl.ds(0 if tiling.below else warpgroup * tiling.columns, tiling.columns)
+            warpgroup = lax.axis_index('warpgroup')
+            own = pl.ds(warpgroup * ROWS, ROWS)
 
             @plgpu.nd_loop((down * across,), collective_axes='block')
             def _(loop):
                 row, column = plgpu.planar_snake(loop.index[0], (down, across), 1, 8)
-                rows = pl.ds((row * many + pair) * block_rows, block_rows)
-                columns = pl.ds(column * block_columns, block_columns)
-                gates = pl.ds(m + column * block_columns, block_columns)
+                rows = pl.ds(row * 2 * ROWS, 2 * ROWS)
+                columns, gates = (pl.ds(begin + column * COLUMNS, COLUMNS) for begin in (0, m))
 
                 def context(run):
                     def summed(value, gate):
                         run((value, gate))
                         value, gate = (plgpu.layout_cast(total[...], plgpu.Layout.WGMMA) for total in (value, gate))
-                        value, gate = value + of_columns(0), gate + of_columns(m)
+                        value, gate = value + added(columns), gate + added(gates)
                         y = value * gate * _normal_cdf(gate)
                         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
                         mine = results.at[warpgroup]
                         mine[...] = y.astype(out.dtype)
                         plgpu.commit_smem()
-                        plgpu.copy_smem_to_gmem(mine, out.at[rows, columns].at[own_rows, own_columns])
+                        plgpu.copy_smem_to_gmem(mine, out.at[rows, columns].at[own])
 
-                    def of_columns(begin):
-                        offset = 0 if tiling.below else warpgroup * tiling.columns
-                        own = pl.ds(begin + column * block_columns + offset, tiling.columns)
-                        loaded = plgpu.load(bias, own, layout=plgpu.Layout.WGMMA.reduce(0), optimized=False)
-                        return lax.broadcast_in_dim(loaded, (tiling.rows, tiling.columns), (1,))
+                    def added(columns):
+                        loaded = plgpu.load(bias, columns, layout=plgpu.Layout.WGMMA.reduce(0), optimized=False)
+                        return lax.broadcast_in_dim(loaded, (ROWS, COLUMNS), (1,))
 
-                    total = plgpu.ACC((tiling.rows, tiling.columns), jnp.float32)
+                    total = plgpu.ACC((ROWS, COLUMNS), jnp.float32)
                     pl.run_scoped(summed, total, total)
 
                 def step(_, x, of_value, of_gate, totals):
                     for total, weights in zip(totals, (of_value, of_gate), strict=True):
-                        plgpu.wgmma(total, x.at[own_rows], weights.at[:, own_columns])
+                        plgpu.wgmma(total, x.at[own], weights)
                     plgpu.wgmma_wait(0)
                     return totals
 
@@ -161,17 +136,15 @@ def with_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array, tiling: Tiling
         pl.run_scoped(
             scoped,
             pipeline(nothing, nothing).get_allocations(x, kernel, kernel),
-            plgpu.SMEM((2, tiling.rows, tiling.columns), out.dtype, transforms=transforms),
+            plgpu.SMEM((2, ROWS, COLUMNS), out.dtype, transforms=transforms),
             collective_axes='warpgroup',
         )
 
     y = plgpu.kernel(
         body,
         out_type=jax.ShapeDtypeStruct((len(flat), m), x.dtype),
-        grid=(min(down * across, PROCESSORS // many),),
+        grid=(min(down * across, PROCESSORS),),
         grid_names=('block',),
-        cluster=(many,),
-        cluster_names=('pair',),
         num_threads=3,
         thread_name='warpgroup',
         compiler_params=plgpu.CompilerParams(approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Warpgroup),

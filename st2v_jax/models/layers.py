@@ -15,7 +15,6 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from st2v_jax.kernels import frame_convolution
 from st2v_jax.kernels.channel_moments import channel_moments
 
 zeros = nnx.initializers.zeros
@@ -75,12 +74,6 @@ class GroupNorm(nnx.Module):
         y = _group_norm(x, self.scale[...], self.bias[...], self.groups, self.epsilon, self.axes, silu)
         return y.astype(self.dtype)
 
-    def affine(self, mean: jax.Array, square: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The float32 gain and shift that normalise x, by its moments: means of each channel of x and of x^2."""
-        mean, rstd = _of_norm(mean, square, self.groups, self.epsilon)
-        gain = rstd * self.scale[...]
-        return gain, self.bias[...] - mean * gain
-
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
 def _group_norm(x, scale, bias, groups, epsilon, axes, silu):
@@ -95,16 +88,11 @@ def _group_norm(x, scale, bias, groups, epsilon, axes, silu):
 def _normalised(x, scale, bias, groups, epsilon, axes, silu):
     wide = x.astype(jnp.float32)
     # Moments per channel first: then the large tensor keeps its layout, and only c numbers are joined into groups.
-    mean, rstd = _of_norm(*channel_moments(x, axes), groups, epsilon)
+    mean, square = (_of_groups(m, groups) for m in channel_moments(x, axes))
+    rstd = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
     gain = rstd * scale
     y = wide * gain + (bias - mean * gain)
     return nnx.silu(y) if silu else y, (mean, rstd)
-
-
-def _of_norm(mean, square, groups, epsilon):
-    """The mean of each channel's group and the inverse of its deviation, from moments of channels."""
-    mean, square = (_of_groups(m, groups) for m in (mean, square))
-    return mean, jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
 
 
 def _group_norm_forward(x, scale, bias, *static):
@@ -223,12 +211,6 @@ class TemporalConvBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x
-        if frame_convolution.takes_kernel(x, x.shape[-1]):
-            moments = channel_moments(x, VIDEO)
-            for norm, conv in zip(self.norms, self.convs, strict=True):
-                kernel, bias = conv.kernel[...].astype(x.dtype), conv.bias[...]
-                y, *moments = frame_convolution.frame_convolution(y, *norm.affine(*moments), kernel, bias)
-            return x + y
         for norm, conv in zip(self.norms, self.convs, strict=True):
             y = conv(norm(y, silu=True))
         return x + y

@@ -61,10 +61,10 @@ def test_both_ends_of_the_switch_hold_on_every_device(device, monkeypatch):
 
 
 def test_single_kernels_are_forced_by_name(monkeypatch):
-    monkeypatch.setenv(VARIABLE, 'frame_convolution,channel_moments')
+    monkeypatch.setenv(VARIABLE, 'gated_product,channel_moments')
     with devices.compiling_for(HOPPER):
         taken = {name for name in KERNELS if takes_kernel(X, kernel=name)}
-        assert taken == {'frame_convolution', 'channel_moments'}
+        assert taken == {'gated_product', 'channel_moments'}
         with choosing('frame_attention'):
             assert {name for name in KERNELS if takes_kernel(X, kernel=name)} == {'frame_attention'}
 
