@@ -94,7 +94,7 @@ def milliseconds(operation: Callable, inputs: tuple[jax.Array, ...], runs: int, 
         def once(_, carried):
             y = operation(carried, *rest)
             # One number of the result goes into the next input: too little to take time, enough to keep the order.
-            return carried.at[(0,) * carried.ndim].set(y[(0,) * y.ndim])
+            return carried.at[(0,) * carried.ndim].set(y[(0,) * y.ndim].astype(carried.dtype))
 
         return jax.lax.fori_loop(0, runs, once, first)
 
