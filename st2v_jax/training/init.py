@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
+from st2v_jax import trees
 from st2v_jax.convert.nearby import hint
 from st2v_jax.data import caption_tokens
 from st2v_jax.errors import WeightsError
@@ -75,6 +77,8 @@ def start(config: ConfigDict, key: jax.Array, source: str | Path | None = None) 
         names = [name for name in layout.networks(model) if name in wanted and name in opened.held]
         model = _fitted(model, opened.config, names, place)
         params |= opened.params(names)
+        if 'cam' in names and model.cam.positions:
+            params['cam'] = _with_codes(model, params['cam'])
         if 'text' in names:
             tokenizer = opened.tokenizer()
         origins.append(f'{", ".join(names) or "nothing"} from {place}')
@@ -107,11 +111,20 @@ def _fitted(model, before, names, place):
         model = dataclasses.replace(model, refiner=refiner)
     ours, theirs = _parts(model), _parts(before)
     parts = {'frame_size', *names} | ({model.backbone.KIND, 'apm'} if 'cam' in names else set())
+    if not before.cam.positions:  # they are added as zeros, see `_with_codes`
+        theirs['cam'] = {**theirs['cam'], 'positions': model.cam.positions}
     wrong = sorted(part for part in parts if theirs[part] != ours[part])
     wrong = [f'{part} is {theirs[part]} there, {ours[part]} here' for part in wrong]
     if wrong:
         raise ValueError(f'the weights in {place} belong to another model than the config: ' + '; '.join(wrong))
     return model
+
+
+def _with_codes(model, cam):
+    """The parameters of a CAM with codes of the frames; those that it lacks are zero, so it computes what it did."""
+    whole = layout.abstract(model, ['cam'])['cam']
+    zeros = {path: np.zeros(leaf.shape, np.float32) for path, leaf in trees.leaves(whole)}
+    return trees.join(trees.unflatten(zeros), cam)
 
 
 def _parts(model):

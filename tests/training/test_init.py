@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from configs_of import ABLATIONS, CONFIGS, STAGES, stage_config
 
-from st2v_jax import sharding
+from st2v_jax import sharding, trees
 from st2v_jax.cli.run import main
 from st2v_jax.data import caption_tokens
 from st2v_jax.models import build
@@ -203,3 +203,14 @@ def test_every_config_trains_at_its_tiny_size_with_no_other_argument(stage, tmp_
     assert main(['train', '--config', f'{CONFIGS / stage}.py:tiny']) == 0
     held = open_model(tmp_path / 'runs' / f'{stage}-tiny' / 'weights').held
     assert {*stage_config(stage).init.networks} | OWN[stage] <= held
+
+
+def test_a_cam_without_codes_continues_as_one_whose_codes_are_zero(tmp_path):
+    params = networks(1)
+    whole = write(tmp_path / 'weights', params)
+    config = stage_config('apm', **{'model.cam.positions': 'True', 'init.continued': 'True'})
+    cam = trees.flatten(init.start(config, KEY, whole).params['cam'])
+    before = trees.flatten(params['cam'])
+    assert all(np.array_equal(cam[path], leaf) for path, leaf in before.items())
+    added = [leaf for path, leaf in cam.items() if path not in before]
+    assert added and not any(leaf.any() for leaf in added)
