@@ -44,8 +44,10 @@ def test_attention_over_frames_lowers_for_cuda_or_stays_with_xla(shape, fits):
     [(32_768, 320, True), (22_080, 1280, True), (1000, 640, True), (1024, 96, False), (64, 320, False)],
 )
 def test_gated_product_lowers_for_cuda_or_stays_with_xla(rows, channels, fits):
-    inputs = shaped(rows, channels), shaped(channels, 8 * channels), jax.ShapeDtypeStruct((8 * channels,), jnp.float32)
-    assert ('mosaic_gpu' in lowered(gated_product.gated_product, *inputs)) == fits
+    for dtype in (jnp.bfloat16, jnp.float32):  # of biases as they are loaded, and as they are trained
+        bias = jax.ShapeDtypeStruct((8 * channels,), dtype)
+        text = lowered(gated_product.gated_product, shaped(rows, channels), shaped(channels, 8 * channels), bias)
+        assert ('mosaic_gpu' in text) == fits
 
 
 def test_heads_of_another_width_stay_with_xla():
