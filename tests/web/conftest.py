@@ -25,9 +25,12 @@ def model(tiny_folder):
 
 @pytest.fixture
 def paced(monkeypatch):
-    """Chunks whose steps wait for `.let`, a semaphore; .free() lets all pass, .made lists (branch, chunk)."""
+    """Chunks whose steps wait for `.let`, a semaphore.
+
+    .free() lets all pass, .free(n) those of n chunks; .made lists (branch, chunk).
+    """
     pace = SimpleNamespace(let=threading.Semaphore(0), made=[], entered=threading.Semaphore(0))
-    pace.free = lambda: pace.let.release(10**6)
+    pace.free = lambda chunks=10**6: pace.let.release(chunks * (STEPS - 1))
 
     def extend(session, name='main'):
         branch = session.branch(name)

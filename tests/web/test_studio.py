@@ -69,10 +69,12 @@ def test_another_prompt_begins_with_the_first_chunk_that_is_not_stored(studio, p
 
 
 def test_a_reroll_and_another_prompt_make_branches_that_share_what_comes_before(studio, paced):
-    paced.free()
+    paced.free(4)
     name = studio.make(PROMPT, 40, 0)
     wait(studio, (name, 'main'))
+    # the second is asked for before the first has made its chunk
     assert [studio.reroll(name, 'main', 2), studio.reroll(name, 'main', 2)] == ['main-2-seed1', 'main-2-seed1']
+    paced.free()
     wait(studio, (name, 'main-2-seed1'))
     assert studio.reroll(name, 'main', 2) == 'main-2-seed2' and studio.fork(name, 'main', 3, OTHER) == 'main-3'
     wait(studio, (name, 'main-2-seed2'), (name, 'main-3'))
