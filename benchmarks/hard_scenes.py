@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import probes  # noqa: F401, makes st2v_jax importable
+from one_chunk import after_chunk, around_the_middle  # makes st2v_jax importable
 
 from st2v_jax.cli import evaluate_methods
 from st2v_jax.cli.evaluate_methods import Method
@@ -44,11 +44,9 @@ from st2v_jax.evaluation.checker import FRAMES
 from st2v_jax.evaluation.instruments import resized
 from st2v_jax.evaluation.intervals import estimate
 from st2v_jax.metrics.colour import histogram_distances, histograms
-from st2v_jax.models.system import encode_image
 from st2v_jax.sessions import fingerprint
 from st2v_jax.streaming.generate import Model, load, stream
 from st2v_jax.streaming.settings import SampleSettings
-from st2v_jax.streaming.stream import StreamState, video_keys
 from st2v_jax.video_io import to_floats, to_uint8
 
 GIVEN = 40  # frames of the clip; the object is in sight in the first FRAMES of them, and out of sight in the last 8
@@ -111,15 +109,9 @@ def hard_scenes(seed: int, count: int) -> Scene:
 
     Tracking shots are left out because all that they show moves, and the zoom because it changes what is in sight.
     """
-    asked = 8 * count
-    while True:
-        _, scenes = survey.unseen_scenes(seed, asked)
-        fits = (np.asarray(scenes.motion)[:, 0] >= TRACKING) & (np.asarray(scenes.pattern)[:, 0] > 0)
-        found = np.flatnonzero(fits)[:count]
-        if len(found) == count:
-            scenes = jax.tree.map(lambda leaf: np.asarray(leaf)[found], scenes)
-            return scenes._replace(camera=0 * scenes.camera, velocity=0 * scenes.velocity)
-        asked *= 2
+    fits = lambda scenes: (scenes.motion[:, 0] >= TRACKING) & (scenes.pattern[:, 0] > 0)
+    scenes = jax.tree.map(np.asarray, survey.unseen_scenes(seed, count, fits)[1])
+    return scenes._replace(camera=0 * scenes.camera, velocity=0 * scenes.velocity)
 
 
 def brief(scenes: Scene) -> list[str]:
@@ -165,16 +157,10 @@ def continued(
 
     way: one of WAYS; without anchor, the long-term memory is a picture without content.
     """
-    anchor = None
-    if 'image' in model.params:
-        encode = jax.jit(functools.partial(encode_image, model.system))
-        shown = to_floats(clips[:, settings.anchor_frame])
-        anchor = encode(
-            model.params, shown if way == WAYS[0] else np.full_like(shown, model.config.contract.null_anchor)
-        )
-    memory = jnp.asarray(to_floats(clips[:, -model.config.contract.memory :]))
-    keys = video_keys(range(seed, seed + len(prompts)))
-    chunks = stream(model, prompts, state=StreamState(memory, anchor, keys, jnp.int32(1)), settings=settings)
+    anchor = to_floats(clips[:, settings.anchor_frame])
+    if way != WAYS[0]:
+        anchor = np.full_like(anchor, model.config.contract.null_anchor)
+    chunks = stream(model, prompts, state=after_chunk(model, clips, anchor, seed), settings=settings)
     made, count = [], 0
     while count < frames:
         made.append(to_uint8(next(chunks)[0]))
@@ -209,9 +195,7 @@ def compared(
     back = (now > ENOUGH * was).astype(float)
     first, last = (checker.posteriors(params, to_floats(clips)) for clips in (before, after))
     same = lambda name: back * (first[name].argmax(-1) == last[name].argmax(-1))
-    size = before.shape[2]
-    outside = np.ones((size, size), bool)
-    outside[size // 4 : -(size // 4), size // 4 : -(size // 4)] = False
+    outside = around_the_middle(before.shape[2])
     colours = lambda clips: [histograms([clip[:, outside]])[0] for clip in clips]
     numbers = {
         'back': back,

@@ -8,13 +8,11 @@ row, each time on inputs that depend on the result before. Shapes are printed as
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -163,9 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         for row in compared(case, runs=args.runs, blocks=args.blocks):
             rows.append(row)
             print(line(row), flush=True)
-            if args.json:
-                found = {'device': device.device_kind, 'jax': jax.__version__, 'rows': rows}
-                Path(args.json).write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+            probes.store(args.json, {'device': device.device_kind, 'jax': jax.__version__, 'rows': rows})
     return 0
 
 

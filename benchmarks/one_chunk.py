@@ -12,14 +12,12 @@ steps of the chunk, `border` over the step from the last true frame into the chu
 """
 
 import argparse
-import functools
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import probes  # noqa: F401, makes st2v_jax importable
@@ -30,11 +28,11 @@ from st2v_jax.evaluation import pages, record, survey
 from st2v_jax.evaluation.intervals import estimate
 from st2v_jax.metrics.flow import flows
 from st2v_jax.metrics.motion import high_pass
-from st2v_jax.models.system import encode_image
 from st2v_jax.streaming.generate import Model, load, stream
+from st2v_jax.streaming.own_start import after_frames
 from st2v_jax.streaming.settings import SampleSettings
-from st2v_jax.streaming.stream import StreamState, video_keys
-from st2v_jax.video_io import to_floats, to_uint8
+from st2v_jax.streaming.stream import StreamState
+from st2v_jax.video_io import to_uint8
 
 SPEEDS = (2.0, 2.5, 3.0, 3.51)  # ends of the bins of the ground's speed, in pixels of a 128 pixel frame per frame
 NUMBERS = ('flow', 'border', 'inside', 'detail')
@@ -42,13 +40,7 @@ NUMBERS = ('flow', 'border', 'inside', 'detail')
 
 def straight_scenes(seed: int, count: int) -> Scene:
     """Unseen scenes with one object that moves straight on, with a leading axis [count]."""
-    asked = 4 * count
-    while True:  # four of nine motions are straight
-        _, scenes = survey.unseen_scenes(seed, asked)
-        found = np.flatnonzero(np.asarray(scenes.motion)[:, 0] < TRACKING)[:count]
-        if len(found) == count:
-            return jax.tree.map(lambda leaf: leaf[found], scenes)
-        asked *= 2
+    return survey.unseen_scenes(seed, count, lambda scenes: scenes.motion[:, 0] < TRACKING)[1]
 
 
 def chunk_after(
@@ -58,14 +50,24 @@ def chunk_after(
 
     seed: of the noise of the first video; the others have the seeds after it.
     """
-    memory = to_floats(truth[:, -model.config.contract.memory :])
-    anchor = None
-    if 'image' in model.params:
-        encode = jax.jit(functools.partial(encode_image, model.system))
-        anchor = encode(model.params, to_floats(truth[:, settings.anchor_frame]))
-    keys = video_keys(range(seed, seed + len(prompts)))
-    state = StreamState(jnp.asarray(memory), anchor, keys, jnp.int32(1))
+    state = after_chunk(model, truth, truth[:, settings.anchor_frame], seed)
     return to_uint8(next(stream(model, prompts, state=state, settings=settings))[0])
+
+
+def after_chunk(model: Model, frames: np.ndarray, anchor: np.ndarray, seed: int) -> StreamState:
+    """The state of n videos before chunk 1, with these frames [n, f, h, w, 3] as their chunk 0; anchor [n, h, w, 3].
+
+    seed: of the first video; the others have the seeds after it.
+    """
+    state = after_frames(model, frames, anchor=anchor, seed=range(seed, seed + len(frames)))
+    return state._replace(index=jnp.int32(1), given=None)
+
+
+def around_the_middle(size: int) -> np.ndarray:
+    """The pixels bool [size, size] of a frame around its middle, where the object is."""
+    around = np.ones((size, size), bool)
+    around[size // 4 : -(size // 4), size // 4 : -(size // 4)] = False
+    return around
 
 
 def ground(frames: np.ndarray) -> tuple[np.ndarray, float]:
@@ -74,9 +76,7 @@ def ground(frames: np.ndarray) -> tuple[np.ndarray, float]:
     Both are those outside the middle; the flow is the median length, which a few landmarks do not change. The detail is
     that of all frames but the first, which is the one before the chunk.
     """
-    size = frames.shape[1]
-    outside = np.ones((size, size), bool)
-    outside[size // 4 : -(size // 4), size // 4 : -(size // 4)] = False
+    outside = around_the_middle(frames.shape[1])
     lengths = np.linalg.norm(flows(frames), axis=-1)
     return np.median(lengths[:, outside], -1), float(np.abs(high_pass(frames[1:]))[:, outside].mean())
 

@@ -7,6 +7,7 @@ with the ground truth, and with that of the same video around frame 8.
 """
 
 import functools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,12 +35,18 @@ def windows_of(num_frames: int) -> dict[int, slice]:
     return {place: slice(start, start + FRAMES) for place, start in zip(chosen, starts)}
 
 
-def unseen_scenes(seed: int, count: int) -> tuple[np.ndarray, Scene]:
-    """Held-out scenes with one object: their indices [count], and a Scene with a leading axis."""
+def unseen_scenes(
+    seed: int, count: int, fits: Callable[[Scene], np.ndarray] = lambda scenes: True
+) -> tuple[np.ndarray, Scene]:
+    """Held-out scenes with one object: their indices [count], and a Scene with a leading axis.
+
+    fits: Scene with leaves [n, ...] -> bool [n], which of them are wanted.
+    """
     asked = 2 * count
     while True:  # more than half of the held-out scenes have one object
         found = world.split_indices('held_out', seed, 0, asked)
-        found = found[np.asarray(many_scenes(seed, found).count) == 1][:count]
+        scenes = jax.tree.map(np.asarray, many_scenes(seed, found))
+        found = found[(scenes.count == 1) & fits(scenes)][:count]
         if len(found) == count:
             return found, many_scenes(seed, found)
         asked *= 2

@@ -71,6 +71,14 @@ def asked(model):
     return model.settings(steps=1), model.params, prompt, stream.video_keys([1, 2])
 
 
+@pytest.fixture
+def seen(monkeypatch):
+    """The states that chunks are made from, as they come."""
+    states, real = [], stream.stream
+    monkeypatch.setattr(stream, 'stream', lambda *given, **more: states.append(given[4]) or real(*given, **more))
+    return states
+
+
 @pytest.mark.slow
 def test_one_window_is_the_unet(model):
     config, unet = model.config, model.params['unet']
@@ -97,22 +105,16 @@ def test_each_method_makes_finite_frames_that_depend_on_video_and_key(name, mode
 
 
 @pytest.mark.slow
-def test_without_anchor_later_chunks_have_the_picture_without_content(model, asked, monkeypatch):
+def test_without_anchor_later_chunks_have_the_picture_without_content(model, asked, seen):
     settings, params, prompt, key = asked
-    seen = []
-    real = stream.stream
-    monkeypatch.setattr(stream, 'stream', lambda *given, **more: seen.append(given[4]) or real(*given, **more))
     first, _ = baselines.no_anchor(model, settings, params, prompt, key, model.config.contract.first_frames + 1)
     np.testing.assert_array_equal(seen[1].anchor, prompt.null_anchor)
     np.testing.assert_array_equal(seen[1].frames, first[:, -model.config.contract.memory :])
 
 
 @pytest.mark.slow
-def test_last_frame_knows_no_more_than_the_last_frame(model, asked, monkeypatch):
+def test_last_frame_knows_no_more_than_the_last_frame(model, asked, seen):
     settings, params, prompt, key = asked
-    seen = []
-    real = stream.stream
-    monkeypatch.setattr(stream, 'stream', lambda *given, **more: seen.append(given[4]) or real(*given, **more))
     first, _ = baselines.last_frame(model, settings, params, prompt, key, model.config.contract.first_frames + 1)
     assert seen[0].is_first and seen[1].anchor is None and int(seen[1].index) == 1
     np.testing.assert_array_equal(seen[1].frames, np.repeat(first[:, -1:], model.config.contract.memory, 1))
